@@ -1,0 +1,197 @@
+"""Which backend serves a call, and why not another.
+
+Plain Python on tensor metadata: it reads no values, launches nothing and is traced through by torch.compile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import _extension
+
+log = logging.getLogger("pixelkernels")
+
+BACKENDS = ("cuda", "triton", "cpu", "eager")
+
+# The order in which backends are tried when none was asked for, by device type. An op that measures otherwise gets
+# a line of its own under its name, with the committed result that justifies it.
+ORDER: dict[str, tuple[str, ...]] = {
+    "cuda": ("cuda", "triton", "eager"),
+    "cpu": ("cpu", "eager"),
+}
+FALLBACK_ORDER = ("triton", "eager")
+
+# Ops that lack a compiled or Triton form; every other op has all four backends.
+ONLY: dict[str, tuple[str, ...]] = {"compact_labels": ("cpu", "eager")}
+
+DTYPES: dict[str, tuple[torch.dtype, ...]] = {
+    "cpu": (torch.float16, torch.bfloat16, torch.float32, torch.float64),
+    "triton": (torch.float16, torch.bfloat16, torch.float32),
+    "cuda": (torch.float16, torch.bfloat16, torch.float32),
+}
+
+_asked_for: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    "pixelkernels_backend", default=None
+)
+
+
+class BackendUnavailable(RuntimeError):
+    """A backend was asked for by name and cannot serve the call; the message says why."""
+
+
+@contextlib.contextmanager
+def use_backend(name: str | None) -> Iterator[None]:
+    """Ask for one backend (or None for the default order) for every call inside the `with` block."""
+    token = _asked_for.set(_known(name, "use_backend"))
+    try:
+        yield
+    finally:
+        _asked_for.reset(token)
+
+
+def choose(op: str, tensors: tuple[Tensor, ...], backend: str | None) -> str:
+    """The backend that serves `op` on these tensors: the one asked for, or the first usable one in order."""
+    asked = requested(backend)
+    if asked is not None:
+        reasons = why_not(asked, op, tensors)
+        if reasons:
+            raise BackendUnavailable(_refusal(asked, op, tensors, reasons))
+        return asked
+    for candidate in order(tensors):
+        reasons = why_not(candidate, op, tensors)
+        if not reasons:
+            return candidate
+        if not torch.compiler.is_compiling():
+            for reason in reasons:
+                _log_once(op, candidate, reason)
+    raise AssertionError("unreachable: eager serves every call")
+
+
+def order(tensors: tuple[Tensor, ...]) -> tuple[str, ...]:
+    return ORDER.get(tensors[0].device.type, FALLBACK_ORDER)
+
+
+def requested(backend: str | None) -> str | None:
+    """The backend asked for: by argument, else by `use_backend`, else by PIXELKERNELS_BACKEND."""
+    if backend is not None:
+        return _known(backend, "backend")
+    if (asked := _asked_for.get()) is not None:
+        return asked
+    return _known(os.environ.get("PIXELKERNELS_BACKEND") or None, "PIXELKERNELS_BACKEND")
+
+
+def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:
+    """The reasons why `backend` cannot serve `op` on these tensors; empty where it can."""
+    if backend == "eager":
+        return []
+    reasons = list(_installation_reasons(backend))
+    if backend not in ONLY.get(op, BACKENDS):
+        reasons.append(f"{op} has no {backend} implementation")
+    if not torch.compiler.is_compiling() and any(_is_transformed(tensor) for tensor in tensors):
+        reasons.append("the tensors are under a torch.func transform, which only eager supports")
+    for tensor in tensors:
+        if tensor.is_floating_point() and tensor.dtype not in DTYPES[backend]:
+            reasons.append(f"dtype {tensor.dtype} is not one of {_names(DTYPES[backend])}")
+            break
+    device = tensors[0].device
+    if backend == "triton" and _extension.triton_interpreted():
+        wanted = "cpu"
+    elif backend == "triton":
+        wanted = device.type if device.type in ("cuda", "xpu") else "cuda"
+    else:
+        wanted = backend
+    if device.type != wanted:
+        reasons.append(f"device {device} is not a {wanted} device")
+    elif backend == "cuda" and not _extension.cuda_runs_on(_capability(device.index or 0)):
+        major, minor = _capability(device.index or 0)
+        built = " ".join(_extension.cuda_architectures()) or "nothing"
+        reasons.append(f"the CUDA library was built for {built}, the device is {major}.{minor}")
+    return reasons
+
+
+def explain(op: str, *args: Any, **kwargs: Any) -> dict[str, list[str]]:
+    """Print, and return, which backend would serve `op(*args, **kwargs)` and why each other one would not.
+
+    Example: `pk.explain("region_stats", features, labels, 20)`.
+    """
+    tensors = tuple(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    if not tensors:
+        raise ValueError("explain: expected the tensors of the call after the op's name, got none")
+    reasons = {backend: why_not(backend, op, tensors) for backend in BACKENDS}
+    asked = requested(kwargs.get("backend"))
+    usable = [name for name in order(tensors) if not reasons[name]]
+    chosen = asked or usable[0]
+    print(f"{op}: {_describe(tensors)}")
+    for backend in BACKENDS:
+        mark = "->" if backend == chosen else "  "
+        print(f"{mark} {backend:7}{'; '.join(reasons[backend]) or 'usable'}")
+    return reasons
+
+
+def available_backends() -> tuple[str, ...]:
+    """The backends that this installation can use on this machine's devices."""
+    return tuple(backend for backend in BACKENDS if not machine_reasons(backend))
+
+
+def machine_reasons(backend: str) -> list[str]:
+    """Why `backend` can serve no call at all on this machine; empty where it can."""
+    reasons = list(_installation_reasons(backend))
+    on_gpu = backend == "cuda" or (backend == "triton" and not _extension.triton_interpreted())
+    if on_gpu and not torch.cuda.is_available():
+        reasons.append("torch sees no GPU")
+    elif backend == "cuda" and not reasons and not _extension.cuda_runs_on(_capability(0)):
+        reasons.append(f"built for {' '.join(_extension.cuda_architectures())} only")
+    return reasons
+
+
+def _installation_reasons(backend: str) -> list[str]:
+    loaders: dict[str, Any] = {
+        "cpu": _extension.cpu_library,
+        "cuda": _extension.cuda_library,
+        "triton": _extension.triton_module,
+    }
+    if backend not in loaders:
+        return []
+    _, reason = loaders[backend]()
+    return [reason] if reason else []
+
+
+def _known(name: str | None, source: str) -> str | None:
+    if name is not None and name not in BACKENDS:
+        raise ValueError(f"{source}: expected one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+def _is_transformed(tensor: Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
+@functools.cache
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
+
+
+@functools.cache
+def _log_once(op: str, backend: str, reason: str) -> None:
+    log.debug("%s: %s is not used: %s", op, backend, reason)
+
+
+def _names(dtypes: tuple[torch.dtype, ...]) -> str:
+    return ", ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+
+
+def _describe(tensors: tuple[Tensor, ...]) -> str:
+    return ", ".join(f"{t.dtype}{list(t.shape)} on {t.device}" for t in tensors)
+
+
+def _refusal(backend: str, op: str, tensors: tuple[Tensor, ...], reasons: list[str]) -> str:
+    return f"{op} on {_describe(tensors)}: backend {backend!r} cannot serve it: {'; '.join(reasons)}"

@@ -1,0 +1,101 @@
+"""Operators: a schema, a fake kernel and a gradient in Python; the work in C++, CUDA or Triton.
+
+CUDA C++ and Triton both serve CUDA tensors, so every operator has two names: `pixelkernels::name`, which the compiled
+libraries implement for CPU and CUDA tensors, and `pixelkernels::name_triton`. They share schema, fake and gradient.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_library = torch.library.Library("pixelkernels", "DEF")
+
+
+class Kernel:
+    """One operator. `kernel(backend, *args)` runs the form that belongs to the backend."""
+
+    def __init__(self, family: str, schema: str, fake: Callable[..., Any]) -> None:
+        name, signature = schema.split("(", 1)
+        self.names = {"cpu": name, "cuda": name, "triton": f"{name}_triton"}
+        for form in (name, f"{name}_triton"):
+            _library.define(f"{form}({signature}")
+            torch.library.register_fake(f"pixelkernels::{form}", fake, lib=_library)
+
+        def launch(*args: Any) -> Any:
+            # Triton is imported by the first call, so that importing the package does not need it.
+            return getattr(importlib.import_module(f"pixelkernels.{family}.triton"), name)(*args)
+
+        _library.impl(f"{name}_triton", launch, "CompositeExplicitAutograd")
+        self._compiled = getattr(torch.ops.pixelkernels, name).default
+        self._triton = getattr(torch.ops.pixelkernels, f"{name}_triton").default
+
+    def __call__(self, backend: str, *args: Any) -> Any:
+        return (self._triton if backend == "triton" else self._compiled)(*args)
+
+    def differentiable(
+        self, save: Callable[..., None], backward: Callable[..., Any]
+    ) -> None:
+        """Register a gradient: `save(ctx, inputs, output)` and `backward(backend, ctx, *grads)`.
+
+        Gradients of unused outputs come as None. The gradient is not itself differentiable: asking for a second
+        derivative raises.
+        """
+
+        def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+            ctx.set_materialize_grads(False)
+            save(ctx, inputs, output)
+
+        # "cpu" stands for the compiled form, whichever device it runs on.
+        for backend in ("cpu", "triton"):
+
+            @once_differentiable
+            def run(ctx: Any, *grads: Any, backend: str = backend) -> Any:
+                return backward(backend, ctx, *grads)
+
+            torch.library.register_autograd(
+                f"pixelkernels::{self.names[backend]}",
+                run,
+                setup_context=setup_context,
+                lib=_library,
+            )
+
+
+def define_check(
+    name: str, argument: str, message: str, valid: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """An operator that returns its argument with invalid entries set to 0, and on CPU raises ValueError for them.
+
+    Looking at values inside an operator keeps a compiled graph whole; on a device it would stall, so there an invalid
+    entry only counts as absent.
+    """
+
+    def check(values: Tensor) -> Tensor:
+        ok = valid(values)
+        if values.device.type == "cpu" and not bool(ok.all()):
+            raise ValueError(f"{argument}: {message}, got {values[~ok][0].item()}")
+        return torch.where(ok, values, 0).contiguous()
+
+    def save(ctx: Any, inputs: Any, output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (values,) = ctx.saved_tensors
+        return torch.where(valid(values), grad, 0)
+
+    _library.define(f"{name}(Tensor values) -> Tensor")
+    _library.impl(name, check, "CompositeExplicitAutograd")
+    torch.library.register_fake(
+        f"pixelkernels::{name}",
+        lambda values: torch.empty(values.shape, dtype=values.dtype, device=values.device),
+        lib=_library,
+    )
+    torch.library.register_autograd(
+        f"pixelkernels::{name}", backward, setup_context=save, lib=_library
+    )
+    return getattr(torch.ops.pixelkernels, name).default

@@ -1,0 +1,16 @@
+"""The reduction that all losses share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def wide(x: Tensor) -> Tensor:
+    """`x` in the dtype that statistics are kept in: float64 stays, everything else is float32."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def mean_over_images(loss: Tensor, counts: Tensor) -> Tensor:
+    """The mean of `loss` [B] over the images that have something to compare (`counts` [B], bool), or 0."""
+    return torch.where(counts, loss, 0).sum() / counts.sum().clamp(min=1)

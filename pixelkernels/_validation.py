@@ -1,0 +1,97 @@
+"""Argument checks that read metadata only: each error names the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+INTEGER_DTYPES = (
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+    torch.int32,
+    torch.int64,
+    torch.uint16,
+    torch.uint32,
+    torch.uint64,
+)
+
+
+def tensor(name: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    return value
+
+
+def features(name: str, value: Any) -> Tensor:
+    """A floating-point [B, C, H, W] tensor."""
+    tensor(name, value)
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+    if value.dim() != 4:
+        raise ValueError(f"{name}: expected shape [B, C, H, W], got {list(value.shape)}")
+    return value
+
+
+def labels(name: str, value: Any, like: Tensor) -> Tensor:
+    """An integer or bool [B, H, W] tensor on the device of the features `like`."""
+    tensor(name, value)
+    if value.dtype not in INTEGER_DTYPES:
+        raise TypeError(f"{name}: expected an integer or bool dtype, got {value.dtype}")
+    return per_pixel(name, value, like)
+
+
+def weights(name: str, value: Any, like: Tensor, *, same_size: bool = True) -> Tensor:
+    """A floating-point [B, H, W] tensor on the device of the features `like`."""
+    tensor(name, value)
+    if not value.is_floating_point():
+        raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+    if same_size:
+        return per_pixel(name, value, like)
+    if value.dim() != 3 or value.shape[0] != like.shape[0]:
+        raise ValueError(
+            f"{name}: expected shape [{like.shape[0]}, H', W'], got {list(value.shape)}"
+        )
+    return on_device(name, value, like)
+
+
+def per_pixel(name: str, value: Tensor, like: Tensor) -> Tensor:
+    expected = [like.shape[0], *like.shape[2:]]
+    if list(value.shape) != expected:
+        raise ValueError(
+            f"{name}: expected shape {expected} for features of shape {list(like.shape)}, "
+            f"got {list(value.shape)}"
+        )
+    return on_device(name, value, like)
+
+
+def on_device(name: str, value: Tensor, like: Tensor) -> Tensor:
+    if value.device != like.device:
+        raise ValueError(f"{name}: expected device {like.device} as the features, got {value.device}")
+    return value
+
+
+def integer(name: str, value: Any, *, minimum: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+    if value < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    return value
+
+
+def number(name: str, value: Any, *, minimum: float | None = None) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if minimum is not None and not value >= minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    return value
+
+
+def option(name: str, value: Any, allowed: Collection[Any]) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
+    return value

@@ -1,0 +1,29 @@
+"""Region centroids and variances, and the losses made of them (MEnet, CAS, the discriminative loss)."""
+
+from .api import (
+    CASLoss,
+    DiscriminativeLoss,
+    MetricExpressionLoss,
+    RegionStats,
+    background_distance,
+    cas_loss,
+    compact_labels,
+    discriminative_loss,
+    masked_average_pool,
+    metric_expression_loss,
+    region_stats,
+)
+
+__all__ = [
+    "CASLoss",
+    "DiscriminativeLoss",
+    "MetricExpressionLoss",
+    "RegionStats",
+    "background_distance",
+    "cas_loss",
+    "compact_labels",
+    "discriminative_loss",
+    "masked_average_pool",
+    "metric_expression_loss",
+    "region_stats",
+]

@@ -1,0 +1,231 @@
+"""Regions, stated in plain PyTorch: the oracle for every backend, and the `eager` backend itself.
+
+Notation: N = H*W pixels, R regions, region r holds the pixels with label r and has count n_r and mean mu_r.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+from .._reductions import mean_over_images, wide
+
+# "losses exactly 0 are demoted to -100": the released MEnet layer's ranking
+ZERO_SCORE_RANKS_AS = -100.0
+RELEASED_CAS_EPS = 3e-5
+
+
+def region_stats(
+    features: Tensor, labels: Tensor, num_regions: int, normalize: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """mu_r = 1/n_r sum_{i in r} f_i and variance_r = 1/n_r sum_{i in r} |f_i - mu_r|^2."""
+    x, index = _pixels(features, labels, num_regions, normalize)
+    count = _region_sum(torch.ones_like(x[:, :1]), index, num_regions)
+    mean = _region_sum(x, index, num_regions) / count.clamp(min=1)
+    squared_distance = (x - _at(mean, index)).square().sum(1, keepdim=True)
+    variance = _region_sum(squared_distance, index, num_regions) / count.clamp(min=1)
+    return count[:, 0].long(), mean.mT, variance[:, 0]
+
+
+def cas_loss(
+    descriptors: Tensor, labels: Tensor, num_regions: int, alpha: float
+) -> Tensor:
+    """CAS eq. 1: alpha sum_i variance_i - (1 - alpha) sum_{i != j} |mu_i - mu_j|^2."""
+    count, mean, variance = region_stats(descriptors, labels, num_regions)
+    present = count > 0
+    uniformer = variance.sum(1)
+    discriminator = _pairs(present, (mean[:, :, None] - mean[:, None]).square().sum(-1))
+    loss = alpha * uniformer - (1 - alpha) * discriminator
+    return mean_over_images(loss, present.any(1))
+
+
+def cas_loss_released(
+    descriptors: Tensor, labels: Tensor, alpha: float, divisor: float | None
+) -> Tensor:
+    """The released CAS layer: both regions take every pixel, with weights w = label + 3e-5 and 1 - label + 3e-5."""
+    x, index = _pixels(descriptors, labels, 2)
+    labelled = (index < 2)[:, None]
+    w = torch.where(labelled, (index == 1)[:, None] + RELEASED_CAS_EPS, 0.0).to(x.dtype)
+    w_rest = torch.where(labelled, (index == 0)[:, None] + RELEASED_CAS_EPS, 0.0).to(x.dtype)
+    total = w.sum(2).clamp(min=RELEASED_CAS_EPS)
+    mean = (w * x).sum(2) / total
+    mean_rest = (w_rest * x).sum(2) / w_rest.sum(2).clamp(min=RELEASED_CAS_EPS)
+    uniformer = (w * (x - mean[..., None])).square().sum((1, 2)) / (total[:, 0] + RELEASED_CAS_EPS)
+    discriminator = (mean - mean_rest).square().sum(1)
+    loss = alpha * uniformer - (1 - alpha) * discriminator
+    return loss.sum() / (max(loss.shape[0], 1) if divisor is None else divisor)
+
+
+def metric_expression_loss(
+    features: Tensor, mask: Tensor, form: str, normalize: bool, mining: bool
+) -> Tensor:
+    """MEnet eq. 3 (form "means", all pixels or the mined ones) or eq. 2 (form "pairwise")."""
+    x, index = _pixels(features, mask, 2, normalize)
+    count, mean, variance = region_stats(features, mask, 2, normalize)
+    own = (x - _at(mean.mT, index)).square().sum(1)
+    other = (x - _at(mean.flip(1).mT, index)).square().sum(1)
+    if form == "pairwise":
+        # the mean over k of |f_i - f_k|^2 is |f_i - mu|^2 + variance
+        own = own + _at(variance[:, None], index)[:, 0]
+        other = other + _at(variance.flip(1)[:, None], index)[:, 0]
+    both = (count > 0).all(1)
+    chosen = index < 2
+    if mining:
+        chosen = hard_pixels((own - other).detach(), mask.flatten(1)) % 2 == 1
+    loss = torch.where(chosen, own - other, 0).sum(1) / chosen.sum(1).clamp(min=1)
+    return mean_over_images(loss, both)
+
+
+def metric_expression_loss_released(features: Tensor, mask: Tensor, normalize: bool) -> Tensor:
+    """The released MEnet layer: the value over all pixels + 4, and its hand-written gradient.
+
+    The gradient of a mined pixel is (mean of the other class - mean of its own) / (C H W), with no factor 2, no part
+    through the means, none through the normalisation and none for the number of images; other pixels get 0.
+    """
+    with torch.no_grad():
+        _, mean, _ = region_stats(features, mask, 2, normalize)
+        gap = mean[:, 1] - mean[:, 0]
+        value = mean_over_images(4 - gap.square().sum(1), mean.new_ones(len(mean), dtype=torch.bool))
+        scores = contrast_scores(features, mask, mean, normalize)
+        mined = hard_pixels(scores.flatten(1), mask.flatten(1))
+        direction = (mined == 1).to(gap.dtype) - (mined == 3).to(gap.dtype)
+        gradient = gap[:, :, None] * direction[:, None] / max(features[0:1].numel(), 1)
+    x = torch.where((mined % 2 == 1)[:, None], wide(features).flatten(2), 0)
+    surrogate = (x * gradient).sum()
+    return value + surrogate - surrogate.detach()
+
+
+def contrast_scores(features: Tensor, mask: Tensor, mean: Tensor, normalize: bool) -> Tensor:
+    """t_i = |f_i - own mean|^2 - |f_i - other mean|^2, [B, H, W]; 0 where the mask is neither 0 nor 1."""
+    x, index = _pixels(features, mask, 2, normalize)
+    own = (x - _at(mean.mT, index)).square().sum(1)
+    other = (x - _at(mean.flip(1).mT, index)).square().sum(1)
+    return (own - other).unflatten(1, mask.shape[1:])
+
+
+def hard_pixels(scores: Tensor, mask: Tensor) -> Tensor:
+    """MEnet's hard mining on flat [B, N] scores: 2*mask + 1 for a mined pixel, 2*mask for another, 4 for neither class.
+
+    The smaller class is kept whole, the larger one (the background when they are equal) gives as many of its largest
+    scores. Ties take the larger flat index first, and a score of exactly 0 ranks as -100.
+    """
+    foreground, background = mask == 1, mask == 0
+    n_foreground, n_background = foreground.sum(1), background.sum(1)
+    keep = torch.minimum(n_foreground, n_background)[:, None]
+    larger = torch.where((n_foreground > n_background)[:, None], foreground, background)
+    smaller = torch.where((n_foreground > n_background)[:, None], background, foreground)
+    key = torch.where(scores == 0, ZERO_SCORE_RANKS_AS, scores)
+    # two stable sorts: by falling score over falling index, then the larger class in front
+    order = key.flip(1).argsort(dim=1, descending=True, stable=True)
+    order = mask.shape[1] - 1 - order
+    order = order.gather(1, larger.gather(1, order).byte().argsort(dim=1, descending=True, stable=True))
+    rank = torch.empty_like(order).scatter(1, order, torch.arange(mask.shape[1], device=mask.device).expand_as(order))
+    mined = ((larger & (rank < keep)) | smaller) & (keep > 0)
+    return torch.where(foreground | background, 2 * foreground.byte() + mined.byte(), 4).byte()
+
+
+def discriminative_loss(
+    features: Tensor,
+    labels: Tensor,
+    num_regions: int,
+    delta_var: float,
+    delta_dist: float,
+    weights: tuple[float, float, float],
+    norm: int,
+    reduction: str,
+    background: int | None,
+) -> Tensor:
+    """De Brabandere et al., eqs. 1-4, with one norm for the pull, push and regularisation terms."""
+    if background is not None:
+        labels = torch.where(labels == background, -1, labels.long())
+    x, index = _pixels(features, labels, num_regions)
+    count, mean, _ = region_stats(features, labels, num_regions)
+    present = count > 0
+    clusters = present.sum(1)
+    hinge = (vector_norm(x - _at(mean.mT, index), norm, 1, keepdim=True) - delta_var).relu()
+    pull = _region_sum(hinge.square(), index, num_regions)[:, 0]
+    if reduction == "cluster":
+        pull = (pull / count.clamp(min=1)).sum(1) / clusters.clamp(min=1)
+    else:
+        pull = pull.sum(1) / count.sum(1).clamp(min=1)
+    gap = vector_norm(mean[:, :, None] - mean[:, None], norm, -1)
+    push = _pairs(present, (2 * delta_dist - gap).relu().square())
+    push = push / (clusters * (clusters - 1)).clamp(min=1)
+    regulariser = vector_norm(mean, norm, -1).sum(1) / clusters.clamp(min=1)
+    loss = weights[0] * pull + weights[1] * push + weights[2] * regulariser
+    return mean_over_images(loss, clusters > 0)
+
+
+def background_distance(features: Tensor, weights: Tensor, squared: bool) -> Tensor:
+    """MEnet eq. 5: S_i = |f_i - sum_j w_j f_j / sum_j w_j|, or its square."""
+    mean, total = _weighted_mean(features, weights, 0.0)
+    distance = (wide(features) - mean[:, :, None, None]).square().sum(1)
+    if not squared:
+        apart = distance > 0
+        distance = torch.where(apart, torch.where(apart, distance, 1).sqrt(), distance)
+    return torch.where((total > 0)[:, None, None], distance, 0)
+
+
+def masked_average_pool(features: Tensor, weights: Tensor, eps: float) -> Tensor:
+    """sum_i f_i w_i / (sum_i w_i + eps)."""
+    return _weighted_mean(features, weights, eps)[0]
+
+
+def compact_labels(labels: Tensor, ignore: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Per image the rank of each label among the image's distinct ones; the ranks, and the number of ranks [B]."""
+    flat = labels.flatten(1).long()
+    kept = torch.ones_like(flat, dtype=torch.bool)
+    for value in ignore:
+        kept &= flat != value
+    # the ignored ones go last, so that they open no rank before a kept one
+    by_value = flat.argsort(dim=1, stable=True)
+    order = by_value.gather(1, kept.gather(1, by_value).byte().argsort(dim=1, descending=True, stable=True))
+    ordered, ordered_kept = flat.gather(1, order), kept.gather(1, order)
+    opens = ordered_kept.clone()
+    opens[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    rank = torch.where(ordered_kept, opens.cumsum(1) - 1, -1)
+    return torch.empty_like(flat).scatter(1, order, rank).view(labels.shape), opens.sum(1)
+
+
+def _pixels(
+    features: Tensor, labels: Tensor, num_regions: int, normalize: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Features [B, C, N] with 0 at ignored pixels, and labels [B, N] with R at ignored pixels."""
+    index = labels.flatten(1).long()
+    valid = (index >= 0) & (index < num_regions)
+    x = torch.where(valid[:, None], wide(features).flatten(2), 0)
+    if normalize:
+        norm = vector_norm(x, dim=1, keepdim=True)
+        x = x / torch.where(norm == 0, 1, norm)
+    return x, torch.where(valid, index, num_regions)
+
+
+def _region_sum(values: Tensor, index: Tensor, num_regions: int) -> Tensor:
+    """[B, K, N] -> [B, K, R]: the sums over each region's pixels."""
+    sums = values.new_zeros(*values.shape[:2], num_regions + 1)
+    return sums.scatter_add(2, index[:, None].expand_as(values), values)[..., :num_regions]
+
+
+def _at(table: Tensor, index: Tensor) -> Tensor:
+    """[B, K, R] -> [B, K, N]: each pixel's own column, 0 at ignored pixels."""
+    padded = torch.nn.functional.pad(table, (0, 1))
+    return padded.gather(2, index[:, None].expand(-1, table.shape[1], -1))
+
+
+def _pairs(present: Tensor, values: Tensor) -> Tensor:
+    """[B, R, R] -> [B]: the sum over ordered pairs of distinct present regions."""
+    distinct = ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
+    return torch.where(present[:, :, None] & present[:, None] & distinct, values, 0).sum((1, 2))
+
+
+def _weighted_mean(features: Tensor, weights: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    x = wide(features).flatten(2)
+    w = weights.flatten(1).to(x.dtype)
+    # a weight of exactly 0 keeps its pixel out, whatever is in it, and has no gradient
+    enters = w != 0
+    w = torch.where(enters, w, 0)
+    total = w.sum(1)
+    divisor = total + eps
+    mean = (torch.where(enters[:, None], x, 0) * w[:, None]).sum(2)
+    return mean / torch.where(divisor == 0, 1, divisor)[:, None], total
