@@ -125,7 +125,7 @@ _hard_pixels = Kernel(
 )
 _compact_labels = Kernel(
     "regions",
-    "compact_labels(Tensor labels, SymInt[] ignore) -> (Tensor, Tensor)",
+    "compact_labels(Tensor labels, int[] ignore) -> (Tensor, Tensor)",
     lambda labels, ignore: (
         labels.new_empty(labels.shape, dtype=torch.int64),
         labels.new_empty(labels.shape[:1], dtype=torch.int64),
@@ -244,6 +244,7 @@ def cas_loss_released(
     if chosen == "eager":
         return reference.cas_loss_released(descriptors, labels, alpha, divisor)
     count, mean, variance = region_stats(descriptors, labels, 2, False, chosen)
+    count = count.to(mean.dtype)
     eps = reference.RELEASED_CAS_EPS
     # each region weighs its own pixels with 1 + eps and the other region's with eps
     weight = count + eps * count.sum(1, keepdim=True)
@@ -277,7 +278,7 @@ def metric_expression_loss(
     count, mean, variance = region_stats(features, mask, 2, normalize, chosen)
     loss = -_gap(mean).square().sum(1)
     if form == "pairwise":
-        balance = (count[:, 1] - count[:, 0]) / count.sum(1).clamp(min=1)
+        balance = (count[:, 1] - count[:, 0]).to(loss.dtype) / count.sum(1).clamp(min=1)
         loss = loss + balance * (variance[:, 1] - variance[:, 0])
     return mean_over_images(loss, (count > 0).all(1))
 

@@ -45,9 +45,9 @@ def cas_loss_released(
 ) -> Tensor:
     """The released CAS layer: both regions take every pixel, with weights w = label + 3e-5 and 1 - label + 3e-5."""
     x, index = _pixels(descriptors, labels, 2)
-    labelled = (index < 2)[:, None]
-    w = torch.where(labelled, (index == 1)[:, None] + RELEASED_CAS_EPS, 0.0).to(x.dtype)
-    w_rest = torch.where(labelled, (index == 0)[:, None] + RELEASED_CAS_EPS, 0.0).to(x.dtype)
+    is_0, is_1 = ((index == region)[:, None].to(x.dtype) for region in (0, 1))
+    w = is_1 + RELEASED_CAS_EPS * (is_0 + is_1)
+    w_rest = is_0 + RELEASED_CAS_EPS * (is_0 + is_1)
     total = w.sum(2).clamp(min=RELEASED_CAS_EPS)
     mean = (w * x).sum(2) / total
     mean_rest = (w_rest * x).sum(2) / w_rest.sum(2).clamp(min=RELEASED_CAS_EPS)

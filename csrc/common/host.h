@@ -1,0 +1,49 @@
+// What the host code of every family needs from torch's stable ABI: views, allocation, threads, instruction sets.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <initializer_list>
+
+#include "common/view.h"
+
+namespace pixelkernels {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// The best instruction set that this machine has and PIXELKERNELS_CPU_CAPABILITY (baseline, avx2, avx512) allows.
+enum class Capability { kBaseline, kAvx2, kAvx512 };
+Capability cpu_capability();
+const char* cpu_capability_name();
+
+Element element_of(const Tensor& features);
+Label label_of(const Tensor& labels);
+ScalarType accumulate_type(Element element);
+int64_t accumulate_size(Element element);
+
+// A [B, C, H, W] tensor, with rows that follow each other without a gap joined into one.
+View view_of(const Tensor& tensor);
+
+// Uninitialised outputs. Large ones ask for huge pages before the first write: filling a fresh tensor costs four times
+// as much through 4 KiB pages.
+Tensor output(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
+Tensor output_like(const Tensor& like);
+
+template <class T = void>
+T* data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+// body(i) for i in [0, n), on as many threads as `work` (elements touched for each i) is worth.
+template <class Body>
+void parallel(int64_t n, int64_t work, const Body& body) {
+  const int64_t grain = work >= 32768 ? 1 : 32768 / (work + 1) + 1;
+  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i);
+  });
+}
+
+}  // namespace pixelkernels

@@ -1,0 +1,166 @@
+// Vectors of eight lanes in GCC/Clang vector extensions: AVX2 holds one in a register, AVX-512 runs the same code with
+// more registers, and the baseline splits it. Torch-free. This header is compiled once per instruction set, so
+// everything in it lives in a namespace of that set's own: the linker must not merge an AVX-512 function into the
+// baseline.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#define PK_INLINE inline __attribute__((always_inline))
+
+namespace pixelkernels {
+namespace PK_ISA {
+
+constexpr int kLanes = 8;
+
+template <class A>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  typedef float type __attribute__((vector_size(kLanes * sizeof(float))));
+};
+template <>
+struct VecOf<double> {
+  typedef double type __attribute__((vector_size(kLanes * sizeof(double))));
+};
+template <class A>
+using Vec = typename VecOf<A>::type;
+
+// Storage types of the 16-bit floats; arithmetic is done in float.
+struct Half {
+  uint16_t bits;
+};
+struct BFloat16 {
+  uint16_t bits;
+};
+
+template <class T>
+struct AccumulateOf {
+  using type = float;
+};
+template <>
+struct AccumulateOf<double> {
+  using type = double;
+};
+template <class T>
+using Accumulate = typename AccumulateOf<T>::type;
+
+template <class A>
+PK_INLINE Vec<A> splat(A value) {
+  return Vec<A>{} + value;
+}
+
+template <class A>
+PK_INLINE Vec<A> load(const A* p) {
+  Vec<A> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class A>
+PK_INLINE void store(A* p, Vec<A> v) {
+  std::memcpy(p, &v, sizeof v);
+}
+
+typedef uint16_t U16 __attribute__((vector_size(16)));
+typedef uint32_t U32 __attribute__((vector_size(32)));
+typedef int32_t I32 __attribute__((vector_size(32)));
+
+PK_INLINE Vec<float> load(const BFloat16* p) {
+  U16 raw;
+  std::memcpy(&raw, p, sizeof raw);
+  return (Vec<float>)(__builtin_convertvector(raw, U32) << 16);
+}
+
+PK_INLINE void store(BFloat16* p, Vec<float> v) {
+  const U32 bits = (U32)v;
+  const U32 rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const U32 quiet_nan = (bits >> 16) | 0x40u;
+  const U16 out = __builtin_convertvector((v == v) ? rounded : quiet_nan, U16);
+  std::memcpy(p, &out, sizeof out);
+}
+
+PK_INLINE Vec<float> load(const Half* p) {
+#if defined(__F16C__)
+  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  Vec<float> v;
+  for (int i = 0; i < kLanes; ++i) {
+    _Float16 x;
+    std::memcpy(&x, p + i, sizeof x);
+    v[i] = static_cast<float>(x);
+  }
+  return v;
+#endif
+}
+
+PK_INLINE void store(Half* p, Vec<float> v) {
+#if defined(__F16C__)
+  const __m128i out = _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT);
+  std::memcpy(p, &out, sizeof out);
+#else
+  for (int i = 0; i < kLanes; ++i) {
+    const _Float16 x = static_cast<_Float16>(v[i]);
+    std::memcpy(p + i, &x, sizeof x);
+  }
+#endif
+}
+
+PK_INLINE float scalar(float x) { return x; }
+PK_INLINE double scalar(double x) { return x; }
+PK_INLINE float scalar(BFloat16 x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float v;
+  std::memcpy(&v, &bits, sizeof v);
+  return v;
+}
+PK_INLINE float scalar(Half x) {
+  Half padded[kLanes] = {x};
+  return load(padded)[0];
+}
+
+template <class T>
+PK_INLINE void store_scalar(T* p, Accumulate<T> x) {
+  T padded[kLanes];
+  store(padded, splat(x));
+  *p = padded[0];
+}
+
+// rows[i][j] <-> rows[j][i]
+template <class V>
+PK_INLINE void transpose(V rows[kLanes]) {
+  V a[kLanes], b[kLanes];
+#pragma GCC unroll 4
+  for (int i = 0; i < kLanes; i += 2) {
+    a[i] = __builtin_shufflevector(rows[i], rows[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+    a[i + 1] = __builtin_shufflevector(rows[i], rows[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < kLanes; ++i) {
+    if (i & 2) continue;
+    b[i] = __builtin_shufflevector(a[i], a[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+    b[i + 2] = __builtin_shufflevector(a[i], a[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    rows[i] = __builtin_shufflevector(b[i], b[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    rows[i + 4] = __builtin_shufflevector(b[i], b[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
+template <class V>
+PK_INLINE V sum_rows(const V rows[kLanes]) {
+  return ((rows[0] + rows[1]) + (rows[2] + rows[3])) + ((rows[4] + rows[5]) + (rows[6] + rows[7]));
+}
+
+template <class V>
+PK_INLINE auto sum_lanes(V v) {
+  return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+}
+
+}  // namespace PK_ISA
+}  // namespace pixelkernels

@@ -1,0 +1,115 @@
+// What the host code hands to the regions kernels: plain structures, the same for every instruction set.
+//
+// A "table" holds a row of C values for each region in the order the kernels read them: [groups of 8 channels][R + 1][8],
+// with 0 in missing channels and in row R, which stands for ignored pixels. Pointers to values have the accumulation
+// type: double for double features, else float.
+#pragma once
+
+#include "common/view.h"
+
+namespace pixelkernels {
+
+struct Regions {
+  View features;
+  Element element;
+  const void* labels;  // contiguous [batch, pixels]; null: every pixel is in region 0
+  Label label;
+  int64_t batch, channels, pixels, regions;
+  int64_t block_pixels, blocks;  // an image is cut into blocks, the units of work and of partial results
+
+  __attribute__((always_inline)) int64_t groups() const { return (channels + 7) / 8; }
+  __attribute__((always_inline)) int64_t table() const { return groups() * (regions + 1) * 8; }
+};
+
+struct StatsArgs {
+  Regions regions;
+  bool normalize;
+  void *shift, *sums;  // tables [batch, blocks]: the first pixel of a region in the block; sums about it
+  void* squares;       // [batch, blocks, R + 1, 8]: sums of squares about it
+  int32_t* counts;     // [batch, blocks, R + 1]
+  int64_t* count;
+  void *mean, *variance;
+};
+
+// gradient_i = scale_r (f_i - mean_r) + offset_r, through the normalisation if there is one
+struct StatsBackwardArgs {
+  Regions regions;
+  bool normalize;
+  View gradient;
+  const void *mean, *offset, *scale;  // tables [batch] and [batch, R + 1]; scale null: the features are not read
+};
+
+struct PullArgs {
+  Regions regions;
+  double delta;
+  int64_t norm;
+  const void* mean;   // tables [batch]
+  void *sums, *pull;  // partials: tables [batch, blocks] and [batch, blocks, R + 1] doubles
+  View gradient;      // backward only, with offset as above and scale = 2 grad_pull
+  const void *offset, *scale;
+};
+
+// One region; per-pixel values are [batch, pixels].
+struct WeightedArgs {
+  Regions regions;
+  const void* centre;  // tables [batch]
+  // forward: sums of weights_i (f_i - centre), tables [batch, blocks], and of weights_i, doubles [batch, blocks]
+  const void* weights;
+  void* sums;
+  double* totals;
+  // the distance to the centre, 0 where `total` [batch] is not positive
+  const void* total;
+  void* distance;
+  bool squared;
+  // backward: gradient_i = coefficient_i (f_i - centre) + weights_i direction, without the first part where
+  // `coefficient` is null, and weight_gradient_i = (f_i - centre) . direction
+  const void *coefficient, *direction;
+  View gradient;
+  void* weight_gradient;
+};
+
+struct ContrastArgs {
+  Regions regions;
+  bool normalize;
+  const void* mean;  // tables [batch]
+  void* scores;
+};
+
+// table row r of an image = (values_r - 2 factor_r minus_r) / count_r, each part left out where null; [batch, R, C] and
+// [batch, R]
+struct PackArgs {
+  Regions regions;
+  const void *values, *minus, *factor;
+  const int64_t* count;
+  void* table;
+};
+
+struct RegionsKernels {
+  void (*pack)(const PackArgs&, int64_t image);
+  // out [batch, R + 1] = 2 values_r / count_r
+  void (*pack_scale)(const Regions&, const void* values, const int64_t* count, void* out, int64_t image);
+  // out [batch, R, C] = factor[image] * the sum of the blocks' tables
+  void (*merge_sums)(const Regions&, const void* sums, const double* factor, void* out, int64_t image,
+                     int64_t region);
+  void (*stats_block)(const StatsArgs&, int64_t image, int64_t block);
+  void (*stats_merge)(const StatsArgs&, int64_t image, int64_t region);
+  void (*stats_backward)(const StatsBackwardArgs&, int64_t image, int64_t block);
+  void (*pull_block)(const PullArgs&, int64_t image, int64_t block);
+  void (*pull_backward)(const PullArgs&, int64_t image, int64_t block);
+  void (*contrast)(const ContrastArgs&, int64_t image, int64_t block);
+  void (*weighted_block)(const WeightedArgs&, int64_t image, int64_t block);
+  void (*distance)(const WeightedArgs&, int64_t image, int64_t block);
+  void (*weighted_backward)(const WeightedArgs&, int64_t image, int64_t block);
+};
+
+namespace baseline {
+const RegionsKernels& regions_kernels(Element element);
+}
+namespace avx2 {
+const RegionsKernels& regions_kernels(Element element);
+}
+namespace avx512 {
+const RegionsKernels& regions_kernels(Element element);
+}
+
+}  // namespace pixelkernels

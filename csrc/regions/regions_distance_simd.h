@@ -1,0 +1,234 @@
+// The kernels about distances of pixels to a centre: the discriminative pull, MEnet's contrast, weighted means.
+#pragma once
+
+#include "regions_simd.h"
+
+namespace pixelkernels {
+namespace PK_ISA {
+
+template <class A>
+PK_INLINE const A* table_of(const void* tables, const Regions& r, int64_t index) {
+  return static_cast<const A*>(tables) + index * r.table();
+}
+
+inline int64_t group_offset(const Regions& r, int64_t group) {
+  return group * (r.regions + 1) * kLanes;
+}
+
+// out_i = sum_c |f_ic - centre_c| (norm 1) or the square of the Euclidean distance (norm 2)
+template <class T>
+void distances(const Chunk& chunk, const Plane<T>& plane, const Regions& r, const Accumulate<T>* centre,
+               int64_t norm, Accumulate<T>* out) {
+  using V = Vec<Accumulate<T>>;
+  for (int i = 0; i < chunk.tiles * kLanes; ++i) out[i] = 0;
+  for (int64_t group = 0; group < r.groups(); ++group) {
+    const Accumulate<T>* table = centre + group_offset(r, group);
+    add_over_channels(chunk, plane, group, r.channels, out, [&](auto at, V x, int i) {
+      const V d = x - at.region(table, i);
+      return norm == 1 ? magnitude(d) : d * d;
+    });
+  }
+}
+
+// Turns distances into h_i = [d_i - delta]_+ and h_i / d_i (norm 1: h_i), the factor on the difference (its sign).
+template <class A>
+PK_INLINE void hinge(int n, double delta, int64_t norm, A* distance, A* factor) {
+  for (int i = 0; i < n; ++i) {
+    const A d = norm == 1 ? distance[i] : std::sqrt(distance[i]);
+    const A h = d - static_cast<A>(delta) <= 0 ? 0 : d - static_cast<A>(delta);
+    distance[i] = h;
+    factor[i] = norm == 1 ? h : d == 0 ? 0 : h / d;
+  }
+}
+
+template <class T>
+void pull_block(const PullArgs& s, int64_t image, int64_t block) {
+  using A = Accumulate<T>;
+  using V = Vec<A>;
+  const Regions& r = s.regions;
+  const Plane<T> plane(r.features, image);
+  const int64_t index = image * r.blocks + block;
+  const A* mean = table_of<A>(s.mean, r, image);
+  A* sums = static_cast<A*>(s.sums) + index * r.table();
+  double* pull = static_cast<double*>(s.pull) + index * (r.regions + 1);
+  std::memset(sums, 0, sizeof(A) * r.table());
+  std::memset(pull, 0, sizeof(double) * (r.regions + 1));
+  Chunk chunk;
+  A h[kChunk], factor[kChunk];
+  for_chunks(chunk, r, plane, image, block, twice_visited(r), [&] {
+    distances(chunk, plane, r, mean, s.norm, h);
+    hinge(chunk.pixels, s.delta, s.norm, h, factor);
+    for (int i = chunk.pixels; i < chunk.tiles * kLanes; ++i) factor[i] = 0;
+    for (int i = 0; i < chunk.pixels; ++i)
+      pull[chunk.label[i]] += static_cast<double>(h[i]) * static_cast<double>(h[i]);
+    for (int64_t group = 0; group < r.groups(); ++group) {
+      const int64_t table = group_offset(r, group);
+      for_tiles(chunk, plane, group, r.channels, [&](auto at, V* x, int) {
+#pragma GCC unroll 8
+        for (int i = 0; i < kLanes; ++i) {
+          const V d = x[i] - at.region(mean + table, i);
+          x[i] = guarded(at.pixel(factor, i), s.norm == 1 ? sign(d) : d);
+        }
+        at.add_to_regions(sums + table, x);
+      });
+    }
+  });
+}
+
+template <class T>
+void pull_backward(const PullArgs& s, int64_t image, int64_t block) {
+  using A = Accumulate<T>;
+  using V = Vec<A>;
+  const Regions& r = s.regions;
+  const Plane<T> plane(r.features, image), gradient(s.gradient, image);
+  const A* mean = table_of<A>(s.mean, r, image);
+  const A* offset = table_of<A>(s.offset, r, image);
+  const A* scale = static_cast<const A*>(s.scale) + image * (r.regions + 1);
+  Chunk chunk;
+  Offsets gradient_offsets;
+  A h[kChunk], factor[kChunk];
+  for_chunks(chunk, r, plane, image, block, twice_visited(r), [&] {
+    gradient_offsets.fill(gradient, chunk.begin, chunk.pixels);
+    distances(chunk, plane, r, mean, s.norm, h);
+    hinge(chunk.tiles * kLanes, s.delta, s.norm, h, factor);
+    for (int i = 0; i < chunk.tiles * kLanes; ++i) {
+      const A weight = scale[chunk.label[i]];
+      factor[i] = weight == 0 ? 0 : weight * factor[i];
+    }
+    for (int64_t group = 0; group < r.groups(); ++group) {
+      const int64_t table = group_offset(r, group);
+      for_tiles(chunk, plane, group, r.channels, [&](auto at, V* x, int channels) {
+#pragma GCC unroll 8
+        for (int i = 0; i < kLanes; ++i) {
+          const V d = x[i] - at.region(mean + table, i);
+          x[i] = guarded(at.pixel(factor, i), s.norm == 1 ? sign(d) : d) + at.region(offset + table, i);
+        }
+        store_rows(at, gradient, gradient_offsets, group, channels, x);
+      });
+    }
+  });
+}
+
+template <class T>
+void contrast(const ContrastArgs& s, int64_t image, int64_t block) {
+  using A = Accumulate<T>;
+  using V = Vec<A>;
+  const Regions& r = s.regions;
+  const Plane<T> plane(r.features, image);
+  const A* mean = table_of<A>(s.mean, r, image);
+  Chunk chunk;
+  A inverse[kChunk], gap[kChunk];
+  for_chunks(chunk, r, plane, image, block, twice_visited(r), [&] {
+    if (s.normalize)
+      inverse_norms(chunk, plane, r, inverse);
+    else
+      for (int i = 0; i < chunk.tiles * kLanes; ++i) inverse[i] = 1;
+    for (int i = 0; i < chunk.tiles * kLanes; ++i) gap[i] = 0;
+    for (int64_t group = 0; group < r.groups(); ++group) {
+      const A* table = mean + group_offset(r, group);
+      add_over_channels(chunk, plane, group, r.channels, gap, [&](auto at, V x, int i) {
+        const V y = x * at.pixel(inverse, i);
+        const V to_0 = y - at.fixed(table, 0, i), to_1 = y - at.fixed(table, 1, i);
+        return to_1 * to_1 - to_0 * to_0;
+      });
+    }
+    A* scores = static_cast<A*>(s.scores) + image * r.pixels + chunk.begin;
+    for (int i = 0; i < chunk.pixels; ++i)
+      scores[i] = chunk.label[i] == 1 ? gap[i] : chunk.label[i] == 0 ? -gap[i] : 0;
+  });
+}
+
+// The values of a chunk's pixels, with 0 past the end so that whole tiles can be read.
+template <class A>
+PK_INLINE void read_pixels(const void* values, const Regions& r, int64_t image, const Chunk& chunk, A* out) {
+  const A* in = static_cast<const A*>(values) + image * r.pixels + chunk.begin;
+  std::memcpy(out, in, sizeof(A) * chunk.pixels);
+  for (int i = chunk.pixels; i < chunk.tiles * kLanes; ++i) out[i] = 0;
+}
+
+template <class T>
+void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
+  using A = Accumulate<T>;
+  using V = Vec<A>;
+  const Regions& r = s.regions;
+  const Plane<T> plane(r.features, image);
+  const int64_t index = image * r.blocks + block;
+  const A* centre = table_of<A>(s.centre, r, image);
+  A* sums = static_cast<A*>(s.sums) + index * r.table();
+  std::memset(sums, 0, sizeof(A) * r.table());
+  double total = 0;
+  Chunk chunk;
+  A weights[kChunk];
+  for_chunks(chunk, r, plane, image, block, kChunk, [&] {
+    read_pixels(s.weights, r, image, chunk, weights);
+    for (int i = 0; i < chunk.pixels; ++i) total += weights[i];
+    for (int64_t group = 0; group < r.groups(); ++group) {
+      const int64_t table = group_offset(r, group);
+      for_tiles(chunk, plane, group, r.channels, [&](auto at, V* x, int) {
+#pragma GCC unroll 8
+        for (int i = 0; i < kLanes; ++i)
+          x[i] = guarded(at.pixel(weights, i), x[i] - at.region(centre + table, i));
+        at.add_to_regions(sums + table, x);
+      });
+    }
+  });
+  s.totals[index] = total;
+}
+
+template <class T>
+void distance(const WeightedArgs& s, int64_t image, int64_t block) {
+  using A = Accumulate<T>;
+  const Regions& r = s.regions;
+  const Plane<T> plane(r.features, image);
+  const bool defined = static_cast<const A*>(s.total)[image] > 0;
+  Chunk chunk;
+  A squares[kChunk];
+  for_chunks(chunk, r, plane, image, block, kChunk, [&] {
+    A* out = static_cast<A*>(s.distance) + image * r.pixels + chunk.begin;
+    if (defined) distances(chunk, plane, r, table_of<A>(s.centre, r, image), 2, squares);
+    for (int i = 0; i < chunk.pixels; ++i)
+      out[i] = !defined ? 0 : s.squared ? squares[i] : std::sqrt(squares[i]);
+  });
+}
+
+template <class T>
+void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
+  using A = Accumulate<T>;
+  using V = Vec<A>;
+  const Regions& r = s.regions;
+  const Plane<T> plane(r.features, image), gradient(s.gradient, image);
+  const A* centre = table_of<A>(s.centre, r, image);
+  const A* direction = table_of<A>(s.direction, r, image);
+  Chunk chunk;
+  Offsets gradient_offsets;
+  A weights[kChunk], coefficient[kChunk], along[kChunk];
+  for_chunks(chunk, r, plane, image, block, kChunk, [&] {
+    gradient_offsets.fill(gradient, chunk.begin, chunk.pixels);
+    read_pixels(s.weights, r, image, chunk, weights);
+    if (s.coefficient)
+      read_pixels(s.coefficient, r, image, chunk, coefficient);
+    else
+      for (int i = 0; i < chunk.tiles * kLanes; ++i) coefficient[i] = 0;
+    for (int i = 0; i < chunk.tiles * kLanes; ++i) along[i] = 0;
+    for (int64_t group = 0; group < r.groups(); ++group) {
+      const int64_t table = group_offset(r, group);
+      for_tiles(chunk, plane, group, r.channels, [&](auto at, V* x, int channels) {
+        V terms[kLanes];
+#pragma GCC unroll 8
+        for (int i = 0; i < kLanes; ++i) {
+          const V d = x[i] - at.region(centre + table, i), t = at.region(direction + table, i);
+          terms[i] = guarded(t, d);
+          x[i] = guarded(at.pixel(coefficient, i), d) + guarded(at.pixel(weights, i), t);
+        }
+        A* sum = along + at.tile * kLanes;
+        store(sum, load(sum) + at.over_channels(terms));
+        store_rows(at, gradient, gradient_offsets, group, channels, x);
+      });
+    }
+    A* out = static_cast<A*>(s.weight_gradient) + image * r.pixels + chunk.begin;
+    for (int i = 0; i < chunk.pixels; ++i) out[i] = weights[i] == 0 ? 0 : along[i];
+  });
+}
+
+}  // namespace PK_ISA
+}  // namespace pixelkernels

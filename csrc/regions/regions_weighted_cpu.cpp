@@ -1,0 +1,139 @@
+// The CPU side of the operators on pixel weights.
+#include <cmath>
+#include <tuple>
+
+#include "regions/regions_problem.h"
+
+namespace pixelkernels {
+namespace {
+
+// A weighted problem: one region, no labels, and the sums over all of an image's blocks.
+struct Weighted : Problem {
+  WeightedArgs args{};
+  Tensor zeros, sums, totals, factor;
+
+  Weighted(const Tensor& features, const Tensor& weights, bool partials)
+      : Problem(features, nullptr, 1, partials), zeros(pack(nullptr, nullptr)) {
+    STD_TORCH_CHECK(weights.is_contiguous() && weights.scalar_type() == accumulate_type(r.element),
+                    "pixelkernels: weights must be contiguous, in the accumulation dtype");
+    args.regions = r;
+    args.weights = weights.data_ptr();
+    args.centre = data(zeros);
+  }
+
+  // Fills out [B, C] with factor(sum of weights) * sum_i weights_i (f_i - centre), and totals with the sums of weights.
+  template <class Factor>
+  void sum(const void* weights, const void* centre, const Tensor& out, const Factor& to_factor) {
+    sums = tables(r.batch * r.blocks);
+    Tensor partial = output(features, {r.batch, r.blocks}, ScalarType::Double);
+    factor = output(features, {r.batch}, ScalarType::Double);
+    totals = output(features, {r.batch}, ScalarType::Double);
+    WeightedArgs pass = args;
+    pass.weights = weights;
+    pass.centre = centre;
+    pass.sums = data(sums);
+    pass.totals = data<double>(partial);
+    for_blocks([&](int64_t image, int64_t block) { run.weighted_block(pass, image, block); });
+    for (int64_t image = 0; image < r.batch; ++image) {
+      double total = 0;
+      for (int64_t block = 0; block < r.blocks; ++block) total += data<double>(partial)[image * r.blocks + block];
+      data<double>(totals)[image] = total;
+      data<double>(factor)[image] = to_factor(image, total);
+    }
+    for_regions([&](int64_t image, int64_t region) {
+      run.merge_sums(r, data(sums), data<double>(factor), data(out), image, region);
+    });
+  }
+
+  double value(const Tensor& tensor, int64_t i) const {
+    return r.element == Element::kDouble ? data<double>(tensor)[i] : data<float>(tensor)[i];
+  }
+  void set(const Tensor& tensor, int64_t i, double x) const {
+    if (r.element == Element::kDouble)
+      data<double>(tensor)[i] = x;
+    else
+      data<float>(tensor)[i] = static_cast<float>(x);
+  }
+
+  // The weighted mean and the total weight, a sum of 0 giving the mean 0.
+  std::tuple<Tensor, Tensor> mean(double eps) {
+    Tensor mean = statistics({r.batch, r.channels}), total = statistics({r.batch});
+    sum(args.weights, args.centre, mean,
+        [&](int64_t, double total) { return total + eps == 0 ? 0 : 1 / (total + eps); });
+    for (int64_t image = 0; image < r.batch; ++image) set(total, image, data<double>(totals)[image]);
+    return {mean, total};
+  }
+
+  std::tuple<Tensor, Tensor> backward(const Tensor& weights, const Tensor& centre, const Tensor& direction,
+                                      const void* coefficient) {
+    Tensor gradient = output_like(features), weight_gradient = output_like(weights);
+    args.centre = data(centre);
+    args.direction = data(direction);
+    args.coefficient = coefficient;
+    args.gradient = view_of(gradient);
+    args.weight_gradient = data(weight_gradient);
+    for_blocks([&](int64_t image, int64_t block) { run.weighted_backward(args, image, block); });
+    return {gradient, weight_gradient};
+  }
+};
+
+std::tuple<Tensor, Tensor> weighted_mean(Tensor features, Tensor weights, double eps) {
+  return Weighted(features, weights, true).mean(eps);
+}
+
+std::tuple<Tensor, Tensor> weighted_mean_backward(Tensor grad_mean, Tensor features, Tensor weights,
+                                                  Tensor mean, Tensor total, double eps) {
+  Weighted w(features, weights, false);
+  Tensor direction = w.statistics({w.r.batch, w.r.channels});
+  for (int64_t i = 0; i < w.r.batch * w.r.channels; ++i) {
+    const double divisor = w.value(total, i / w.r.channels) + eps;
+    w.set(direction, i, divisor == 0 ? 0 : w.value(grad_mean, i) / divisor);
+  }
+  return w.backward(weights, w.pack(data(mean), nullptr), w.pack(data(direction), nullptr), nullptr);
+}
+
+std::tuple<Tensor, Tensor, Tensor> background_distance(Tensor features, Tensor weights, bool squared) {
+  Weighted w(features, weights, true);
+  auto [mean, total] = w.mean(0);
+  Tensor distance = output_like(weights), centre = w.pack(data(mean), nullptr);
+  w.args.centre = data(centre);
+  w.args.total = data(total);
+  w.args.distance = data(distance);
+  w.args.squared = squared;
+  w.for_blocks([&](int64_t image, int64_t block) { w.run.distance(w.args, image, block); });
+  return {distance, mean, total};
+}
+
+std::tuple<Tensor, Tensor> background_distance_backward(Tensor grad_distance, Tensor features,
+                                                        Tensor weights, Tensor distance, Tensor mean,
+                                                        Tensor total, bool squared) {
+  Weighted w(features, weights, true);
+  const Regions& r = w.r;
+  Tensor coefficient = output_like(weights);
+  parallel(r.batch * r.blocks, std::min(r.block_pixels, r.pixels), [&](int64_t i) {
+    const int64_t image = i / r.blocks, begin = i % r.blocks * r.block_pixels;
+    const bool defined = w.value(total, image) > 0;
+    for (int64_t k = begin; k < std::min(begin + r.block_pixels, r.pixels); ++k) {
+      const int64_t at = image * r.pixels + k;
+      const double d = w.value(distance, at), g = w.value(grad_distance, at);
+      w.set(coefficient, at, !defined ? 0 : squared ? 2 * g : d == 0 ? 0 : g / d);
+    }
+  });
+  Tensor centre = w.pack(data(mean), nullptr);
+  Tensor direction = w.statistics({r.batch, r.channels});
+  w.sum(data(coefficient), data(centre), direction, [&](int64_t image, double) {
+    return w.value(total, image) > 0 ? -1 / w.value(total, image) : 0;
+  });
+  return w.backward(weights, centre, w.pack(data(direction), nullptr), data(coefficient));
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CPU, m) {
+  m.impl("weighted_mean", TORCH_BOX(&weighted_mean));
+  m.impl("weighted_mean_backward", TORCH_BOX(&weighted_mean_backward));
+  m.impl("background_distance", TORCH_BOX(&background_distance));
+  m.impl("background_distance_backward", TORCH_BOX(&background_distance_backward));
+}
+
+}  // namespace pixelkernels

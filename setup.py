@@ -1,0 +1,176 @@
+"""Builds the two compiled libraries with ninja: pixelkernels._C for the CPU and pixelkernels/_cuda.so for CUDA.
+
+Both use LibTorch's stable ABI, so one binary serves every torch from 2.10 on. Environment:
+
+  PIXELKERNELS_EXTENSION=0   build no compiled library (a pure-Python installation: eager and triton)
+  PIXELKERNELS_CUDA=0|1      leave the CUDA library out | fail without nvcc (default: built where nvcc is found)
+  TORCH_CUDA_ARCH_LIST       as everywhere, such as "8.0;9.0;12.0+PTX"
+  CUDA_HOME                  the toolkit, where nvcc is not on PATH
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+TORCH_TARGET = "2.10"
+WHEEL_ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
+CAPABILITY_FLAGS = {"baseline": ""}
+if platform.machine() in ("x86_64", "AMD64"):
+    CAPABILITY_FLAGS["avx2"] = "-mavx2 -mfma -mf16c"
+    CAPABILITY_FLAGS["avx512"] = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c"
+
+
+def find_compiler() -> str | None:
+    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+
+
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME")
+    nvcc = shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
+    return nvcc if os.environ.get("PIXELKERNELS_CUDA") != "0" else None
+
+
+def extensions() -> list[Extension]:
+    """What will be built, said in one line each."""
+    if os.environ.get("PIXELKERNELS_EXTENSION") == "0" or find_compiler() is None:
+        print("pixelkernels: building no compiled library: backends eager and triton only")
+        return []
+    found = [Extension("pixelkernels._C", sources("*_cpu.cpp", "common/*.cpp", "module.cpp"))]
+    nvcc = find_nvcc()
+    if nvcc:
+        found.append(Extension("pixelkernels._cuda", sources("*_cuda*.cu")))
+        print(f"pixelkernels: building the CPU library, and the CUDA library with {nvcc}")
+    elif os.environ.get("PIXELKERNELS_CUDA") == "1":
+        sys.exit("pixelkernels: PIXELKERNELS_CUDA=1, but there is no nvcc on PATH or in CUDA_HOME")
+    else:
+        print("pixelkernels: building the CPU library only, without CUDA (no nvcc, or switched off)")
+    return found
+
+
+def sources(*patterns: str) -> list[str]:
+    return sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(f"csrc/**/{pattern}"))
+
+
+def cuda_release(nvcc: str) -> str:
+    return re.search(r"release ([\d.]+)", subprocess.check_output([nvcc, "--version"], text=True))[1]
+
+
+def cuda_architectures(nvcc: str, developer: bool) -> list[str]:
+    """The architectures to compile for: those asked for, else the GPU here (9.0 without one), else the wheel's."""
+    import torch
+
+    asked = os.environ.get("TORCH_CUDA_ARCH_LIST")
+    if not asked and developer:
+        has_gpu = torch.cuda.is_available()
+        return ["{}.{}".format(*torch.cuda.get_device_capability())] if has_gpu else ["9.0"]
+    known = subprocess.check_output([nvcc, "--list-gpu-arch"], text=True).split()
+    names = re.split(r"[;\s]+", (asked or WHEEL_ARCHITECTURES).strip())
+    return [name for name in names if f"compute_{number(name)}" in known]
+
+
+def number(architecture: str) -> str:
+    return architecture.removesuffix("+PTX").replace(".", "")
+
+
+class NinjaBuild(build_ext):
+    """Writes one build.ninja for both libraries and runs it; later builds recompile what changed."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        # the CUDA library is no Python module: torch.ops.load_library loads it by its name
+        return "pixelkernels/_cuda.so" if fullname.endswith("_cuda") else super().get_ext_filename(fullname)
+
+    def build_extensions(self) -> None:
+        import ninja
+
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        (build / "build.ninja").write_text(self.rules(build))
+        jobs = os.environ.get("MAX_JOBS")
+        command = [Path(ninja.BIN_DIR) / "ninja", "-C", build, *(["-j", jobs] if jobs else [])]
+        subprocess.run(command, check=True)
+
+    def rules(self, build: Path) -> str:
+        import pybind11
+        import torch
+        from torch.utils.cpp_extension import include_paths, library_paths
+
+        developer = bool(self.inplace or getattr(self, "editable_mode", False))
+        nvcc = find_nvcc()
+        architectures = cuda_architectures(nvcc, developer) if nvcc else []
+        # torch ships a pybind11 of its own, which refuses the stable ABI: ours goes first
+        include = " ".join(f"-isystem {p}" for p in [pybind11.get_include(), *include_paths()])
+        include += f" -I{ROOT / 'csrc'} -isystem {sysconfig.get_path('include')}"
+        major, minor = TORCH_TARGET.split(".")
+        defines = f"-DTORCH_TARGET_VERSION=0x{int(major):02x}{int(minor):02x}000000000000ULL"
+        info = {
+            "VERSION": VERSION,
+            "TORCH_VERSION": torch.__version__,
+            "TORCH_TARGET": TORCH_TARGET,
+            "CPU_CAPABILITIES": " ".join(CAPABILITY_FLAGS),
+            "CUDA_VERSION": cuda_release(nvcc) if nvcc else "",
+            "CUDA_ARCHITECTURES": " ".join(architectures),
+        }
+        facts = " ".join(f"'-DPK_{name}={value}'" for name, value in info.items())
+        libraries = " ".join(f"-L{p} -Wl,-rpath,{p}" if developer else f"-L{p}" for p in library_paths())
+        undefined = "-undefined dynamic_lookup" if sys.platform == "darwin" else "-Wl,--no-as-needed"
+        codes = " ".join(
+            f"-gencode arch=compute_{number(a)},code=sm_{number(a)}"
+            + (f" -gencode arch=compute_{number(a)},code=compute_{number(a)}" if "+PTX" in a else "")
+            for a in architectures
+        )
+        lines = [
+            f"cxx = {find_compiler()}",
+            f"nvcc = {nvcc}",
+            f"flags = -std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -Wall -Wno-psabi {defines} {include}",
+            f"cudaflags = -std=c++17 -O3 --expt-relaxed-constexpr -Xcompiler -fPIC,-fvisibility=hidden"
+            f" -DUSE_CUDA {defines} {include} {codes}",
+            "rule cxx",
+            "  command = $cxx -MMD -MF $out.d $flags $extra -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "rule nvcc",
+            "  command = $nvcc -MMD -MF $out.d $cudaflags -c $in -o $out",
+            "  depfile = $out.d",
+            "  deps = gcc",
+            "rule link",
+            f"  command = $cxx -shared $in -o $out {undefined} {libraries} -ltorch -ltorch_cpu",
+            "rule link_cuda",
+            "  command = $nvcc -shared -cudart static $in -o $out -Xlinker --no-as-needed"
+            f" {libraries.replace('-Wl,', '-Xlinker ').replace('rpath,', 'rpath=')} -ltorch -ltorch_cpu",
+        ]
+        for extension in self.extensions:
+            objects = []
+            is_cuda = extension.name.endswith("_cuda")
+            for source in extension.sources:
+                obj = build / f"{source}.o"
+                lines.append(f"build {obj}: {'nvcc' if is_cuda else 'cxx'} {ROOT / source}")
+                if source.endswith("module.cpp"):
+                    lines.append(f"  extra = {facts}")
+                objects.append(obj)
+            for source in [] if is_cuda else sources("*_simd.cpp"):
+                for name, capability_flags in CAPABILITY_FLAGS.items():
+                    obj = build / f"{source}.{name}.o"
+                    lines.append(f"build {obj}: cxx {ROOT / source}")
+                    lines.append(f"  extra = -DPK_ISA={name} {capability_flags}")
+                    objects.append(obj)
+            target = Path(self.get_ext_fullpath(extension.name)).resolve()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            lines.append(
+                f"build {target}: {'link_cuda' if is_cuda else 'link'} {' '.join(map(str, objects))}"
+            )
+        return "\n".join([*lines, ""])
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild})
