@@ -93,7 +93,7 @@ def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:
     """The reasons why `backend` cannot serve `op` on these tensors; empty where it can."""
     if backend == "eager":
         return []
-    reasons = list(_installation_reasons(backend))
+    reasons = [_extension.REASONS[backend]] if _extension.REASONS[backend] else []
     if backend not in ONLY.get(op, BACKENDS):
         reasons.append(f"{op} has no {backend} implementation")
     if not torch.compiler.is_compiling() and any(_is_transformed(tensor) for tensor in tensors):
@@ -103,18 +103,11 @@ def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:
             reasons.append(f"dtype {tensor.dtype} is not one of {_names(DTYPES[backend])}")
             break
     device = tensors[0].device
-    if backend == "triton" and _extension.triton_interpreted():
-        wanted = "cpu"
-    elif backend == "triton":
-        wanted = device.type if device.type in ("cuda", "xpu") else "cuda"
-    else:
-        wanted = backend
+    wanted = _device_type(backend, device)
     if device.type != wanted:
         reasons.append(f"device {device} is not a {wanted} device")
-    elif backend == "cuda" and not _extension.cuda_runs_on(_capability(device.index or 0)):
-        major, minor = _capability(device.index or 0)
-        built = " ".join(_extension.cuda_architectures()) or "nothing"
-        reasons.append(f"the CUDA library was built for {built}, the device is {major}.{minor}")
+    elif backend == "cuda" and (reason := _extension.cuda_device_reason(device.index or 0)):
+        reasons.append(reason)
     return reasons
 
 
@@ -144,25 +137,22 @@ def available_backends() -> tuple[str, ...]:
 
 def machine_reasons(backend: str) -> list[str]:
     """Why `backend` can serve no call at all on this machine; empty where it can."""
-    reasons = list(_installation_reasons(backend))
-    on_gpu = backend == "cuda" or (backend == "triton" and not _extension.triton_interpreted())
-    if on_gpu and not torch.cuda.is_available():
-        reasons.append("torch sees no GPU")
-    elif backend == "cuda" and not reasons and not _extension.cuda_runs_on(_capability(0)):
-        reasons.append(f"built for {' '.join(_extension.cuda_architectures())} only")
+    reasons = [_extension.REASONS[backend]] if _extension.REASONS[backend] else []
+    if _device_type(backend, torch.device("cuda")) == "cuda" and backend != "eager":
+        if not torch.cuda.is_available():
+            reasons.append("torch sees no GPU")
+        elif backend == "cuda" and (reason := _extension.cuda_device_reason(0)):
+            reasons.append(reason)
     return reasons
 
 
-def _installation_reasons(backend: str) -> list[str]:
-    loaders: dict[str, Any] = {
-        "cpu": _extension.cpu_library,
-        "cuda": _extension.cuda_library,
-        "triton": _extension.triton_module,
-    }
-    if backend not in loaders:
-        return []
-    _, reason = loaders[backend]()
-    return [reason] if reason else []
+def _device_type(backend: str, device: torch.device) -> str:
+    """The type of device that `backend` wants, where the tensors are on `device`."""
+    if backend != "triton":
+        return device.type if backend == "eager" else backend
+    if _extension.TRITON_INTERPRETED:
+        return "cpu"
+    return device.type if device.type in ("cuda", "xpu") else "cuda"
 
 
 def _known(name: str | None, source: str) -> str | None:
@@ -173,11 +163,6 @@ def _known(name: str | None, source: str) -> str | None:
 
 def _is_transformed(tensor: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-
-
-@functools.cache
-def _capability(index: int) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(index)
 
 
 @functools.cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.util
 import os
@@ -11,66 +10,61 @@ from typing import Any
 
 import torch
 
-_PACKAGE = Path(__file__).parent
 
-
-@functools.cache
-def cpu_library() -> tuple[Any, str]:
-    """The `_C` module, or None and the reason why it did not load."""
+def _load_cpu() -> tuple[Any, str]:
     try:
         return importlib.import_module("pixelkernels._C"), ""
     except ModuleNotFoundError:
-        return None, "not built: no compiled pixelkernels._C in this installation"
+        return None, "not built: there is no compiled pixelkernels._C in this installation"
     except ImportError as error:
         return None, f"pixelkernels._C did not load under torch {torch.__version__}: {error}"
 
 
-@functools.cache
-def cuda_library() -> tuple[Path | None, str]:
-    """The path of the loaded CUDA library, or None and the reason why it did not load."""
-    path = _PACKAGE / "_cuda.so"
+def _load_cuda() -> str:
+    path = Path(__file__).parent / "_cuda.so"
     if not path.exists():
-        return None, "not built: no pixelkernels/_cuda.so in this installation"
+        return "not built: there is no pixelkernels/_cuda.so in this installation"
     if torch.version.cuda is None:
-        return None, f"torch {torch.__version__} is a build without CUDA"
+        return f"torch {torch.__version__} is a build without CUDA"
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        return None, f"{path.name} did not load under torch {torch.__version__}: {error}"
-    return path, ""
+        return f"{path.name} did not load under torch {torch.__version__}: {error}"
+    return ""
 
 
-@functools.cache
-def triton_module() -> tuple[bool, str]:
-    """Whether Triton can be imported, found out without importing it."""
-    if importlib.util.find_spec("triton") is None:
-        return False, "the package triton is not installed"
-    return True, ""
+def _find_triton() -> str:
+    # found, not imported: only the first Triton call needs it
+    return "" if importlib.util.find_spec("triton") else "the package triton is not installed"
 
 
-def triton_interpreted() -> bool:
-    """True where Triton runs its kernels in the Python interpreter, on CPU tensors."""
-    return os.environ.get("TRITON_INTERPRET", "0") == "1"
+_C, _cpu_reason = _load_cpu()
+
+# backend -> why this installation cannot use it on any machine, or ""
+REASONS = {"cpu": _cpu_reason, "cuda": _load_cuda(), "triton": _find_triton(), "eager": ""}
+
+# what the build recorded: compiler, torch, instruction sets, CUDA version and architectures
+BUILD: dict[str, str] = dict(_C.build_info()) if _C is not None else {}
+
+CUDA_ARCHITECTURES = BUILD.get("cuda_architectures", "").split()
+
+# Triton's interpreter runs its kernels in Python, on CPU tensors
+TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
-def build_info() -> dict[str, str]:
-    """What the build recorded: compiler, torch target, instruction sets, CUDA version and architectures."""
-    library, _ = cpu_library()
-    return dict(library.build_info()) if library is not None else {}
+@torch.compiler.assume_constant_result
+def cuda_device_reason(index: int) -> str:
+    """Why the CUDA library holds no code for this device, or "".
 
-
-def cuda_architectures() -> list[str]:
-    """The architectures that the CUDA library holds machine code (8.0) or PTX (12.0+PTX) for."""
-    return build_info().get("cuda_architectures", "").split()
-
-
-def cuda_runs_on(capability: tuple[int, int]) -> bool:
-    """Machine code runs on its own major version from its minor version up; PTX on anything newer."""
-    for architecture in cuda_architectures():
+    Machine code runs on its own major version from its minor version up; PTX on anything newer.
+    """
+    capability = torch.cuda.get_device_capability(index)
+    for architecture in CUDA_ARCHITECTURES:
         number, _, ptx = architecture.partition("+")
         major, minor = (int(part) for part in number.split("."))
-        if (major == capability[0] and minor <= capability[1]) or (
-            ptx and (major, minor) <= capability
-        ):
-            return True
-    return False
+        if major == capability[0] and minor <= capability[1]:
+            return ""
+        if ptx and (major, minor) <= capability:
+            return ""
+    built = " ".join(CUDA_ARCHITECTURES) or "nothing"
+    return f"the CUDA library was built for {built}, the device is {capability[0]}.{capability[1]}"

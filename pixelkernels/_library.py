@@ -38,9 +38,7 @@ class Kernel:
     def __call__(self, backend: str, *args: Any) -> Any:
         return (self._triton if backend == "triton" else self._compiled)(*args)
 
-    def differentiable(
-        self, save: Callable[..., None], backward: Callable[..., Any]
-    ) -> None:
+    def differentiable(self, save: Callable[..., None], backward: Callable[..., Any]) -> None:
         """Register a gradient: `save(ctx, inputs, output)` and `backward(backend, ctx, *grads)`.
 
         Gradients of unused outputs come as None. The gradient is not itself differentiable: asking for a second
@@ -49,6 +47,7 @@ class Kernel:
 
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
             ctx.set_materialize_grads(False)
+            ctx.arity = len(inputs)
             save(ctx, inputs, output)
 
         # "cpu" stands for the compiled form, whichever device it runs on.
@@ -56,6 +55,8 @@ class Kernel:
 
             @once_differentiable
             def run(ctx: Any, *grads: Any, backend: str = backend) -> Any:
+                if all(grad is None for grad in grads):
+                    return (None,) * ctx.arity
                 return backward(backend, ctx, *grads)
 
             torch.library.register_autograd(

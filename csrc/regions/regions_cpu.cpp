@@ -11,8 +11,8 @@ std::tuple<Tensor, Tensor, Tensor> region_stats(Tensor features, Tensor labels, 
   const Problem p(features, &labels, regions, true);
   const Regions& r = p.r;
   const int64_t blocks = r.batch * r.blocks;
-  Tensor shift = p.tables(blocks), sums = p.tables(blocks);
-  Tensor squares = p.statistics({blocks, regions + 1, 8});
+  Tensor shift = p.tables(blocks), sums = p.sum_tables();
+  Tensor squares = output(features, {blocks, regions + 1, 8}, ScalarType::Double);
   Tensor counts = output(features, {blocks, regions + 1}, ScalarType::Int);
   Tensor count = output(features, {r.batch, regions}, ScalarType::Long);
   Tensor mean = p.statistics({r.batch, regions, r.channels});
@@ -46,7 +46,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> region_pull(Tensor features, Tensor l
   const Regions& r = p.r;
   const int64_t blocks = r.batch * r.blocks;
   Tensor centre = p.pack(data(mean), nullptr);
-  Tensor sums = p.tables(blocks);
+  Tensor sums = p.sum_tables();
   Tensor partial = output(features, {blocks, regions + 1}, ScalarType::Double);
   Tensor pull = p.statistics({r.batch, regions});
   Tensor direction = p.statistics({r.batch, regions, r.channels});

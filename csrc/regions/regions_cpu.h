@@ -24,8 +24,8 @@ struct Regions {
 struct StatsArgs {
   Regions regions;
   bool normalize;
-  void *shift, *sums;  // tables [batch, blocks]: the first pixel of a region in the block; sums about it
-  void* squares;       // [batch, blocks, R + 1, 8]: sums of squares about it
+  void *shift, *sums;  // tables [batch, blocks]: the first pixel of a region in the block; sums about it, in double
+  void* squares;       // [batch, blocks, R + 1, 8]: sums of squares about it, in double
   int32_t* counts;     // [batch, blocks, R + 1]
   int64_t* count;
   void *mean, *variance;
@@ -44,7 +44,7 @@ struct PullArgs {
   double delta;
   int64_t norm;
   const void* mean;   // tables [batch]
-  void *sums, *pull;  // partials: tables [batch, blocks] and [batch, blocks, R + 1] doubles
+  void *sums, *pull;  // partials in double: tables [batch, blocks] and [batch, blocks, R + 1]
   View gradient;      // backward only, with offset as above and scale = 2 grad_pull
   const void *offset, *scale;
 };
@@ -53,7 +53,7 @@ struct PullArgs {
 struct WeightedArgs {
   Regions regions;
   const void* centre;  // tables [batch]
-  // forward: sums of weights_i (f_i - centre), tables [batch, blocks], and of weights_i, doubles [batch, blocks]
+  // forward, in double: sums of weights_i (f_i - centre), tables [batch, blocks], and of weights_i, [batch, blocks]
   const void* weights;
   void* sums;
   double* totals;

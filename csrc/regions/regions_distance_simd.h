@@ -49,9 +49,9 @@ void pull_block(const PullArgs& s, int64_t image, int64_t block) {
   const Plane<T> plane(r.features, image);
   const int64_t index = image * r.blocks + block;
   const A* mean = table_of<A>(s.mean, r, image);
-  A* sums = static_cast<A*>(s.sums) + index * r.table();
+  double* sums = static_cast<double*>(s.sums) + index * r.table();
   double* pull = static_cast<double*>(s.pull) + index * (r.regions + 1);
-  std::memset(sums, 0, sizeof(A) * r.table());
+  std::memset(sums, 0, sizeof(double) * r.table());
   std::memset(pull, 0, sizeof(double) * (r.regions + 1));
   Chunk chunk;
   A h[kChunk], factor[kChunk];
@@ -154,8 +154,8 @@ void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
   const Plane<T> plane(r.features, image);
   const int64_t index = image * r.blocks + block;
   const A* centre = table_of<A>(s.centre, r, image);
-  A* sums = static_cast<A*>(s.sums) + index * r.table();
-  std::memset(sums, 0, sizeof(A) * r.table());
+  double* sums = static_cast<double*>(s.sums) + index * r.table();
+  std::memset(sums, 0, sizeof(double) * r.table());
   double total = 0;
   Chunk chunk;
   A weights[kChunk];

@@ -40,7 +40,7 @@ struct Problem {
     r.regions = regions;
     const int64_t padded = r.groups() * 8;
     int64_t block = kBlockPixels;
-    if (partials) block = std::max(block, 8 * (regions + 1) * padded / std::max<int64_t>(r.channels, 1));
+    if (partials) block = std::max(block, 12 * (regions + 1) * padded / std::max<int64_t>(r.channels, 1));
     r.block_pixels = (block + 7) / 8 * 8;
     r.blocks = (r.pixels + r.block_pixels - 1) / r.block_pixels;
   }
@@ -61,6 +61,9 @@ struct Problem {
     return output(features, shape, accumulate_type(r.element));
   }
   Tensor tables(int64_t n) const { return statistics({n, r.table()}); }
+  Tensor sum_tables() const {
+    return output(features, {r.batch * r.blocks, r.table()}, ScalarType::Double);
+  }
 
   Tensor pack(const void* values, const int64_t* count, const void* minus = nullptr,
               const void* factor = nullptr) const {

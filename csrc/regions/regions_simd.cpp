@@ -45,8 +45,8 @@ void merge_sums(const Regions& r, const void* sums, const double* factor, void* 
   for (int64_t group = 0; group < r.groups(); ++group) {
     Vec<double> total = {};
     for (int64_t block = 0; block < r.blocks; ++block) {
-      const A* table = table_of<A>(sums, r, image * r.blocks + block);
-      total += __builtin_convertvector(load(table + group_offset(r, group) + region * kLanes), Vec<double>);
+      const double* table = table_of<double>(sums, r, image * r.blocks + block);
+      total += load(table + group_offset(r, group) + region * kLanes);
     }
     for (int64_t c = group * kLanes; c < r.channels && c < (group + 1) * kLanes; ++c)
       row[c] = static_cast<A>(total[c % kLanes] * factor[image]);

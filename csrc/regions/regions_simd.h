@@ -71,6 +71,12 @@ PK_INLINE void for_chunks(Chunk& chunk, const Regions& r, const Plane<T>& plane,
   }
 }
 
+// Sums over many pixels are kept in double: float partial sums would cost digits that the means have.
+template <class V>
+PK_INLINE void add(double* row, V v) {
+  store(row, load(row) + __builtin_convertvector(v, Vec<double>));
+}
+
 // Gives a tile's rows the values that belong to them, whichever way the tile lies.
 template <Rows rows>
 struct Cursor {
@@ -94,19 +100,16 @@ struct Cursor {
     return rows == Rows::kPixels ? load(row) : splat(row[i]);
   }
   // adds each pixel's channels to its region's row
-  template <class A, class V>
-  PK_INLINE void add_to_regions(A* group_table, V terms[kLanes]) const {
+  template <class V>
+  PK_INLINE void add_to_regions(double* group_table, V terms[kLanes]) const {
     if (rows == Rows::kPixels) {
 #pragma GCC unroll 8
-      for (int i = 0; i < kLanes; ++i) {
-        A* row = group_table + int64_t{chunk.label[tile * kLanes + i]} * kLanes;
-        store(row, load(row) + terms[i]);
-      }
+      for (int i = 0; i < kLanes; ++i)
+        add(group_table + int64_t{chunk.label[tile * kLanes + i]} * kLanes, terms[i]);
       return;
     }
     transpose(terms);
-    A* row = group_table + int64_t{chunk.uniform[tile]} * kLanes;
-    store(row, load(row) + sum_rows(terms));
+    add(group_table + int64_t{chunk.uniform[tile]} * kLanes, sum_rows(terms));
   }
   // the sums over the tile's channels, one for each pixel
   template <class V>

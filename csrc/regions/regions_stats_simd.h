@@ -10,15 +10,16 @@ namespace PK_ISA {
 // beside the spread they measure and nothing cancels.
 template <class A>
 struct StatsPartial {
-  A *shift, *sums, *squares;
+  A* shift;
+  double *sums, *squares;
   int32_t* counts;
 
   StatsPartial(const StatsArgs& s, int64_t image, int64_t block) {
     const Regions& r = s.regions;
     const int64_t index = image * r.blocks + block;
     shift = static_cast<A*>(s.shift) + index * r.table();
-    sums = static_cast<A*>(s.sums) + index * r.table();
-    squares = static_cast<A*>(s.squares) + index * (r.regions + 1) * kLanes;
+    sums = static_cast<double*>(s.sums) + index * r.table();
+    squares = static_cast<double*>(s.squares) + index * (r.regions + 1) * kLanes;
     counts = s.counts + index * (r.regions + 1);
   }
 };
@@ -44,10 +45,12 @@ inline int count_pixels(const Chunk& chunk, int32_t* counts, int32_t* fresh_regi
   return fresh;
 }
 
+constexpr int kRun = 16;  // tiles
+
 template <class T, bool kNormalize>
 PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t group, int channels,
                           const Accumulate<T>* inverse, const Accumulate<T>* shift,
-                          Accumulate<T>* sums, Accumulate<T>* squares, int64_t ignored) {
+                          double* sums, double* squares, int64_t ignored) {
   using A = Accumulate<T>;
   using V = Vec<A>;
   const int64_t channel = group * kLanes;
@@ -59,12 +62,13 @@ PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t gro
       continue;
     }
     if (region >= 0 && start >= 0 && plane.pixel_stride == 1) {
-      // a run of tiles in one region: the sums stay in registers
-      V sum[kLanes] = {}, square = {};
+      // a run of tiles in one region: the sums stay in registers, up to a length that float adds up well
+      const int limit = t + kRun < chunk.tiles ? t + kRun : chunk.tiles;
+      V sum[kLanes] = {}, square[4] = {};
       const A* about = shift + int64_t{region} * kLanes;
       const T* p = plane.data + start + channel * plane.channel_stride;
-      for (int64_t next = start; t < chunk.tiles && chunk.uniform[t] == region &&
-                                 chunk.offsets.start[t] == next;
+      for (int64_t next = start;
+           t < limit && chunk.uniform[t] == region && chunk.offsets.start[t] == next;
            ++t, next += kLanes, p += kLanes) {
         const V scale = kNormalize ? load(inverse + t * kLanes) : V{};
 #pragma GCC unroll 8
@@ -74,14 +78,12 @@ PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t gro
           if (kNormalize) x *= scale;
           const V d = x - splat(about[i]);
           sum[i] += d;
-          square += d * d;
+          square[i & 3] += d * d;
         }
       }
       transpose(sum);
-      A* out = sums + int64_t{region} * kLanes;
-      store(out, load(out) + sum_rows(sum));
-      A* out_square = squares + int64_t{region} * kLanes;
-      store(out_square, load(out_square) + square);
+      add(sums + int64_t{region} * kLanes, sum_rows(sum));
+      add(squares + int64_t{region} * kLanes, (square[0] + square[1]) + (square[2] + square[3]));
       continue;
     }
     V x[kLanes];
@@ -92,7 +94,7 @@ PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t gro
       const int pixel = t * kLanes + i;
       const int64_t row = int64_t{chunk.label[pixel]} * kLanes;
       if (kNormalize) x[i] *= splat(inverse[pixel]);
-      const V d = x[i] - load(shift + row);
+      const Vec<double> d = __builtin_convertvector(x[i] - load(shift + row), Vec<double>);
       store(sums + row, load(sums + row) + d);
       store(squares + row, load(squares + row) + d * d);
     }
@@ -114,7 +116,7 @@ void stats_block(const StatsArgs& s, int64_t image, int64_t block) {
   for_chunks(chunk, r, plane, image, block, kNormalize ? twice_visited(r) : kChunk, [&] {
     const int fresh = count_pixels(chunk, out.counts, fresh_region, fresh_pixel);
     if (kNormalize) inverse_norms(chunk, plane, r, inverse);
-    for (int f = 0; f < fresh; ++f) store(out.squares + int64_t{fresh_region[f]} * kLanes, Vec<A>{});
+    for (int f = 0; f < fresh; ++f) store(out.squares + int64_t{fresh_region[f]} * kLanes, Vec<double>{});
     for (int64_t group = 0; group < r.groups(); ++group) {
       const int64_t table = group * (r.regions + 1) * kLanes;
       const int64_t left = r.channels - group * kLanes;
@@ -131,7 +133,7 @@ void stats_block(const StatsArgs& s, int64_t image, int64_t block) {
           }
         }
         store(out.shift + row, load(first));
-        store(out.sums + row, Vec<A>{});
+        store(out.sums + row, Vec<double>{});
       }
       const auto run = [&](int n) __attribute__((always_inline)) {
         accumulate<T, kNormalize>(chunk, plane, group, n, inverse, out.shift + table,
@@ -154,8 +156,7 @@ void stats_merge(const StatsArgs& s, int64_t image, int64_t region) {
     const StatsPartial<A> p = partial(block);
     if (p.counts[region] == 0) continue;
     count += p.counts[region];
-    const Vec<A> squares = load(p.squares + region * kLanes);
-    spread += sum_lanes(__builtin_convertvector(squares, D));
+    spread += sum_lanes(load(p.squares + region * kLanes));
   }
   const int64_t out = image * r.regions + region;
   s.count[out] = count;
@@ -164,8 +165,7 @@ void stats_merge(const StatsArgs& s, int64_t image, int64_t region) {
   for (int64_t group = 0; group < r.groups(); ++group) {
     const int64_t row = (group * (r.regions + 1) + region) * kLanes;
     const auto offset = [&](const StatsPartial<A>& p) {
-      const D sums = __builtin_convertvector(load(p.sums + row), D);
-      return sums / splat<double>(p.counts[region]);
+      return load(p.sums + row) / splat<double>(p.counts[region]);
     };
     const auto shift = [&](const StatsPartial<A>& p) {
       return __builtin_convertvector(load(p.shift + row), D);

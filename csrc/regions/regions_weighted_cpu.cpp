@@ -24,7 +24,7 @@ struct Weighted : Problem {
   // Fills out [B, C] with factor(sum of weights) * sum_i weights_i (f_i - centre), and totals with the sums of weights.
   template <class Factor>
   void sum(const void* weights, const void* centre, const Tensor& out, const Factor& to_factor) {
-    sums = tables(r.batch * r.blocks);
+    sums = sum_tables();
     Tensor partial = output(features, {r.batch, r.blocks}, ScalarType::Double);
     factor = output(features, {r.batch}, ScalarType::Double);
     totals = output(features, {r.batch}, ScalarType::Double);

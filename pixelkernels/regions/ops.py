@@ -233,7 +233,7 @@ def cas_loss(
     # sum_{i != j} |mu_i - mu_j|^2 = 2 P sum_i |mu_i - centre|^2 over the P present regions
     centre = mean.sum(1, keepdim=True) / regions.clamp(min=1)[:, None, None]
     spread = torch.where(present[..., None], mean - centre, 0).square().sum((1, 2))
-    loss = alpha * variance.sum(1) - (1 - alpha) * 2 * regions * spread
+    loss = alpha * variance.sum(1) - (1 - alpha) * 2 * spread * regions
     return mean_over_images(loss, regions > 0)
 
 
@@ -391,8 +391,8 @@ def masked_average_pool(
 
 def _interpolation(large: int, small: int, like: Tensor) -> Tensor:
     """[large, small]: bilinear interpolation along one side, align_corners=False, edges clamped."""
-    position = (torch.arange(large, device=like.device, dtype=like.dtype) + 0.5) * (small / large) - 0.5
-    position = position.clamp(0, small - 1)
+    position = (torch.arange(large, device=like.device, dtype=like.dtype) + 0.5) * (small / max(large, 1)) - 0.5
+    position = position.clamp(0, max(small - 1, 0))
     cell = torch.arange(small, device=like.device, dtype=like.dtype)
     return (1 - (position[:, None] - cell).abs()).relu()
 

@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+OUT ?= gpu-check-out
+
+.PHONY: build demo test lint format gpu-check bench clean
+
+# torch first: the project is built against the headers of the torch that will run it
+$(VENV)/.installed: constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch triton numpy setuptools wheel
+	$(PIP) ninja pybind11 packaging pytest pytest-benchmark hypothesis scipy scikit-image pillow \
+	  tqdm ruff mypy clang-format
+	touch $@
+
+build: $(VENV)/.installed
+	$(PIP) --no-build-isolation --no-deps --config-settings editable_mode=compat -e .
+
+demo: build
+	$(BIN)/python -m pixelkernels demo
+
+test: build
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
+
+bench: build
+	$(BIN)/python benchmarks/run.py
+
+gpu-check:
+	bash benchmarks/gpu_check.sh $(OUT)
+
+clean:
+	rm -rf build demo-out $(VENV) pixelkernels/*.so

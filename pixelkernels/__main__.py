@@ -1,0 +1,26 @@
+"""python -m pixelkernels info | demo"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from . import _info
+from .demo import command as demo
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m pixelkernels", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    info = commands.add_parser("info", help="versions, devices, builds, and why a backend is off")
+    info.add_argument("--json", action="store_true", help="the same as JSON")
+    demo.add_arguments(commands.add_parser("demo", help="train on photographs, eager and accelerated"))
+    options = parser.parse_args(arguments)
+    if options.command == "info":
+        _info.show(options.json)
+        return 0
+    return demo.run(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Inputs and comparisons shared by the tests and the benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def _cropped(x: Tensor) -> Tensor:
+    batch, channels, height, width = x.shape
+    room = torch.full((batch, channels, height + 3, width + 5), torch.nan, dtype=x.dtype, device=x.device)
+    room[:, :, 1 : height + 1, 2 : width + 2] = x
+    return room[:, :, 1 : height + 1, 2 : width + 2]
+
+
+# the same values in other strides
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x.contiguous(),
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.mT.contiguous().mT,
+    "cropped": _cropped,
+}
+
+
+def features(
+    *shape: int,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    layout: str = "contiguous",
+    seed: int = 0,
+) -> Tensor:
+    """Normal features, drawn in float64 on the CPU so that every dtype and device gets the same values."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, dtype=torch.float64, generator=generator)
+    return LAYOUTS[layout](x.to(device, dtype))
+
+
+def weights(*shape: int, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 1) -> Tensor:
+    """Weights in (0, 1), the first row of the first image exactly 0."""
+    generator = torch.Generator().manual_seed(seed)
+    w = torch.rand(shape, dtype=torch.float64, generator=generator)
+    w[:1, :1] = 0
+    return w.to(device, dtype)
+
+
+def random_labels(*shape: int, low: int = 0, high: int, seed: int = 0) -> Tensor:
+    """A label of its own for every pixel."""
+    return torch.randint(low, high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def coherent_labels(batch: int, height: int, width: int, num_regions: int, seed: int = 0) -> Tensor:
+    """Connected regions with straight borders, like a label map: the cells of random centres."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.arange(height)[:, None, None]
+    columns = torch.arange(width)[None, :, None]
+    maps = []
+    for _ in range(batch):
+        centre = torch.rand(num_regions, 2, generator=generator) * torch.tensor([height, width])
+        distance = (rows - centre[:, 0]).square() + (columns - centre[:, 1]).square()
+        maps.append(distance.argmin(-1))
+    return torch.stack(maps) if maps else torch.zeros(0, height, width, dtype=torch.int64)
+
+
+def assert_within_budget(
+    actual: Tensor, oracle: Tensor, plain: Tensor, name: str = "", scale: float = 0.0
+) -> None:
+    """`actual` is as near to the float64 `oracle` as twice what plain PyTorch in the same dtype manages.
+
+    The budget is 2 * (the error of `plain` + eps * the largest value), with eps of the working dtype of `plain`; `scale`
+    is the size of the terms where the result is a difference of larger ones. Where the dtype is float64 too, `plain` says nothing about rounding and 1e-11 of the largest value is the budget.
+    """
+    assert actual.shape == oracle.shape, f"{name}: {list(actual.shape)} != {list(oracle.shape)}"
+    assert torch.isfinite(actual).all(), f"{name}: not finite"
+    if oracle.numel() == 0:
+        return
+    oracle = oracle.double()
+    largest = oracle.abs().max().clamp(min=scale)
+    if plain.dtype == torch.float64:
+        budget = 1e-11 * largest
+    else:
+        budget = 2 * ((plain.double() - oracle).abs().max() + torch.finfo(plain.dtype).eps * largest)
+    error = (actual.double() - oracle).abs().max()
+    assert error <= budget, f"{name}: error {error:.3e} over budget {budget:.3e}, largest {largest:.3e}"
