@@ -6,7 +6,6 @@ Plain Python on tensor metadata: it reads no values, launches nothing and is tra
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import functools
 import logging
 import os
@@ -39,9 +38,10 @@ DTYPES: dict[str, tuple[torch.dtype, ...]] = {
     "cuda": (torch.float16, torch.bfloat16, torch.float32),
 }
 
-_asked_for: contextvars.ContextVar[str | None] = contextvars.ContextVar(
-    "pixelkernels_backend", default=None
-)
+# Plain globals, which torch.compile guards: a compiled function is traced again when they change. It neither traces
+# context variables nor guards thread-locals and os.environ, so the environment is read once, at import.
+_in_use: str | None = None
+_from_environment: str | None = os.environ.get("PIXELKERNELS_BACKEND") or None
 
 
 class BackendUnavailable(RuntimeError):
@@ -50,12 +50,13 @@ class BackendUnavailable(RuntimeError):
 
 @contextlib.contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
-    """Ask for one backend (or None for the default order) for every call inside the `with` block."""
-    token = _asked_for.set(_known(name, "use_backend"))
+    """Ask for one backend (or None for the default order) in every call of the process inside the `with` block."""
+    global _in_use
+    previous, _in_use = _in_use, _known(name, "use_backend")
     try:
         yield
     finally:
-        _asked_for.reset(token)
+        _in_use = previous
 
 
 def choose(op: str, tensors: tuple[Tensor, ...], backend: str | None) -> str:
@@ -84,9 +85,9 @@ def requested(backend: str | None) -> str | None:
     """The backend asked for: by argument, else by `use_backend`, else by PIXELKERNELS_BACKEND."""
     if backend is not None:
         return _known(backend, "backend")
-    if (asked := _asked_for.get()) is not None:
-        return asked
-    return _known(os.environ.get("PIXELKERNELS_BACKEND") or None, "PIXELKERNELS_BACKEND")
+    if _in_use is not None:
+        return _in_use
+    return _known(_from_environment, "PIXELKERNELS_BACKEND")
 
 
 def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:

@@ -52,13 +52,14 @@ CUDA_ARCHITECTURES = BUILD.get("cuda_architectures", "").split()
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
-@torch.compiler.assume_constant_result
 def cuda_device_reason(index: int) -> str:
     """Why the CUDA library holds no code for this device, or "".
 
     Machine code runs on its own major version from its minor version up; PTX on anything newer.
     """
-    capability = torch.cuda.get_device_capability(index)
+    # of the functions that tell, this is the one that torch.compile folds into a constant
+    properties = torch.cuda.get_device_properties(index)
+    capability = (properties.major, properties.minor)
     for architecture in CUDA_ARCHITECTURES:
         number, _, ptx = architecture.partition("+")
         major, minor = (int(part) for part in number.split("."))

@@ -1,0 +1,76 @@
+"""The compiled libraries: only the stable ABI, every architecture, loadable without a GPU."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pixelkernels import _extension
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh"))
+LIBRARIES = sorted((ROOT / "pixelkernels").glob("_*.so"))
+needs_nvcc = pytest.mark.skipif(not shutil.which("nvcc"), reason="needs nvcc")
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda p: p.name)
+def test_sources_include_the_stable_abi_alone(source):
+    for header in re.findall(r'#include\s*[<"]([^>"]+)', source.read_text()):
+        unstable = header.startswith(("ATen/", "c10/", "torch/")) and not header.startswith(
+            ("torch/csrc/stable/", "torch/headeronly/", "torch/csrc/inductor/aoti_torch/c/")
+        )
+        assert not unstable, f"{source.name} includes {header}"
+
+
+@pytest.mark.parametrize("library", LIBRARIES, ids=lambda p: p.name)
+def test_libraries_need_no_symbol_outside_the_stable_abi(library):
+    symbols = subprocess.check_output(["nm", "-D", "--undefined-only", "-C", library], text=True)
+    unstable = [line for line in symbols.splitlines() if re.search(r"\b(at|c10|torch|caffe2)::", line)]
+    assert unstable == []
+
+
+def test_kernels_of_an_instruction_set_stay_in_its_namespace():
+    # a function outside would be merged over the sets by the linker, and could reach a machine that lacks the set
+    objects = sorted((ROOT / "build").rglob("*_simd.cpp.avx*.o"))
+    if not objects:
+        pytest.skip("no object files: the extension was not built from this checkout")
+    for path in objects:
+        capability = path.name.split(".")[-2]
+        symbols = subprocess.check_output(["nm", "-C", "--defined-only", path], text=True)
+        weak = [line for line in symbols.splitlines() if re.match(r"\S+ [WV] ", line)]
+        assert [line for line in weak if f"pixelkernels::{capability}::" not in line] == []
+
+
+def test_both_libraries_load_here():
+    assert _extension.REASONS["cpu"] == ""
+    if torch.version.cuda is not None and shutil.which("nvcc"):
+        assert _extension.REASONS["cuda"] == ""
+        assert _extension.BUILD["cuda"]
+
+
+@needs_nvcc
+def test_cuda_compiles_for_every_listed_architecture(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    setup = (ROOT / "setup.py").read_text().replace("\nsetup(", "\n_ = (")
+    names: dict[str, object] = {"__file__": str(ROOT / "setup.py"), "__name__": "setup"}
+    exec(compile(setup, "setup.py", "exec"), names)
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    architectures = names["cuda_architectures"](shutil.which("nvcc"), developer=False)
+    assert "9.0" in architectures
+    assert any("+PTX" in a for a in architectures)
+    # PTX alone is quick and already refuses what an architecture does not have; machine code of the oldest for spills
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", ";".join(architectures))
+    done = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--build-temp", tmp_path, "--build-lib", tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]

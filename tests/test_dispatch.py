@@ -1,0 +1,171 @@
+"""Which backend serves a call: the order, the three ways to ask, the reasons."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import needs_gpu
+
+import pixelkernels as pk
+from pixelkernels import _dispatch, testing
+
+F = testing.features(1, 3, 8, 9)
+LABELS = testing.random_labels(1, 8, 9, high=3)
+
+
+def run_python(code: str, **environment: str) -> str:
+    """Standard output of a fresh process."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def chosen(backend=None, f=F) -> str:
+    return _dispatch.choose("region_stats", (f, LABELS), backend)
+
+
+def test_cpu_tensors_take_the_compiled_kernels():
+    assert chosen() == "cpu"
+    assert "cpu" in pk.available_backends()
+    assert "eager" in pk.available_backends()
+
+
+def test_argument_beats_context_beats_environment(monkeypatch):
+    monkeypatch.setattr(_dispatch, "_from_environment", "eager")
+    assert chosen() == "eager"
+    with pk.use_backend("cpu"):
+        assert chosen() == "cpu"
+        assert chosen("eager") == "eager"
+        with pk.use_backend(None):
+            assert chosen() == "eager"
+        assert chosen() == "cpu"
+    assert chosen() == "eager"
+
+
+def test_the_environment_is_read_at_import():
+    code = "import pixelkernels as pk; print(pk._dispatch.requested(None))"
+    assert run_python(code, PIXELKERNELS_BACKEND="eager").strip() == "eager"
+
+
+@pytest.mark.parametrize("source", ["backend", "use_backend", "PIXELKERNELS_BACKEND"])
+def test_unknown_names_are_refused(source, monkeypatch):
+    with pytest.raises(ValueError, match=f"{source}: expected one of .*'fast'"):
+        if source == "backend":
+            chosen("fast")
+        elif source == "use_backend":
+            with pk.use_backend("fast"):
+                pass
+        else:
+            monkeypatch.setattr(_dispatch, "_from_environment", "fast")
+            chosen()
+
+
+def test_asked_for_and_unusable_raises_with_the_reasons():
+    with pytest.raises(pk.BackendUnavailable, match=r"region_stats on .*'cuda' cannot serve.*not a cuda device"):
+        pk.region_stats(F, LABELS, 3, backend="cuda")
+    with pk.use_backend("triton"), pytest.raises(pk.BackendUnavailable, match="triton"):
+        pk.cas_loss(F, LABELS, 3)
+    with pytest.raises(pk.BackendUnavailable, match="compact_labels has no triton implementation"):
+        pk.compact_labels(LABELS, backend="triton")
+    assert issubclass(pk.BackendUnavailable, RuntimeError)
+
+
+def test_falls_back_when_the_extension_did_not_load(monkeypatch, caplog):
+    monkeypatch.setitem(_dispatch._extension.REASONS, "cpu", "pixelkernels._C did not load: made up")
+    _dispatch._log_once.cache_clear()
+    with caplog.at_level(logging.DEBUG, "pixelkernels"):
+        assert [chosen() for _ in range(3)] == ["eager"] * 3
+    assert [r.getMessage() for r in caplog.records].count(
+        "region_stats: cpu is not used: pixelkernels._C did not load: made up"
+    ) == 1
+    assert "cpu" not in pk.available_backends()
+
+
+def test_explain_prints_every_backend_and_the_choice(capsys):
+    reasons = pk.explain("region_stats", F.double(), LABELS, 3)
+    out = capsys.readouterr().out
+    assert reasons["cpu"] == reasons["eager"] == []
+    assert any("float64" in reason for reason in reasons["cuda"])
+    assert "-> cpu" in out
+    assert "device cpu is not a cuda device" in out
+    with pytest.raises(ValueError, match="tensors"):
+        pk.explain("region_stats")
+
+
+def test_a_compiled_function_follows_the_backend_in_use():
+    def stats(f, labels):
+        return pk.region_stats(f, labels, 3).variance
+
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    compiled = torch.compile(stats, fullgraph=True, backend="aot_eager")
+    for name in (None, "eager", "cpu", "eager", None):
+        with pk.use_backend(name):
+            assert _dispatch.requested(None) == name
+            torch.testing.assert_close(compiled(F, LABELS), stats(F, LABELS))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
+
+
+def test_use_backend_inside_a_compiled_function():
+    def stats(f, labels):
+        with pk.use_backend("eager"):
+            return pk.region_stats(f, labels, 3).variance
+
+    torch._dynamo.reset()
+    compiled = torch.compile(stats, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(F, LABELS), stats(F, LABELS))
+    assert _dispatch.requested(None) is None
+
+
+@needs_gpu
+def test_cuda_tensors_take_the_first_usable_backend():
+    f, labels = F.cuda(), LABELS.cuda()
+    usable = [b for b in _dispatch.ORDER["cuda"] if not _dispatch.why_not(b, "region_stats", (f, labels))]
+    assert _dispatch.choose("region_stats", (f, labels), None) == usable[0]
+
+
+def test_cpu_capabilities_agree():
+    code = """
+import torch, pixelkernels as pk
+from pixelkernels import testing
+f = testing.features(2, 21, 33, 40); labels = testing.random_labels(2, 33, 40, low=-1, high=7)
+f.requires_grad_()
+stats = pk.region_stats(f, labels, 7, backend="cpu")
+(g,) = torch.autograd.grad(stats.mean.sum() + stats.variance.sum(), f)
+from pixelkernels import _extension
+print(_extension.BUILD["cpu_capability"], stats.variance.double().sum().item(), g.double().square().sum().item())
+"""
+    seen = {}
+    for capability in ("baseline", "avx2", "avx512"):
+        name, *values = run_python(code, PIXELKERNELS_CPU_CAPABILITY=capability).split()
+        seen[name] = torch.tensor([float(v) for v in values])
+    assert "baseline" in seen
+    for values in seen.values():
+        torch.testing.assert_close(values, seen["baseline"], rtol=1e-6, atol=0)
+
+
+def test_info_never_raises_and_says_what_is_there():
+    facts = json.loads(run_python("from pixelkernels.__main__ import main; main(['info', '--json'])"))
+    assert set(facts) == {"versions", "machine", "devices", "build", "backends", "environment"}
+    assert facts["backends"]["eager"] == []
+    assert "baseline" in facts["build"]["cpu_capabilities"]
+    text = run_python("from pixelkernels.__main__ import main; main(['info'])")
+    assert "built_against_torch" in text
+    broken = """
+from pixelkernels import _info, _dispatch
+_dispatch.machine_reasons = lambda backend: 1 / 0
+print(_info.text(_info.collect()))
+"""
+    assert "not found out: ZeroDivisionError" in run_python(broken)

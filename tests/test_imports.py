@@ -1,0 +1,80 @@
+"""Import hygiene, each case in a fresh process."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from test_dispatch import run_python
+
+PACKAGE = Path(__file__).parent.parent / "pixelkernels"
+
+
+def test_import_neither_loads_triton_nor_starts_cuda():
+    code = """
+import sys, torch, pixelkernels
+assert "triton" not in sys.modules, "triton was imported"
+assert not torch.cuda.is_initialized(), "CUDA was initialised"
+for optional in ("skimage", "PIL", "scipy"):
+    assert optional not in sys.modules, optional
+"""
+    run_python(code)
+
+
+def test_works_without_triton_and_without_the_extension():
+    code = """
+import sys
+sys.modules["triton"] = None
+sys.modules["pixelkernels._C"] = None
+import torch, pixelkernels as pk
+f, labels = torch.randn(1, 2, 4, 4, requires_grad=True), torch.zeros(1, 4, 4, dtype=torch.int64)
+pk.cas_loss(f, labels, 2).backward()
+assert pk.available_backends() == ("eager",), pk.available_backends()
+try:
+    pk.cas_loss(f, labels, 2, backend="cpu")
+except pk.BackendUnavailable as error:
+    assert "_C" in str(error), error
+"""
+    run_python(code)
+
+
+def test_first_call_may_be_compiled():
+    code = """
+import torch, pixelkernels as pk
+f, labels = torch.randn(1, 2, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)
+loss = torch.compile(pk.cas_loss, fullgraph=True, backend="aot_eager")(f, labels, 2)
+assert torch.equal(loss, pk.cas_loss(f, labels, 2))
+"""
+    run_python(code)
+
+
+def imports(path: Path) -> set[str]:
+    """What a file imports when it is loaded, relative imports resolved inside the package."""
+    found = set()
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(parts[: len(parts) - node.level]) if node.level else ""
+            module = ".".join(filter(None, (base, node.module)))
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+FAMILIES = {p.name for p in PACKAGE.iterdir() if (p / "api.py").exists()}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_who_may_import_whom(path):
+    own = path.relative_to(PACKAGE).parts[0]
+    for name in imports(path):
+        parts = name.split(".")
+        if own in FAMILIES:
+            others = FAMILIES - {own}
+            assert parts[0] != "pixelkernels" or parts[1] not in {*others, "models", "compat", "demo"}
+        if "triton" not in path.relative_to(PACKAGE).with_suffix("").parts:
+            assert parts[0] != "triton", f"{path} imports triton when it is loaded"
+        if path.name in ("ops.py", "reference.py"):
+            assert parts[0] in ("torch", "pixelkernels", "__future__", "typing", "collections"), name
