@@ -1,10 +1,11 @@
-"""Builds the two compiled libraries with ninja: pixelkernels._C for the CPU and pixelkernels/_cuda.so for CUDA.
+"""Builds the two compiled libraries with ninja: pixelkernels._C for the CPU and
+pixelkernels/_cuda.so for CUDA.
 
 Both use LibTorch's stable ABI, so one binary serves every torch from 2.10 on. Environment:
 
-  PIXELKERNELS_EXTENSION=0   build no compiled library (a pure-Python installation: eager and triton)
-  PIXELKERNELS_CUDA=0|1      leave the CUDA library out | fail without nvcc (default: built where nvcc is found)
-  TORCH_CUDA_ARCH_LIST       as everywhere, such as "8.0;9.0;12.0+PTX"
+  PIXELKERNELS_EXTENSION=0   build no compiled library (a pure-Python installation: eager and
+  triton) PIXELKERNELS_CUDA=0|1      leave the CUDA library out | fail without nvcc (default: built
+  where nvcc is found) TORCH_CUDA_ARCH_LIST       as everywhere, such as "8.0;9.0;12.0+PTX"
   CUDA_HOME                  the toolkit, where nvcc is not on PATH
 """
 
@@ -55,20 +56,26 @@ def extensions() -> list[Extension]:
     elif os.environ.get("PIXELKERNELS_CUDA") == "1":
         sys.exit("pixelkernels: PIXELKERNELS_CUDA=1, but there is no nvcc on PATH or in CUDA_HOME")
     else:
-        print("pixelkernels: building the CPU library only, without CUDA (no nvcc, or switched off)")
+        print(
+            "pixelkernels: building the CPU library only, without CUDA (no nvcc, or switched off)"
+        )
     return found
 
 
 def sources(*patterns: str) -> list[str]:
-    return sorted(str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(f"csrc/**/{pattern}"))
+    return sorted(
+        str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(f"csrc/**/{pattern}")
+    )
 
 
 def cuda_release(nvcc: str) -> str:
-    return re.search(r"release ([\d.]+)", subprocess.check_output([nvcc, "--version"], text=True))[1]
+    return re.search(r"release ([\d.]+)", subprocess.check_output([nvcc, "--version"], text=True))[
+        1
+    ]
 
 
 def cuda_architectures(nvcc: str, developer: bool) -> list[str]:
-    """The architectures to compile for: those asked for, else the GPU here (9.0 without one), else the wheel's."""
+    """Those asked for; else, for a developer, the GPU's here (or 9.0); else the wheel's."""
     import torch
 
     asked = os.environ.get("TORCH_CUDA_ARCH_LIST")
@@ -85,11 +92,15 @@ def number(architecture: str) -> str:
 
 
 class NinjaBuild(build_ext):
-    """Writes one build.ninja for both libraries and runs it; later builds recompile what changed."""
+    """Writes one build.ninja for both libraries, so that later builds recompile what changed."""
 
     def get_ext_filename(self, fullname: str) -> str:
         # the CUDA library is no Python module: torch.ops.load_library loads it by its name
-        return "pixelkernels/_cuda.so" if fullname.endswith("_cuda") else super().get_ext_filename(fullname)
+        return (
+            "pixelkernels/_cuda.so"
+            if fullname.endswith("_cuda")
+            else super().get_ext_filename(fullname)
+        )
 
     def build_extensions(self) -> None:
         import ninja
@@ -123,19 +134,31 @@ class NinjaBuild(build_ext):
             "CUDA_ARCHITECTURES": " ".join(architectures),
         }
         facts = " ".join(f"'-DPK_{name}={value}'" for name, value in info.items())
-        libraries = " ".join(f"-L{p} -Wl,-rpath,{p}" if developer else f"-L{p}" for p in library_paths())
-        undefined = "-undefined dynamic_lookup" if sys.platform == "darwin" else "-Wl,--no-as-needed"
+        # nvcc does not know -Wl, but both compilers pass -Xlinker on
+        libraries = " ".join(
+            f"-L{p} -Xlinker -rpath -Xlinker {p}" if developer else f"-L{p}"
+            for p in library_paths()
+        )
+        undefined = (
+            "-undefined dynamic_lookup" if sys.platform == "darwin" else "-Wl,--no-as-needed"
+        )
         codes = " ".join(
             f"-gencode arch=compute_{number(a)},code=sm_{number(a)}"
-            + (f" -gencode arch=compute_{number(a)},code=compute_{number(a)}" if "+PTX" in a else "")
+            + (
+                f" -gencode arch=compute_{number(a)},code=compute_{number(a)}"
+                if "+PTX" in a
+                else ""
+            )
             for a in architectures
         )
         lines = [
             f"cxx = {find_compiler()}",
             f"nvcc = {nvcc}",
-            f"flags = -std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -Wall -Wno-psabi {defines} {include}",
-            f"cudaflags = -std=c++17 -O3 --expt-relaxed-constexpr -Xcompiler -fPIC,-fvisibility=hidden"
-            f" -DUSE_CUDA {defines} {include} {codes}",
+            f"common = -std=c++17 -O3 {defines} {include}",
+            "flags = $common -fPIC -fvisibility=hidden -fno-math-errno -Wall -Wno-psabi",
+            "cudaflags = $common -Xcompiler -fPIC,-fvisibility=hidden --expt-relaxed-constexpr"
+            f" -DUSE_CUDA {codes}",
+            f"libraries = {libraries} -ltorch -ltorch_cpu",
             "rule cxx",
             "  command = $cxx -MMD -MF $out.d $flags $extra -c $in -o $out",
             "  depfile = $out.d",
@@ -145,10 +168,10 @@ class NinjaBuild(build_ext):
             "  depfile = $out.d",
             "  deps = gcc",
             "rule link",
-            f"  command = $cxx -shared $in -o $out {undefined} {libraries} -ltorch -ltorch_cpu",
+            f"  command = $cxx -shared $in -o $out {undefined} $libraries",
             "rule link_cuda",
             "  command = $nvcc -shared -cudart static $in -o $out -Xlinker --no-as-needed"
-            f" {libraries.replace('-Wl,', '-Xlinker ').replace('rpath,', 'rpath=')} -ltorch -ltorch_cpu",
+            " $libraries",
         ]
         for extension in self.extensions:
             objects = []
@@ -167,9 +190,8 @@ class NinjaBuild(build_ext):
                     objects.append(obj)
             target = Path(self.get_ext_fullpath(extension.name)).resolve()
             target.parent.mkdir(parents=True, exist_ok=True)
-            lines.append(
-                f"build {target}: {'link_cuda' if is_cuda else 'link'} {' '.join(map(str, objects))}"
-            )
+            rule = "link_cuda" if is_cuda else "link"
+            lines.append(f"build {target}: {rule} {' '.join(map(str, objects))}")
         return "\n".join([*lines, ""])
 
 

@@ -14,7 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     info = commands.add_parser("info", help="versions, devices, builds, and why a backend is off")
     info.add_argument("--json", action="store_true", help="the same as JSON")
-    demo.add_arguments(commands.add_parser("demo", help="train on photographs, eager and accelerated"))
+    demo.add_arguments(
+        commands.add_parser("demo", help="train on photographs, eager and accelerated")
+    )
     options = parser.parse_args(arguments)
     if options.command == "info":
         _info.show(options.json)

@@ -1,6 +1,7 @@
 """Which backend serves a call, and why not another.
 
-Plain Python on tensor metadata: it reads no values, launches nothing and is traced through by torch.compile.
+Plain Python on tensor metadata: it reads no values, launches nothing and is traced through by
+torch.compile.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ log = logging.getLogger("pixelkernels")
 
 BACKENDS = ("cuda", "triton", "cpu", "eager")
 
-# The order in which backends are tried when none was asked for, by device type. An op that measures otherwise gets
-# a line of its own under its name, with the committed result that justifies it.
+# The order in which backends are tried when none was asked for, by device type. An op that measures
+# otherwise gets a line of its own under its name, with the committed result that justifies it.
 ORDER: dict[str, tuple[str, ...]] = {
     "cuda": ("cuda", "triton", "eager"),
     "cpu": ("cpu", "eager"),
@@ -38,8 +39,9 @@ DTYPES: dict[str, tuple[torch.dtype, ...]] = {
     "cuda": (torch.float16, torch.bfloat16, torch.float32),
 }
 
-# Plain globals, which torch.compile guards: a compiled function is traced again when they change. It neither traces
-# context variables nor guards thread-locals and os.environ, so the environment is read once, at import.
+# Plain globals, which torch.compile guards: a compiled function is traced again when they change.
+# It neither traces context variables nor guards thread-locals and os.environ, so the environment is
+# read once, at import.
 _in_use: str | None = None
 _from_environment: str | None = os.environ.get("PIXELKERNELS_BACKEND") or None
 
@@ -50,7 +52,10 @@ class BackendUnavailable(RuntimeError):
 
 @contextlib.contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
-    """Ask for one backend (or None for the default order) in every call of the process inside the `with` block."""
+    """Ask for one backend, or None for the default order, in every call inside the block.
+
+    It holds for the whole process, not for the thread.
+    """
     global _in_use
     previous, _in_use = _in_use, _known(name, "use_backend")
     try:
@@ -60,7 +65,7 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 
 def choose(op: str, tensors: tuple[Tensor, ...], backend: str | None) -> str:
-    """The backend that serves `op` on these tensors: the one asked for, or the first usable one in order."""
+    """The backend that serves `op`: the one asked for, or the first usable one in order."""
     asked = requested(backend)
     if asked is not None:
         reasons = why_not(asked, op, tensors)
@@ -113,7 +118,8 @@ def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:
 
 
 def explain(op: str, *args: Any, **kwargs: Any) -> dict[str, list[str]]:
-    """Print, and return, which backend would serve `op(*args, **kwargs)` and why each other one would not.
+    """Print, and return, which backend would serve `op(*args, **kwargs)` and why each other one
+    would not.
 
     Example: `pk.explain("region_stats", features, labels, 20)`.
     """
@@ -180,4 +186,6 @@ def _describe(tensors: tuple[Tensor, ...]) -> str:
 
 
 def _refusal(backend: str, op: str, tensors: tuple[Tensor, ...], reasons: list[str]) -> str:
-    return f"{op} on {_describe(tensors)}: backend {backend!r} cannot serve it: {'; '.join(reasons)}"
+    return (
+        f"{op} on {_describe(tensors)}: backend {backend!r} cannot serve it: {'; '.join(reasons)}"
+    )

@@ -1,7 +1,8 @@
-"""What `python -m pixelkernels info` prints: versions, devices, what was built for what, and why a backend is off."""
+"""What `python -m pixelkernels info` prints: versions, devices, builds, reasons."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -96,4 +97,7 @@ def _build() -> dict[str, str]:
 def _backends() -> dict[str, list[str]]:
     from . import _dispatch
 
-    return {backend: _guarded(lambda: _dispatch.machine_reasons(backend)) for backend in _dispatch.BACKENDS}
+    return {
+        backend: _guarded(functools.partial(_dispatch.machine_reasons, backend))
+        for backend in _dispatch.BACKENDS
+    }

@@ -1,7 +1,8 @@
 """Operators: a schema, a fake kernel and a gradient in Python; the work in C++, CUDA or Triton.
 
-CUDA C++ and Triton both serve CUDA tensors, so every operator has two names: `pixelkernels::name`, which the compiled
-libraries implement for CPU and CUDA tensors, and `pixelkernels::name_triton`. They share schema, fake and gradient.
+CUDA C++ and Triton both serve CUDA tensors, so every operator has two names: `pixelkernels::name`,
+which the compiled libraries implement for CPU and CUDA tensors, and `pixelkernels::name_triton`.
+They share schema, fake and gradient.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Kernel:
     def differentiable(self, save: Callable[..., None], backward: Callable[..., Any]) -> None:
         """Register a gradient: `save(ctx, inputs, output)` and `backward(backend, ctx, *grads)`.
 
-        Gradients of unused outputs come as None. The gradient is not itself differentiable: asking for a second
-        derivative raises.
+        Gradients of unused outputs come as None. The gradient is not itself differentiable: asking
+        for a second derivative raises.
         """
 
         def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -70,10 +71,11 @@ class Kernel:
 def define_check(
     name: str, argument: str, message: str, valid: Callable[[Tensor], Tensor]
 ) -> Callable[[Tensor], Tensor]:
-    """An operator that returns its argument with invalid entries set to 0, and on CPU raises ValueError for them.
+    """An operator that returns its argument with invalid entries set to 0, and on CPU raises
+    ValueError for them.
 
-    Looking at values inside an operator keeps a compiled graph whole; on a device it would stall, so there an invalid
-    entry only counts as absent.
+    Looking at values inside an operator keeps a compiled graph whole; on a device it would stall,
+    so there an invalid entry only counts as absent.
     """
 
     def check(values: Tensor) -> Tensor:
@@ -99,4 +101,8 @@ def define_check(
     torch.library.register_autograd(
         f"pixelkernels::{name}", backward, setup_context=save, lib=_library
     )
-    return getattr(torch.ops.pixelkernels, name).default
+    checked = getattr(torch.ops.pixelkernels, name).default
+    torch.library.register_vmap(
+        f"pixelkernels::{name}", lambda info, dims, values: (checked(values), dims[0]), lib=_library
+    )
+    return checked

@@ -12,5 +12,5 @@ def wide(x: Tensor) -> Tensor:
 
 
 def mean_over_images(loss: Tensor, counts: Tensor) -> Tensor:
-    """The mean of `loss` [B] over the images that have something to compare (`counts` [B], bool), or 0."""
+    """The mean of `loss` [B] over the images where `counts` [B] is True; 0 if it is nowhere."""
     return torch.where(counts, loss, 0).sum() / counts.sum().clamp(min=1)

@@ -1,4 +1,4 @@
-"""Argument checks that read metadata only: each error names the argument, what was expected and what came."""
+"""Checks of metadata: each error names the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -71,11 +71,13 @@ def per_pixel(name: str, value: Tensor, like: Tensor) -> Tensor:
 
 def on_device(name: str, value: Tensor, like: Tensor) -> Tensor:
     if value.device != like.device:
-        raise ValueError(f"{name}: expected device {like.device} as the features, got {value.device}")
+        raise ValueError(
+            f"{name}: expected device {like.device} as the features, got {value.device}"
+        )
     return value
 
 
-def integer(name: str, value: Any, *, minimum: int) -> int:
+def integer(name: str, value: Any, *, minimum: int) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < minimum:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 def _cropped(x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
-    room = torch.full((batch, channels, height + 3, width + 5), torch.nan, dtype=x.dtype, device=x.device)
+    room = torch.full(
+        (batch, channels, height + 3, width + 5), torch.nan, dtype=x.dtype, device=x.device
+    )
     room[:, :, 1 : height + 1, 2 : width + 2] = x
     return room[:, :, 1 : height + 1, 2 : width + 2]
 
@@ -31,13 +33,15 @@ def features(
     layout: str = "contiguous",
     seed: int = 0,
 ) -> Tensor:
-    """Normal features, drawn in float64 on the CPU so that every dtype and device gets the same values."""
+    """Normal features, the same values in every dtype, device and layout."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(shape, dtype=torch.float64, generator=generator)
     return LAYOUTS[layout](x.to(device, dtype))
 
 
-def weights(*shape: int, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 1) -> Tensor:
+def weights(
+    *shape: int, device: str = "cpu", dtype: torch.dtype = torch.float32, seed: int = 1
+) -> Tensor:
     """Weights in (0, 1), the first row of the first image exactly 0."""
     generator = torch.Generator().manual_seed(seed)
     w = torch.rand(shape, dtype=torch.float64, generator=generator)
@@ -66,10 +70,13 @@ def coherent_labels(batch: int, height: int, width: int, num_regions: int, seed:
 def assert_within_budget(
     actual: Tensor, oracle: Tensor, plain: Tensor, name: str = "", scale: float = 0.0
 ) -> None:
-    """`actual` is as near to the float64 `oracle` as twice what plain PyTorch in the same dtype manages.
+    """`actual` is as near to the float64 `oracle` as twice what plain PyTorch in the same dtype
+    manages.
 
-    The budget is 2 * (the error of `plain` + eps * the largest value), with eps of the working dtype of `plain`; `scale`
-    is the size of the terms where the result is a difference of larger ones. Where the dtype is float64 too, `plain` says nothing about rounding and 1e-11 of the largest value is the budget.
+    The budget is 2 * (the error of `plain` + eps * the largest value), with eps of the working
+    dtype of `plain`; `scale` is the size of the terms where the result is a difference of larger
+    ones. Where the dtype is float64 too, `plain` says nothing about rounding and 1e-11 of the
+    largest value is the budget.
     """
     assert actual.shape == oracle.shape, f"{name}: {list(actual.shape)} != {list(oracle.shape)}"
     assert torch.isfinite(actual).all(), f"{name}: not finite"
@@ -80,6 +87,10 @@ def assert_within_budget(
     if plain.dtype == torch.float64:
         budget = 1e-11 * largest
     else:
-        budget = 2 * ((plain.double() - oracle).abs().max() + torch.finfo(plain.dtype).eps * largest)
+        budget = 2 * (
+            (plain.double() - oracle).abs().max() + torch.finfo(plain.dtype).eps * largest
+        )
     error = (actual.double() - oracle).abs().max()
-    assert error <= budget, f"{name}: error {error:.3e} over budget {budget:.3e}, largest {largest:.3e}"
+    assert error <= budget, (
+        f"{name}: error {error:.3e} over budget {budget:.3e}, largest {largest:.3e}"
+    )

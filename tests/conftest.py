@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-# backend -> the device its tests run on; Triton's interpreter has a process of its own (test_triton_interpreter.py)
+# backend -> the device its tests run on; Triton's interpreter has a process of its own
+# (test_triton_interpreter.py)
 DEVICES = {"eager": "cpu", "cpu": "cpu", "triton": "cuda", "cuda": "cuda"}
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -25,7 +26,7 @@ def device(backend: str) -> str:
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(request: pytest.FixtureRequest) -> object:
-    """Fill what `empty` returns with NaN, in Python and in C++, so that an element left unwritten fails a test."""
+    """Fill what `empty` returns with NaN, so that an element left unwritten fails a test."""
     if torch.cuda.is_available() or "keeps_memory" in request.keywords:
         yield
         return

@@ -1,4 +1,4 @@
-"""Every differentiable function of the regions family as a case (features, labels, R, weights, backend) -> tensor."""
+"""The differentiable functions as cases (features, labels, R, weights, backend) -> tensor."""
 
 from __future__ import annotations
 
@@ -73,7 +73,8 @@ def pool_upsampled(f, labels, regions, w, backend):
     return pk.masked_average_pool(f, fine, upsample="bilinear", backend=backend)
 
 
-# mining picks pixels by comparing scores, so these agree only where rounding does not change the choice
+# mining picks pixels by comparing scores, so these agree only where rounding does not change the
+# choice
 def mined(f, labels, regions, w, backend):
     return pk.metric_expression_loss(f, labels, mining="hard", backend=backend)
 

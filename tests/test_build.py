@@ -31,12 +31,15 @@ def test_sources_include_the_stable_abi_alone(source):
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda p: p.name)
 def test_libraries_need_no_symbol_outside_the_stable_abi(library):
     symbols = subprocess.check_output(["nm", "-D", "--undefined-only", "-C", library], text=True)
-    unstable = [line for line in symbols.splitlines() if re.search(r"\b(at|c10|torch|caffe2)::", line)]
+    unstable = [
+        line for line in symbols.splitlines() if re.search(r"\b(at|c10|torch|caffe2)::", line)
+    ]
     assert unstable == []
 
 
 def test_kernels_of_an_instruction_set_stay_in_its_namespace():
-    # a function outside would be merged over the sets by the linker, and could reach a machine that lacks the set
+    # a function outside would be merged over the sets by the linker, and could reach a machine that
+    # lacks the set
     objects = sorted((ROOT / "build").rglob("*_simd.cpp.avx*.o"))
     if not objects:
         pytest.skip("no object files: the extension was not built from this checkout")
@@ -64,10 +67,19 @@ def test_cuda_compiles_for_every_listed_architecture(tmp_path, monkeypatch):
     architectures = names["cuda_architectures"](shutil.which("nvcc"), developer=False)
     assert "9.0" in architectures
     assert any("+PTX" in a for a in architectures)
-    # PTX alone is quick and already refuses what an architecture does not have; machine code of the oldest for spills
+    # PTX alone is quick and already refuses what an architecture does not have; machine code of the
+    # oldest for spills
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", ";".join(architectures))
     done = subprocess.run(
-        [sys.executable, "setup.py", "build_ext", "--build-temp", tmp_path, "--build-lib", tmp_path],
+        [
+            sys.executable,
+            "setup.py",
+            "build_ext",
+            "--build-temp",
+            tmp_path,
+            "--build-lib",
+            tmp_path,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

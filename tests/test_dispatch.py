@@ -59,21 +59,20 @@ def test_the_environment_is_read_at_import():
     assert run_python(code, PIXELKERNELS_BACKEND="eager").strip() == "eager"
 
 
-@pytest.mark.parametrize("source", ["backend", "use_backend", "PIXELKERNELS_BACKEND"])
-def test_unknown_names_are_refused(source, monkeypatch):
-    with pytest.raises(ValueError, match=f"{source}: expected one of .*'fast'"):
-        if source == "backend":
-            chosen("fast")
-        elif source == "use_backend":
-            with pk.use_backend("fast"):
-                pass
-        else:
-            monkeypatch.setattr(_dispatch, "_from_environment", "fast")
-            chosen()
+def test_unknown_names_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match=r"backend: expected one of .*'fast'"):
+        chosen("fast")
+    with pytest.raises(ValueError, match=r"use_backend: .*'fast'"), pk.use_backend("fast"):
+        pass
+    monkeypatch.setattr(_dispatch, "_from_environment", "fast")
+    with pytest.raises(ValueError, match=r"PIXELKERNELS_BACKEND: .*'fast'"):
+        chosen()
 
 
 def test_asked_for_and_unusable_raises_with_the_reasons():
-    with pytest.raises(pk.BackendUnavailable, match=r"region_stats on .*'cuda' cannot serve.*not a cuda device"):
+    with pytest.raises(
+        pk.BackendUnavailable, match=r"region_stats on .*'cuda' cannot serve.*not a cuda device"
+    ):
         pk.region_stats(F, LABELS, 3, backend="cuda")
     with pk.use_backend("triton"), pytest.raises(pk.BackendUnavailable, match="triton"):
         pk.cas_loss(F, LABELS, 3)
@@ -83,7 +82,9 @@ def test_asked_for_and_unusable_raises_with_the_reasons():
 
 
 def test_falls_back_when_the_extension_did_not_load(monkeypatch, caplog):
-    monkeypatch.setitem(_dispatch._extension.REASONS, "cpu", "pixelkernels._C did not load: made up")
+    monkeypatch.setitem(
+        _dispatch._extension.REASONS, "cpu", "pixelkernels._C did not load: made up"
+    )
     _dispatch._log_once.cache_clear()
     with caplog.at_level(logging.DEBUG, "pixelkernels"):
         assert [chosen() for _ in range(3)] == ["eager"] * 3
@@ -132,7 +133,9 @@ def test_use_backend_inside_a_compiled_function():
 @needs_gpu
 def test_cuda_tensors_take_the_first_usable_backend():
     f, labels = F.cuda(), LABELS.cuda()
-    usable = [b for b in _dispatch.ORDER["cuda"] if not _dispatch.why_not(b, "region_stats", (f, labels))]
+    usable = [
+        b for b in _dispatch.ORDER["cuda"] if not _dispatch.why_not(b, "region_stats", (f, labels))
+    ]
     assert _dispatch.choose("region_stats", (f, labels), None) == usable[0]
 
 
@@ -145,7 +148,8 @@ f.requires_grad_()
 stats = pk.region_stats(f, labels, 7, backend="cpu")
 (g,) = torch.autograd.grad(stats.mean.sum() + stats.variance.sum(), f)
 from pixelkernels import _extension
-print(_extension.BUILD["cpu_capability"], stats.variance.double().sum().item(), g.double().square().sum().item())
+print(_extension.BUILD["cpu_capability"], stats.variance.double().sum().item(),
+g.double().square().sum().item())
 """
     seen = {}
     for capability in ("baseline", "avx2", "avx512"):
@@ -157,7 +161,9 @@ print(_extension.BUILD["cpu_capability"], stats.variance.double().sum().item(), 
 
 
 def test_info_never_raises_and_says_what_is_there():
-    facts = json.loads(run_python("from pixelkernels.__main__ import main; main(['info', '--json'])"))
+    facts = json.loads(
+        run_python("from pixelkernels.__main__ import main; main(['info', '--json'])")
+    )
     assert set(facts) == {"versions", "machine", "devices", "build", "backends", "environment"}
     assert facts["backends"]["eager"] == []
     assert "baseline" in facts["build"]["cpu_capabilities"]

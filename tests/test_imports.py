@@ -66,15 +66,24 @@ def imports(path: Path) -> set[str]:
 FAMILIES = {p.name for p in PACKAGE.iterdir() if (p / "api.py").exists()}
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE))
+)
 def test_who_may_import_whom(path):
     own = path.relative_to(PACKAGE).parts[0]
     for name in imports(path):
         parts = name.split(".")
         if own in FAMILIES:
             others = FAMILIES - {own}
-            assert parts[0] != "pixelkernels" or parts[1] not in {*others, "models", "compat", "demo"}
+            assert parts[0] != "pixelkernels" or parts[1] not in {
+                *others,
+                "models",
+                "compat",
+                "demo",
+            }
         if "triton" not in path.relative_to(PACKAGE).with_suffix("").parts:
             assert parts[0] != "triton", f"{path} imports triton when it is loaded"
         if path.name in ("ops.py", "reference.py"):
-            assert parts[0] in ("torch", "pixelkernels", "__future__", "typing", "collections"), name
+            assert parts[0] in ("torch", "pixelkernels", "__future__", "typing", "collections"), (
+                name
+            )

@@ -20,9 +20,17 @@ META_LABELS = LABELS.to("meta")
 BAD_CALLS = {
     "features list": (TypeError, "features", lambda: pk.region_stats([1.0], LABELS, 2)),
     "features int": (TypeError, "features.*int64", lambda: pk.region_stats(F.long(), LABELS, 2)),
-    "features rank": (ValueError, r"features.*\[B, C, H, W\]", lambda: pk.region_stats(F[0], LABELS, 2)),
+    "features rank": (
+        ValueError,
+        r"features.*\[B, C, H, W\]",
+        lambda: pk.region_stats(F[0], LABELS, 2),
+    ),
     "labels float": (TypeError, "labels.*float32", lambda: pk.region_stats(F, LABELS.float(), 2)),
-    "labels size": (ValueError, r"labels.*\[2, 4, 5\]", lambda: pk.region_stats(F, LABELS[:, 1:], 2)),
+    "labels size": (
+        ValueError,
+        r"labels.*\[2, 4, 5\]",
+        lambda: pk.region_stats(F, LABELS[:, 1:], 2),
+    ),
     "labels batch": (ValueError, "labels", lambda: pk.cas_loss(F, LABELS[:1], 2)),
     "labels device": (ValueError, "labels.*device", lambda: pk.region_stats(F, META_LABELS, 2)),
     "mask float": (TypeError, "mask", lambda: pk.metric_expression_loss(F, WEIGHTS)),
@@ -32,8 +40,16 @@ BAD_CALLS = {
     "alpha text": (TypeError, "alpha", lambda: pk.cas_loss(F, LABELS, 2, alpha="x")),
     "variant": (ValueError, "variant.*'other'", lambda: pk.cas_loss(F, LABELS, 2, variant="other")),
     "divisor for paper": (ValueError, "divisor", lambda: pk.cas_loss(F, LABELS, 2, divisor=4)),
-    "divisor zero": (ValueError, "divisor", lambda: pk.cas_loss(F, LABELS, 2, variant="released", divisor=0)),
-    "released regions": (ValueError, "num_regions", lambda: pk.cas_loss(F, LABELS, 3, variant="released")),
+    "divisor zero": (
+        ValueError,
+        "divisor",
+        lambda: pk.cas_loss(F, LABELS, 2, variant="released", divisor=0),
+    ),
+    "released regions": (
+        ValueError,
+        "num_regions",
+        lambda: pk.cas_loss(F, LABELS, 3, variant="released"),
+    ),
     "form": (ValueError, "form", lambda: pk.metric_expression_loss(F, LABELS, form="x")),
     "mining": (ValueError, "mining", lambda: pk.metric_expression_loss(F, LABELS, mining="soft")),
     "grad": (ValueError, "grad", lambda: pk.metric_expression_loss(F, LABELS, grad="none")),
@@ -43,14 +59,34 @@ BAD_CALLS = {
         lambda: pk.metric_expression_loss(F, LABELS, form="pairwise", mining="hard"),
     ),
     "norm": (ValueError, "norm.*3", lambda: pk.discriminative_loss(F, LABELS, 2, norm=3)),
-    "reduction": (ValueError, "reduction", lambda: pk.discriminative_loss(F, LABELS, 2, reduction="sum")),
-    "three weights": (ValueError, "weights", lambda: pk.discriminative_loss(F, LABELS, 2, weights=(1, 2))),
-    "delta": (ValueError, "delta_var", lambda: pk.discriminative_loss(F, LABELS, 2, delta_var=-1.0)),
+    "reduction": (
+        ValueError,
+        "reduction",
+        lambda: pk.discriminative_loss(F, LABELS, 2, reduction="sum"),
+    ),
+    "three weights": (
+        ValueError,
+        "weights",
+        lambda: pk.discriminative_loss(F, LABELS, 2, weights=(1, 2)),
+    ),
+    "delta": (
+        ValueError,
+        "delta_var",
+        lambda: pk.discriminative_loss(F, LABELS, 2, delta_var=-1.0),
+    ),
     "weights int": (TypeError, "weights.*int64", lambda: pk.background_distance(F, LABELS)),
     "weights size": (ValueError, "weights", lambda: pk.background_distance(F, WEIGHTS[:, :2])),
     "weights negative": (ValueError, "weights.*-1", lambda: pk.masked_average_pool(F, -WEIGHTS)),
-    "minmax": (ValueError, "normalize", lambda: pk.background_distance(F, WEIGHTS, normalize="max")),
-    "upsample": (ValueError, "upsample", lambda: pk.masked_average_pool(F, WEIGHTS, upsample="nearest")),
+    "minmax": (
+        ValueError,
+        "normalize",
+        lambda: pk.background_distance(F, WEIGHTS, normalize="max"),
+    ),
+    "upsample": (
+        ValueError,
+        "upsample",
+        lambda: pk.masked_average_pool(F, WEIGHTS, upsample="nearest"),
+    ),
     "eps": (ValueError, "eps", lambda: pk.masked_average_pool(F, WEIGHTS, eps=-1.0)),
     "compact float": (TypeError, "labels", lambda: pk.compact_labels(WEIGHTS)),
     "compact rank": (ValueError, "labels", lambda: pk.compact_labels(LABELS[0])),
@@ -68,7 +104,9 @@ def test_bad_input_names_the_argument(call, monkeypatch):
 
 def test_negative_weights_raise_inside_a_compiled_graph():
     compiled = torch.compile(pk.masked_average_pool, fullgraph=True, backend="aot_eager")
-    with pytest.raises(ValueError, match=re.escape("weights: expected no negative value, got -2.0")):
+    with pytest.raises(
+        ValueError, match=re.escape("weights: expected no negative value, got -2.0")
+    ):
         compiled(F, WEIGHTS * -2)
 
 
@@ -86,32 +124,35 @@ def test_opcheck(layout, backend, device):
     f = testing.LAYOUTS[layout](f).requires_grad_()
     w.requires_grad_()
     stats = pk.region_stats(f.detach(), labels, regions, backend=backend)
+    saved = (f.detach(), labels, stats.count, stats.mean)
     calls = {
         "region_stats": (f, labels, regions, True),
-        "region_stats_backward": (stats.mean, stats.variance, f.detach(), labels, stats.count, stats.mean, True),
+        "region_stats_backward": (stats.mean, stats.variance, *saved, True),
         "region_pull": (f, labels, regions, 0.5, 2),
-        "region_pull_backward": (
-            None, stats.variance, f.detach(), labels, stats.count, stats.mean, stats.mean, 0.5, 1,
-        ),
+        "region_pull_backward": (None, stats.variance, *saved, stats.mean, 0.5, 1),
         "region_push": (stats.mean.requires_grad_(), stats.count > 0, 1.5, 2),
         "region_contrast": (f.detach(), labels, stats.mean.detach()[:, :2].contiguous(), False),
         "weighted_mean": (f, w, 1e-5),
         "background_distance": (f, w, False),
-    }  # fmt: skip
+    }
     for name, arguments in calls.items():
         torch.library.opcheck(getattr(torch.ops.pixelkernels, name + suffix).default, arguments)
     if backend == "cpu":
         scores = torch.randn(2, 120)
-        torch.library.opcheck(torch.ops.pixelkernels.hard_pixels.default, (scores, labels.flatten(1)))
+        torch.library.opcheck(
+            torch.ops.pixelkernels.hard_pixels.default, (scores, labels.flatten(1))
+        )
         torch.library.opcheck(torch.ops.pixelkernels.compact_labels.default, (labels, [0]))
 
 
 @pytest.mark.parametrize("backend", backends("cpu", "triton", "cuda"))
-@pytest.mark.parametrize("case", (*SMOOTH, *MINED), ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", [*SMOOTH, *MINED], ids=lambda case: case.__name__)
 def test_a_second_derivative_raises(case, backend, device):
     f, labels, regions, w = case_inputs(device)
     leaf = w.requires_grad_() if case in WEIGHTED else f.requires_grad_()
-    (gradient,) = torch.autograd.grad(case(f, labels, regions, w, backend).sum(), leaf, create_graph=True)
+    (gradient,) = torch.autograd.grad(
+        case(f, labels, regions, w, backend).sum(), leaf, create_graph=True
+    )
     if gradient.requires_grad:
         with pytest.raises(RuntimeError, match="once_differentiable"):
             gradient.sum().backward()
@@ -119,13 +160,12 @@ def test_a_second_derivative_raises(case, backend, device):
 
 @pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.__name__)
 def test_vmap_falls_back_to_eager(case):
-    if case in WEIGHTED:
-        pytest.skip("weights are checked by an operator, which vmap cannot look through")
     f, labels, regions, w = case_inputs()
     stacked = torch.stack([f, 2 * f])
-    mapped = torch.func.vmap(lambda f: case(f, labels, regions, w, None))(stacked)
-    for one, expected in zip(mapped, stacked, strict=True):
-        torch.testing.assert_close(one, case(expected, labels, regions, w, "eager"))
+    weights = torch.stack([w, w.square()])
+    mapped = torch.func.vmap(lambda f, w: case(f, labels, regions, w, None))(stacked, weights)
+    for one, own_f, own_w in zip(mapped, stacked, weights, strict=True):
+        torch.testing.assert_close(one, case(own_f, labels, regions, own_w, "eager"))
 
 
 @pytest.mark.parametrize("backend", backends("eager", "cpu", "triton", "cuda"))
@@ -141,6 +181,7 @@ def test_autocast_changes_nothing(case, backend, device):
 
 def peak_extra_bytes(run) -> int:
     """How far the peak resident memory rises above what is resident now."""
+
     def resident(field):
         with open("/proc/self/status") as status:
             return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
@@ -174,7 +215,12 @@ def test_modules_are_their_functions():
     f, labels, regions, _ = case_inputs()
     pairs = [
         (pk.CASLoss(alpha=0.3), pk.cas_loss, (f, labels, regions), {"alpha": 0.3}),
-        (pk.MetricExpressionLoss(form="pairwise"), pk.metric_expression_loss, (f, labels), {"form": "pairwise"}),
+        (
+            pk.MetricExpressionLoss(form="pairwise"),
+            pk.metric_expression_loss,
+            (f, labels),
+            {"form": "pairwise"},
+        ),
         (pk.DiscriminativeLoss(norm=1), pk.discriminative_loss, (f, labels, regions), {"norm": 1}),
     ]
     for module, function, arguments, options in pairs:

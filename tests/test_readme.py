@@ -1,4 +1,4 @@
-"""README says what is so: its example runs and its table of ops and backends is the dispatcher's."""
+"""README says what is so: its example runs, its tables are the code's."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def test_the_table_of_ops_is_the_dispatchers():
     functions = {
         name
         for name in pk.__all__
-        if inspect.isfunction(getattr(pk, name)) and "backend" in inspect.signature(getattr(pk, name)).parameters
+        if inspect.isfunction(getattr(pk, name))
+        and "backend" in inspect.signature(getattr(pk, name)).parameters
     }
     assert {name for name, *_ in rows} == functions
 
@@ -39,6 +40,10 @@ def test_the_table_of_ops_is_the_dispatchers():
 def test_every_environment_variable_is_documented():
     used = set()
     root = Path(__file__).parent.parent
-    for path in [root / "setup.py", *root.glob("pixelkernels/**/*.py"), *root.glob("csrc/**/*.cpp")]:
+    for path in [
+        root / "setup.py",
+        *root.glob("pixelkernels/**/*.py"),
+        *root.glob("csrc/**/*.cpp"),
+    ]:
         used |= set(re.findall(r"PIXELKERNELS_[A-Z]+(?:_[A-Z]+)*", path.read_text()))
     assert used <= set(re.findall(r"PIXELKERNELS_[A-Z]+(?:_[A-Z]+)*", README))

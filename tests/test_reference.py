@@ -1,4 +1,4 @@
-"""The oracle itself: the eager reference against the formulas written with NumPy loops and hand-worked cases."""
+"""The oracle itself, against formulas written with NumPy loops and hand-worked cases."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def test_cas_is_equation_1(seed):
     parts = groups(pixels, flat, 3)
     means = [p.mean(0) for p in parts]
     uniformer = sum(((p - m) ** 2).sum(1).mean() for p, m in zip(parts, means, strict=True))
-    discriminator = sum(((a - b) ** 2).sum() for i, a in enumerate(means) for j, b in enumerate(means) if i != j)
+    discriminator = sum(
+        ((a - b) ** 2).sum() for i, a in enumerate(means) for j, b in enumerate(means) if i != j
+    )
     loss = pk.cas_loss(f, labels, 3, alpha=0.2, **EAGER)
     np.testing.assert_allclose(loss, 0.2 * uniformer - 0.8 * discriminator, rtol=1e-12)
 
@@ -80,7 +82,9 @@ def test_metric_expression_is_equations_2_and_3(seed):
         for x in own:
             means += ((x - own.mean(0)) ** 2).sum() - ((x - other.mean(0)) ** 2).sum()
             pairwise += ((x - own) ** 2).sum(1).mean() - ((x - other) ** 2).sum(1).mean()
-    np.testing.assert_allclose(pk.metric_expression_loss(f, mask, **EAGER), means / total, rtol=1e-12)
+    np.testing.assert_allclose(
+        pk.metric_expression_loss(f, mask, **EAGER), means / total, rtol=1e-12
+    )
     gap = sides[1].mean(0) - sides[0].mean(0)
     np.testing.assert_allclose(means / total, -(gap**2).sum(), rtol=1e-12)
     loss = pk.metric_expression_loss(f, mask, form="pairwise", **EAGER)
@@ -96,11 +100,13 @@ def test_normalization_keeps_zero_vectors():
 
 
 def literal_mining(scores, flat):
-    """The released layer's selection: a list sorted by (score, index), largest first, zeros demoted."""
+    """The released layer's selection: sorted by (score, index), largest first, zeros demoted."""
     sides = {label: np.flatnonzero(flat == label) for label in (0, 1)}
     n = min(len(side) for side in sides.values())
     larger = 1 if len(sides[1]) > len(sides[0]) else 0
-    ranked = sorted(((-100.0 if scores[i] == 0 else scores[i], i) for i in sides[larger]), reverse=True)
+    ranked = sorted(
+        ((-100.0 if scores[i] == 0 else scores[i], i) for i in sides[larger]), reverse=True
+    )
     mined = {i for _, i in ranked[:n]} | (set(sides[1 - larger]) if n else set())
     return mined
 
@@ -142,10 +148,17 @@ def test_discriminative_is_the_papers_three_terms(norm, reduction):
     means = [p.mean(0) for p in parts]
     length = lambda v: np.linalg.norm(v, norm, axis=-1)  # noqa: E731
     hinges = [np.maximum(length(p - m) - 0.5, 0) ** 2 for p, m in zip(parts, means, strict=True)]
-    pull = np.mean([h.mean() for h in hinges]) if reduction == "cluster" else np.concatenate(hinges).mean()
+    pull = (
+        np.mean([h.mean() for h in hinges])
+        if reduction == "cluster"
+        else np.concatenate(hinges).mean()
+    )
     count = len(parts)
     push = sum(
-        max(3 - length(a - b), 0) ** 2 for i, a in enumerate(means) for j, b in enumerate(means) if i != j
+        max(3 - length(a - b), 0) ** 2
+        for i, a in enumerate(means)
+        for j, b in enumerate(means)
+        if i != j
     ) / (count * (count - 1))
     expected = pull + push + 1e-3 * np.mean([length(m) for m in means])
     loss = pk.discriminative_loss(f, labels, 4, norm=norm, reduction=reduction, **EAGER)
@@ -165,7 +178,9 @@ def test_background_distance_and_pool_by_hand():
     assert pk.background_distance(f, w, squared=True, **EAGER).flatten().tolist() == [0, 25, 9]
     minmax = pk.background_distance(f, w, normalize="minmax", **EAGER)
     np.testing.assert_allclose(minmax.flatten(), [0, 1, 0.6], atol=1e-8)
-    pooled = pk.masked_average_pool(f, torch.tensor([[[1.0, 1.0, 2.0]]], dtype=torch.float64), **EAGER)
+    pooled = pk.masked_average_pool(
+        f, torch.tensor([[[1.0, 1.0, 2.0]]], dtype=torch.float64), **EAGER
+    )
     np.testing.assert_allclose(pooled[0], np.array([9, 4]) / (4 + 1e-5), rtol=1e-12)
 
 

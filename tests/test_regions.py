@@ -20,7 +20,9 @@ COMPILED = backends("cpu", "triton", "cuda")
 
 def inputs(shape, dtype, layout, device="cpu", seed=0):
     regions, channels, height, width = shape
-    f = testing.features(2, channels, height, width, dtype=dtype, device=device, layout=layout, seed=seed)
+    f = testing.features(
+        2, channels, height, width, dtype=dtype, device=device, layout=layout, seed=seed
+    )
     labels = testing.random_labels(2, height, width, low=-1, high=regions + 1, seed=seed)
     labels[1, : height // 2] = 1  # runs of one label as well as single pixels
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -29,7 +31,7 @@ def inputs(shape, dtype, layout, device="cpu", seed=0):
 
 
 def value_and_gradients(case, f, labels, regions, w, backend, function=None):
-    """The result of a case and its gradients in the features and, where they enter, in the weights."""
+    """The result of a case and its gradients in the features and, if they enter, weights."""
     f = f.detach().requires_grad_()
     leaves = [f]
     if case in WEIGHTED:
@@ -55,7 +57,9 @@ def test_matches_the_oracle(case, dtype, backend, device):
         actual = value_and_gradients(case, f, labels, regions, w, backend)
         plain = value_and_gradients(case, f, labels, regions, w, "eager")
         oracle = value_and_gradients(case, f.double(), labels, regions, w.double(), "eager")
-        for name, a, o, p in zip(("value", "gradient", "weights"), actual, oracle, plain, strict=False):
+        for name, a, o, p in zip(
+            ("value", "gradient", "weights"), actual, oracle, plain, strict=False
+        ):
             assert a.dtype == p.dtype
             # a loss is a difference of variances and distances, which grow with the channels
             scale = shape[1] if name == "value" and a.dim() == 0 else 0
@@ -65,7 +69,8 @@ def test_matches_the_oracle(case, dtype, backend, device):
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("case", MINED, ids=lambda case: case.__name__)
 def test_mining_matches_the_oracle_on_exact_values(case, backend, device):
-    # small integers and equal class counts of a power of two keep means and scores exact, ties included
+    # small integers and equal class counts of a power of two keep means and scores exact, ties
+    # included
     generator = torch.Generator().manual_seed(0)
     f = torch.randint(-2, 3, (3, 4, 16, 24), generator=generator).float()
     labels = torch.full((3, 16, 24), 2)
@@ -93,10 +98,11 @@ def test_gradcheck(case, backend):
 
 
 @pytest.mark.parametrize("backend", COMPILED)
-@pytest.mark.parametrize("case", (*SMOOTH, *MINED), ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", [*SMOOTH, *MINED], ids=lambda case: case.__name__)
 def test_compiles_whole_with_dynamic_shapes(case, backend, device):
     torch._dynamo.reset()
-    # aot_eager traces, fakes and differentiates as inductor does, and saves its minutes of C++ compilation
+    # aot_eager traces, fakes and differentiates as inductor does, and saves its minutes of C++
+    # compilation
     compiled = torch.compile(case, fullgraph=True, dynamic=True, backend="aot_eager")
     for shape in ((5, 4, 12, 10), (5, 4, 14, 9)):
         f, labels, regions, w = inputs(shape, torch.float32, "contiguous", device)
@@ -107,7 +113,7 @@ def test_compiles_whole_with_dynamic_shapes(case, backend, device):
 
 
 @pytest.mark.parametrize("backend", COMPILED)
-@pytest.mark.parametrize("case", (*SMOOTH, *MINED), ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", [*SMOOTH, *MINED], ids=lambda case: case.__name__)
 def test_same_bits_on_every_run_and_thread_count(case, backend, device):
     f, labels, regions, w = inputs((20, 19, 70, 130), torch.float32, "contiguous", device)
     threads = torch.get_num_threads()
@@ -122,7 +128,9 @@ def test_same_bits_on_every_run_and_thread_count(case, backend, device):
 
 
 @pytest.mark.parametrize("backend", backends("eager", "cpu", "triton", "cuda"))
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.bool])
+@pytest.mark.parametrize(
+    "dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.uint16, torch.bool]
+)
 def test_label_dtypes_agree_with_int64(dtype, backend, device):
     f, labels, _, _ = inputs((2, 5, 13, 17), torch.float32, "contiguous", device)
     labels = labels.clamp(0, 1) if dtype == torch.bool else labels.clamp(min=0)
@@ -143,7 +151,7 @@ def test_labels_outside_the_range_are_ignored(backend, device):
 
 
 @pytest.mark.parametrize("backend", backends("eager", "cpu", "triton", "cuda"))
-@pytest.mark.parametrize("case", (*SMOOTH, *MINED), ids=lambda case: case.__name__)
+@pytest.mark.parametrize("case", [*SMOOTH, *MINED], ids=lambda case: case.__name__)
 @pytest.mark.parametrize("empty", ["all ignored", "no images", "no pixels"])
 def test_nothing_to_compare_is_zero_with_zero_gradient(case, empty, backend, device):
     f, labels, regions, w = inputs((3, 4, 6, 5), torch.float32, "contiguous", device)
@@ -207,7 +215,9 @@ def test_pixels_of_weight_zero_do_not_enter(backend, device):
     assert all(g.isfinite().all() for g in gradients)
     assert (gradients[1][:, 5:9] == 0).all()
     distance = pk.background_distance(f, w, backend=backend)
-    assert torch.equal(distance.isnan().any(0), (torch.arange(20, device=device) == 6)[:, None].expand(20, 22))
+    assert torch.equal(
+        distance.isnan().any(0), (torch.arange(20, device=device) == 6)[:, None].expand(20, 22)
+    )
 
 
 @pytest.mark.parametrize("backend", backends("eager", "cpu", "triton", "cuda"))

@@ -1,4 +1,4 @@
-"""Region centroids and variances, and the losses made of them (MEnet, CAS, the discriminative loss)."""
+"""Region centroids and variances, and the losses made of them."""
 
 from .api import (
     CASLoss,

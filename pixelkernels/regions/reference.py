@@ -1,6 +1,7 @@
 """Regions, stated in plain PyTorch: the oracle for every backend, and the `eager` backend itself.
 
-Notation: N = H*W pixels, R regions, region r holds the pixels with label r and has count n_r and mean mu_r.
+Notation: N = H*W pixels, R regions, region r holds the pixels with label r and has count n_r and
+mean mu_r.
 """
 
 from __future__ import annotations
@@ -28,9 +29,7 @@ def region_stats(
     return count[:, 0].long(), mean.mT, variance[:, 0]
 
 
-def cas_loss(
-    descriptors: Tensor, labels: Tensor, num_regions: int, alpha: float
-) -> Tensor:
+def cas_loss(descriptors: Tensor, labels: Tensor, num_regions: int, alpha: float) -> Tensor:
     """CAS eq. 1: alpha sum_i variance_i - (1 - alpha) sum_{i != j} |mu_i - mu_j|^2."""
     count, mean, variance = region_stats(descriptors, labels, num_regions)
     present = count > 0
@@ -43,7 +42,7 @@ def cas_loss(
 def cas_loss_released(
     descriptors: Tensor, labels: Tensor, alpha: float, divisor: float | None
 ) -> Tensor:
-    """The released CAS layer: both regions take every pixel, with weights w = label + 3e-5 and 1 - label + 3e-5."""
+    """The released CAS layer: both regions take every pixel, by label + eps and 1 - label + eps."""
     x, index = _pixels(descriptors, labels, 2)
     is_0, is_1 = ((index == region)[:, None].to(x.dtype) for region in (0, 1))
     w = is_1 + RELEASED_CAS_EPS * (is_0 + is_1)
@@ -80,13 +79,16 @@ def metric_expression_loss(
 def metric_expression_loss_released(features: Tensor, mask: Tensor, normalize: bool) -> Tensor:
     """The released MEnet layer: the value over all pixels + 4, and its hand-written gradient.
 
-    The gradient of a mined pixel is (mean of the other class - mean of its own) / (C H W), with no factor 2, no part
-    through the means, none through the normalisation and none for the number of images; other pixels get 0.
+    The gradient of a mined pixel is (mean of the other class - mean of its own) / (C H W), with no
+    factor 2, no part through the means, none through the normalisation and none for the number of
+    images; other pixels get 0.
     """
     with torch.no_grad():
         _, mean, _ = region_stats(features, mask, 2, normalize)
         gap = mean[:, 1] - mean[:, 0]
-        value = mean_over_images(4 - gap.square().sum(1), mean.new_ones(len(mean), dtype=torch.bool))
+        value = mean_over_images(
+            4 - gap.square().sum(1), mean.new_ones(len(mean), dtype=torch.bool)
+        )
         scores = contrast_scores(features, mask, mean, normalize)
         mined = hard_pixels(scores.flatten(1), mask.flatten(1))
         direction = (mined == 1).to(gap.dtype) - (mined == 3).to(gap.dtype)
@@ -97,7 +99,7 @@ def metric_expression_loss_released(features: Tensor, mask: Tensor, normalize: b
 
 
 def contrast_scores(features: Tensor, mask: Tensor, mean: Tensor, normalize: bool) -> Tensor:
-    """t_i = |f_i - own mean|^2 - |f_i - other mean|^2, [B, H, W]; 0 where the mask is neither 0 nor 1."""
+    """t_i = |f_i - own mean|^2 - |f_i - other mean|^2, [B, H, W]; 0 where neither class is."""
     x, index = _pixels(features, mask, 2, normalize)
     own = (x - _at(mean.mT, index)).square().sum(1)
     other = (x - _at(mean.flip(1).mT, index)).square().sum(1)
@@ -105,10 +107,12 @@ def contrast_scores(features: Tensor, mask: Tensor, mean: Tensor, normalize: boo
 
 
 def hard_pixels(scores: Tensor, mask: Tensor) -> Tensor:
-    """MEnet's hard mining on flat [B, N] scores: 2*mask + 1 for a mined pixel, 2*mask for another, 4 for neither class.
+    """MEnet's hard mining on flat [B, N] scores: 2*mask + 1 for a mined pixel, 2*mask for another,
+    4 for neither class.
 
-    The smaller class is kept whole, the larger one (the background when they are equal) gives as many of its largest
-    scores. Ties take the larger flat index first, and a score of exactly 0 ranks as -100.
+    The smaller class is kept whole, the larger one (the background when they are equal) gives as
+    many of its largest scores. Ties take the larger flat index first, and a score of exactly 0
+    ranks as -100.
     """
     foreground, background = mask == 1, mask == 0
     n_foreground, n_background = foreground.sum(1), background.sum(1)
@@ -119,8 +123,12 @@ def hard_pixels(scores: Tensor, mask: Tensor) -> Tensor:
     # two stable sorts: by falling score over falling index, then the larger class in front
     order = key.flip(1).argsort(dim=1, descending=True, stable=True)
     order = mask.shape[1] - 1 - order
-    order = order.gather(1, larger.gather(1, order).byte().argsort(dim=1, descending=True, stable=True))
-    rank = torch.empty_like(order).scatter(1, order, torch.arange(mask.shape[1], device=mask.device).expand_as(order))
+    order = order.gather(
+        1, larger.gather(1, order).byte().argsort(dim=1, descending=True, stable=True)
+    )
+    rank = torch.empty_like(order).scatter(
+        1, order, torch.arange(mask.shape[1], device=mask.device).expand_as(order)
+    )
     mined = ((larger & (rank < keep)) | smaller) & (keep > 0)
     return torch.where(foreground | background, 2 * foreground.byte() + mined.byte(), 4).byte()
 
@@ -173,14 +181,16 @@ def masked_average_pool(features: Tensor, weights: Tensor, eps: float) -> Tensor
 
 
 def compact_labels(labels: Tensor, ignore: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Per image the rank of each label among the image's distinct ones; the ranks, and the number of ranks [B]."""
+    """Each label's rank among the distinct ones of its image, and the number of ranks [B]."""
     flat = labels.flatten(1).long()
     kept = torch.ones_like(flat, dtype=torch.bool)
     for value in ignore:
         kept &= flat != value
     # the ignored ones go last, so that they open no rank before a kept one
     by_value = flat.argsort(dim=1, stable=True)
-    order = by_value.gather(1, kept.gather(1, by_value).byte().argsort(dim=1, descending=True, stable=True))
+    order = by_value.gather(
+        1, kept.gather(1, by_value).byte().argsort(dim=1, descending=True, stable=True)
+    )
     ordered, ordered_kept = flat.gather(1, order), kept.gather(1, order)
     opens = ordered_kept.clone()
     opens[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
