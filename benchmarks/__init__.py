@@ -1,0 +1,1 @@
+"""Workloads at the papers' sizes, what people use today, and the measuring. Start at `run.py`."""

@@ -1,0 +1,139 @@
+"""One workload on one input, ready to measure: every side checked against the float64 oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pixelkernels import _dispatch
+
+from .inputs import SEED, Inputs
+from .registry import FORWARD, Workload
+
+Call = Callable[..., tuple[Tensor, ...]]
+Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+
+# The library's errors stay within this many times those of eager float32 code, plus a rounding.
+SLACK = 2
+# A peer may be less exact; this, of the largest value, tells it from one that does something else.
+PEER_TOLERANCE = 1e-4
+# One pixel at the cut of a ranking, among thousands, moves the gradient by less (relative norm).
+CUT_TOLERANCE = 1e-2
+
+
+class WrongResult(AssertionError):
+    """A side does not compute what the oracle computes, so its time would mean nothing."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A library backend or a peer."""
+
+    name: str
+    kind: str
+    call: Call
+    # what the library takes when no backend is asked for
+    default: bool = False
+    waits: bool = False
+
+
+def backends(workload: Workload, inputs: Inputs) -> list[str]:
+    """The library's backends that can serve the workload on these inputs."""
+    return [
+        backend
+        for backend in _dispatch.BACKENDS
+        if not _dispatch.why_not(backend, workload.op, inputs.tensors)
+    ]
+
+
+def library_sides(workload: Workload, inputs: Inputs) -> list[Side]:
+    default = _dispatch.choose(workload.op, inputs.tensors, None)
+    return [
+        Side(backend, "library", _with_backend(workload, backend), default=backend == default)
+        for backend in backends(workload, inputs)
+    ]
+
+
+def peer_sides(workload: Workload, *, compiled: bool = True) -> list[Side]:
+    return [
+        Side(name, "peer", peer.build(), waits=peer.waits)
+        for name, peer in workload.peers.items()
+        if compiled or not peer.compiled
+    ]
+
+
+def _with_backend(workload: Workload, backend: str) -> Call:
+    return lambda *tensors: workload.library(*tensors, backend=backend)
+
+
+class Case:
+    """Inputs, oracle and error budget of a workload; `bind` gives the calls to time."""
+
+    def __init__(self, workload: Workload, variant: str, inputs: Inputs) -> None:
+        self.workload, self.variant = workload, variant
+        self.inputs = inputs.leaves()
+        eager = _with_backend(workload, "eager")
+        with torch.no_grad():
+            outputs = eager(*self.inputs.tensors)
+        generator = torch.Generator().manual_seed(SEED)
+        self._cotangents = [_cotangent(output, generator) for output in outputs]
+        exact = self._both(eager, inputs.double().leaves())
+        rounded = self._both(eager, self.inputs)
+        self._exact = (*exact[0], *exact[1])
+        self._budgets = [
+            (
+                SLACK * (_largest(low - high) + torch.finfo(low.dtype).eps * _largest(high)),
+                PEER_TOLERANCE * _largest(high),
+            )
+            for low, high in zip((*rounded[0], *rounded[1]), self._exact, strict=True)
+        ]
+
+    def bind(self, side: Side, mode: str) -> Callable[[], Result]:
+        """The call to time, without arguments."""
+        if mode == FORWARD:
+            return lambda: self._forward(side.call)
+        return lambda: self._both(side.call, self.inputs)
+
+    def check(self, side: Side, mode: str) -> None:
+        """Raise WrongResult if a result of the side is off the oracle by more than the budget."""
+        outputs, gradients = self.bind(side, mode)()
+        results = (*outputs, *gradients)
+        for position, (result, exact, (library_budget, peer_budget)) in enumerate(
+            zip(results, self._exact, self._budgets, strict=False)
+        ):
+            what = f"output {position}" if position < len(outputs) else "gradient"
+            if result.shape != exact.shape:
+                raise WrongResult(f"{what} is {list(result.shape)}, not {list(exact.shape)}")
+            error = (result.double() - exact).detach()
+            if self.workload.ranks and position >= len(outputs):
+                distance, allowed = float(error.norm()), CUT_TOLERANCE * float(exact.norm())
+            else:
+                distance = _largest(error)
+                allowed = library_budget if side.kind == "library" else peer_budget
+            if not distance <= allowed:
+                raise WrongResult(f"{what} is off by {distance:.3g}, allowed {allowed:.3g}")
+
+    def _forward(self, call: Call) -> Result:
+        with torch.no_grad():
+            return call(*self.inputs.tensors), ()
+
+    def _both(self, call: Call, inputs: Inputs) -> Result:
+        outputs = call(*inputs.tensors)
+        cotangents = self._cotangents
+        if inputs.tensors[0].dtype == torch.float64:
+            cotangents = [cotangent.double() for cotangent in cotangents]
+        return outputs, torch.autograd.grad(outputs, inputs.wanted(), cotangents)
+
+
+def _cotangent(output: Tensor, generator: torch.Generator) -> Tensor:
+    """The gradient that arrives at an output: 1 at a loss, noise elsewhere."""
+    if output.dim() == 0:
+        return torch.ones_like(output)
+    return torch.randn(output.shape, generator=generator).to(output)
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.detach().abs().max()) if values.numel() else 0.0

@@ -1,0 +1,69 @@
+"""Seeded inputs, drawn on the CPU and then moved: every device measures the same values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+SEED = 20240
+# Embeddings half-way through training: regions lie about as far apart, and pixels about as far from
+# their region's mean, as the margins of the discriminative loss, so both sides of its hinges occur.
+REGION_SPREAD = 0.5
+PIXEL_NOISE = 0.125
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Positional tensor arguments of a call, and which of them want a gradient."""
+
+    tensors: tuple[Tensor, ...]
+    differentiable: tuple[int, ...] = (0,)
+
+    def leaves(self) -> Inputs:
+        """The same values as fresh leaves, of which the differentiable ones require a gradient."""
+        return replace(
+            self,
+            tensors=tuple(
+                tensor.detach().requires_grad_(position in self.differentiable)
+                for position, tensor in enumerate(self.tensors)
+            ),
+        )
+
+    def wanted(self) -> tuple[Tensor, ...]:
+        return tuple(self.tensors[position] for position in self.differentiable)
+
+    def double(self) -> Inputs:
+        widened = (t.double() if t.is_floating_point() else t for t in self.tensors)
+        return replace(self, tensors=tuple(widened))
+
+    def to(self, device: str | torch.device, dtype: torch.dtype) -> Inputs:
+        moved = (t.to(device, dtype if t.is_floating_point() else None) for t in self.tensors)
+        return replace(self, tensors=tuple(moved))
+
+
+def label_map(
+    variant: str, generator: torch.Generator, batch: int, height: int, width: int, regions: int
+) -> Tensor:
+    """[B, H, W] labels: "random" per pixel, or "coherent", cells of random points."""
+    if variant == "random":
+        return torch.randint(regions, (batch, height, width), generator=generator)
+    if variant != "coherent":
+        raise ValueError(f"variant: expected 'coherent' or 'random', got {variant!r}")
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    cells = []
+    for _ in range(batch):
+        row, column = torch.rand(2, regions, 1, 1, generator=generator)
+        distance = (rows - row * height).square() + (columns - column * width).square()
+        cells.append(distance.argmin(0))
+    return torch.stack(cells)
+
+
+def embeddings(generator: torch.Generator, labels: Tensor, regions: int, channels: int) -> Tensor:
+    """[B, C, H, W]: a random centre per region and channel, and noise."""
+    batch, height, width = labels.shape
+    centres = REGION_SPREAD * torch.randn(batch, channels, regions, generator=generator)
+    index = labels.flatten(1)[:, None].expand(-1, channels, -1)
+    noise = PIXEL_NOISE * torch.randn(batch, channels, height, width, generator=generator)
+    return centres.gather(2, index).unflatten(2, (height, width)) + noise

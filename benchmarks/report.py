@@ -1,0 +1,166 @@
+"""Write the benchmark tables from the committed results, so that no number is typed by hand.
+
+    python benchmarks/report.py [--check]
+
+README.md gets one table per machine, benchmarks/results/README.md every row, both between the
+markers `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`. With --check nothing is written:
+exit status 1 if a page is not what the results say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+if __package__ in (None, ""):
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.registry import BOTH
+from benchmarks.table import markdown
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+NOTHING = "No results are committed yet."
+Row = dict[str, Any]
+# (machine folder / family, content of the file)
+Results = list[tuple[str, Row]]
+
+
+def load(results: Path) -> Results:
+    return [
+        (f"{path.parent.name}/{path.stem}", json.loads(path.read_text()))
+        for path in sorted(results.glob("*/*.json"))
+    ]
+
+
+def readme(results: Results) -> str:
+    """One table per machine: what the library does by default, against the best peer."""
+    sections = []
+    for _, content in results:
+        rows = [
+            [row["title"], *_against_best_peer(row, content["rows"])]
+            for row in content["rows"]
+            if row["default"] and row["mode"] == BOTH and row["variant"] == "coherent"
+        ]
+        header = ["forward + backward, float32", "best peer", "its ms", "ours, ms", "times faster"]
+        header += ["its extra MiB", "ours, extra MiB", "share of floor"]
+        sections.append(f"{_conditions(content)}\n\n{markdown(header, rows)}")
+    return "\n\n".join(sections) or NOTHING
+
+
+def full(results: Results) -> str:
+    """Every row of every file, and what it was measured on."""
+    header = ["workload", "labels", "mode", "who", "ms", "p20", "p80", "graph ms"]
+    header += ["times faster than the best peer", "extra MiB", "share of floor"]
+    sections = []
+    for name, content in results:
+        facts = "\n".join(f"- {key}: {value}" for key, value in content["environment"].items())
+        ceilings = "\n".join(f"- {key}: {value:.3g}" for key, value in content["ceilings"].items())
+        missing = ", ".join(content["not_measured"])
+        parts = [f"## {name}", f"{facts}\n{ceilings}", markdown(header, _all(content["rows"]))]
+        parts += [f"Not measured: {missing}."] if missing else []
+        sections.append("\n\n".join(parts))
+    return "\n\n".join(sections) or NOTHING
+
+
+def _conditions(content: Row) -> str:
+    facts = content["environment"]
+    names = ["torch", "triton", "driver", "commit", "date"]
+    known = ", ".join(f"{name} {facts[name]}" for name in names if facts.get(name))
+    threads = f"{facts['torch_threads']} threads, " if facts["device"] == "cpu" else ""
+    return f"**{facts['machine']}** ({threads}{known})"
+
+
+def _against_best_peer(ours: Row, rows: list[Row]) -> list[str]:
+    if "ms" not in ours:
+        return ["", "", f"not timed: {ours['problem']}", "", "", "", ""]
+    same = ("workload", "variant", "mode", "name")
+    wanted = [ours[key] for key in same[:-1]]
+    best = next(
+        (row for row in rows if [row[key] for key in same] == [*wanted, ours.get("best_peer")]),
+        None,
+    )
+    share = f"{ours['share_of_floor']:.0%}"
+    mine = _number(ours["ms"]["p50"])
+    if best is None:
+        return ["none", "", mine, "", "", _memory(ours), share]
+    return [
+        best["name"],
+        _number(best["ms"]["p50"]),
+        mine,
+        f"{ours['times_faster']:.2f}",
+        _memory(best),
+        _memory(ours),
+        share,
+    ]
+
+
+def _all(rows: list[Row]) -> list[list[str]]:
+    lines = []
+    for row in rows:
+        name = f"**{row['name']}**" if row["side"] == "library" else row["name"]
+        line = [row["title"], row["variant"], row["mode"], name]
+        if "ms" not in row:
+            lines.append([*line, f"not timed: {row['problem']}", *[""] * 6])
+            continue
+        spread = [_number(row["ms"][key]) for key in ("p50", "p20", "p80")]
+        graph = _number(row["graph_ms"]["p50"]) if "graph_ms" in row else ""
+        faster = f"{row['times_faster']:.2f}" if "times_faster" in row else ""
+        lines.append([*line, *spread, graph, faster, _memory(row), f"{row['share_of_floor']:.0%}"])
+    return lines
+
+
+def _number(milliseconds: float) -> str:
+    return f"{milliseconds:.2f}" if milliseconds >= 1 else f"{milliseconds:.4f}"
+
+
+def _memory(row: Row) -> str:
+    return "" if row["extra_mib"] is None else f"{row['extra_mib']:.1f}"
+
+
+def replaced(page: str, block: str, name: str) -> str:
+    """The page with the text between the markers replaced."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise ValueError(f"{name}: expected one line {BEGIN} and, after it, one line {END}")
+    before, rest = page.split(BEGIN)
+    return f"{before}{BEGIN}\n\n{block}\n\n{END}{rest.split(END)[1]}"
+
+
+def update(root: Path, *, check: bool) -> list[str]:
+    """Bring the pages under `root` up to date, or only look; the names of those that were not."""
+    directory = root / "benchmarks" / "results"
+    results = load(directory)
+    pages = {root / "README.md": readme(results), directory / "README.md": full(results)}
+    texts = {}
+    for path, block in pages.items():
+        name = str(path.relative_to(root))
+        if not path.exists():
+            raise ValueError(f"{name}: there is no such page")
+        texts[path] = replaced(path.read_text(), block, name)
+    stale = [path for path, text in texts.items() if path.read_text() != text]
+    if not check:
+        for path in stale:
+            path.write_text(texts[path])
+    return [str(path.relative_to(root)) for path in stale]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if out of date")
+    options = parser.parse_args(arguments)
+    try:
+        stale = update(ROOT, check=options.check)
+    except ValueError as error:
+        sys.exit(f"report.py: {error}")
+    for name in stale:
+        print(f"{name}: {'out of date; run benchmarks/report.py' if options.check else 'written'}")
+    return 1 if stale and options.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

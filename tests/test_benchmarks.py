@@ -1,0 +1,169 @@
+"""Benchmarks compare what computes the same, and the report is what the results say."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import measure, report, run
+from benchmarks.case import Case, Side, WrongResult, library_sides, peer_sides
+from benchmarks.registry import BOTH, FORWARD, WORKLOADS, Workload, select
+
+SHRINK = 16
+VARIANTS = [
+    pytest.param(workload, variant, id=f"{workload.name}-{variant}")
+    for workload in WORKLOADS
+    for variant in workload.variants
+]
+
+
+def tiny(workload: Workload, variant: str) -> Case:
+    return Case(workload, variant, workload.inputs(variant, shrink=SHRINK))
+
+
+@pytest.mark.parametrize(("workload", "variant"), VARIANTS)
+def test_every_side_agrees_with_the_oracle(workload: Workload, variant: str) -> None:
+    case = tiny(workload, variant)
+    for side in library_sides(workload, case.inputs) + peer_sides(workload, compiled=False):
+        for mode in workload.modes:
+            case.check(side, mode)
+
+
+@pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
+def test_floors_are_positive_and_grow_with_the_backward_pass(workload: Workload) -> None:
+    inputs = workload.inputs("coherent", shrink=SHRINK)
+    forward, both = (workload.floor(inputs, mode) for mode in (FORWARD, BOTH))
+    assert 0 < forward.bytes < both.bytes
+    assert 0 < forward.operations < both.operations
+
+
+def test_inputs_are_seeded() -> None:
+    first, second = (WORKLOADS[0].inputs("coherent", shrink=SHRINK).tensors for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_a_wrong_side_is_not_timed() -> None:
+    workload = select("menet-means")[0]
+    case = tiny(workload, "coherent")
+    wrong = Side("wrong", "peer", lambda f, m: (1.01 * workload.library(f, m, backend="eager")[0],))
+    with pytest.raises(WrongResult):
+        case.check(wrong, BOTH)
+    effort = measure.Effort(rounds=1, seconds=0)
+    (row,) = run.measure_mode(case, BOTH, [wrong], "cpu", effort)
+    assert "ms" not in row
+    assert "off by" in row["problem"]
+
+
+def test_selection() -> None:
+    assert {w.name for w in select("cas")} == {"cas-r2", "cas-r20", "cas-r100"}
+    assert all(workload.quick for workload in select(quick=True))
+    with pytest.raises(ValueError, match="no workload matches 'nothing'"):
+        select("nothing")
+
+
+def test_rounds_are_bounded_by_time() -> None:
+    effort = measure.Effort(rounds=1000, seconds=0, least=3)
+    spread = measure.in_turn({"nothing": lambda: None}, measure.Clock("cpu"), effort)["nothing"]
+    assert spread.rounds == 3
+    assert 0 <= spread.p20 <= spread.p50 <= spread.p80
+
+
+@pytest.mark.keeps_memory
+def test_extra_memory_is_what_a_call_allocates() -> None:
+    extra = measure.extra_memory(lambda: torch.ones(32 * measure.MIB // 4), "cpu")
+    if extra is None:
+        pytest.skip("this system does not tell")
+    assert 31 < extra < 40
+
+
+def row(name: str, side: str, ms: float, **more: object) -> report.Row:
+    spread = {"p20": ms * 0.9, "p50": ms, "p80": ms * 1.1, "rounds": 5}
+    about = {"title": "a workload", "workload": "w", "variant": "coherent", "mode": BOTH}
+    return about | {
+        "name": name,
+        "side": side,
+        "default": False,
+        "ms": spread,
+        "extra_mib": 2.0,
+        **more,
+    }
+
+
+CONTENT = {
+    "environment": {
+        "device": "cpu",
+        "machine": "Some CPU",
+        "torch_threads": 2,
+        "torch": "2.11.0",
+        "triton": None,
+        "commit": "0123456789ab",
+        "date": "2026-11-21 10:00 UTC",
+    },
+    "ceilings": {"copy_bytes_per_second": 2e10},
+    "not_measured": ["cas-r100"],
+    "rows": [
+        row("eager loop", "peer", 12.0, share_of_floor=0.1),
+        row(
+            "cpu",
+            "library",
+            4.0,
+            default=True,
+            best_peer="eager loop",
+            times_faster=3.0,
+            share_of_floor=0.3,
+        ),
+    ],
+}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    results = tmp_path / "benchmarks" / "results"
+    (results / "some-cpu").mkdir(parents=True)
+    (results / "some-cpu" / "regions.json").write_text(json.dumps(CONTENT))
+    for page in (tmp_path / "README.md", results / "README.md"):
+        page.write_text(f"before\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n")
+    return tmp_path
+
+
+def test_report_is_generated_and_stable(repository: Path) -> None:
+    pages = ["README.md", "benchmarks/results/README.md"]
+    assert report.update(repository, check=True) == pages
+    assert report.update(repository, check=False) == pages
+    assert report.update(repository, check=True) == []
+    text = (repository / "README.md").read_text()
+    assert text.startswith("before\n\n")
+    assert text.endswith("\n\nafter\n")
+    assert (
+        "**Some CPU** (2 threads, torch 2.11.0, commit 0123456789ab, date 2026-11-21 10:00 UTC)"
+        in text
+    )
+    assert "| a workload | eager loop | 12.00 | 4.00 | 3.00 | 2.0 | 2.0 | 30% |" in text
+    full = (repository / pages[1]).read_text()
+    assert "## some-cpu/regions" in full
+    assert "- commit: 0123456789ab" in full
+    assert "Not measured: cas-r100." in full
+
+
+def test_report_says_what_was_not_timed(repository: Path) -> None:
+    content = copy.deepcopy(CONTENT)
+    ours = content["rows"][1]
+    del ours["ms"]
+    ours["problem"] = "output 0 is off"
+    path = repository / "benchmarks" / "results" / "some-cpu" / "regions.json"
+    path.write_text(json.dumps(content))
+    report.update(repository, check=False)
+    assert "not timed: output 0 is off" in (repository / "README.md").read_text()
+
+
+def test_report_without_results_or_markers(repository: Path) -> None:
+    (repository / "benchmarks" / "results" / "some-cpu" / "regions.json").unlink()
+    report.update(repository, check=False)
+    assert report.NOTHING in (repository / "README.md").read_text()
+    (repository / "README.md").write_text("no markers")
+    with pytest.raises(ValueError, match=r"README.md: expected one line <!-- benchmarks:begin -->"):
+        report.update(repository, check=True)
