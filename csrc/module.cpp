@@ -1,4 +1,5 @@
-// The Python module pixelkernels._C. Importing it registers the CPU kernels; build_info() says how it was built.
+// The Python module pixelkernels._C. Importing it registers the CPU kernels; build_info() says how
+// it was built.
 #include <pybind11/pybind11.h>
 
 #include "common/host.h"

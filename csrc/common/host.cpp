@@ -40,14 +40,19 @@ void advise_huge_pages(const Tensor& tensor, int64_t bytes) {
 
 int64_t element_size(ScalarType type) {
   switch (type) {
-    case ScalarType::Byte: return 1;
+    case ScalarType::Byte:
+      return 1;
     case ScalarType::Half:
-    case ScalarType::BFloat16: return 2;
+    case ScalarType::BFloat16:
+      return 2;
     case ScalarType::Float:
-    case ScalarType::Int: return 4;
+    case ScalarType::Int:
+      return 4;
     case ScalarType::Double:
-    case ScalarType::Long: return 8;
-    default: STD_TORCH_CHECK(false, "pixelkernels: unexpected dtype of an output");
+    case ScalarType::Long:
+      return 8;
+    default:
+      STD_TORCH_CHECK(false, "pixelkernels: unexpected dtype of an output");
   }
 }
 
@@ -60,20 +65,28 @@ Capability cpu_capability() {
 
 const char* cpu_capability_name() {
   switch (cpu_capability()) {
-    case Capability::kAvx512: return "avx512";
-    case Capability::kAvx2: return "avx2";
-    case Capability::kBaseline: return "baseline";
+    case Capability::kAvx512:
+      return "avx512";
+    case Capability::kAvx2:
+      return "avx2";
+    case Capability::kBaseline:
+      return "baseline";
   }
   return "";
 }
 
 Element element_of(const Tensor& features) {
   switch (features.scalar_type()) {
-    case ScalarType::Half: return Element::kHalf;
-    case ScalarType::BFloat16: return Element::kBFloat16;
-    case ScalarType::Float: return Element::kFloat;
-    case ScalarType::Double: return Element::kDouble;
-    default: STD_TORCH_CHECK(false, "pixelkernels: unexpected dtype of features");
+    case ScalarType::Half:
+      return Element::kHalf;
+    case ScalarType::BFloat16:
+      return Element::kBFloat16;
+    case ScalarType::Float:
+      return Element::kFloat;
+    case ScalarType::Double:
+      return Element::kDouble;
+    default:
+      STD_TORCH_CHECK(false, "pixelkernels: unexpected dtype of features");
   }
 }
 
@@ -81,12 +94,18 @@ Label label_of(const Tensor& labels) {
   STD_TORCH_CHECK(labels.is_contiguous(), "pixelkernels: labels must be contiguous");
   switch (labels.scalar_type()) {
     case ScalarType::Bool:
-    case ScalarType::Byte: return Label::kUInt8;
-    case ScalarType::Char: return Label::kInt8;
-    case ScalarType::Short: return Label::kInt16;
-    case ScalarType::Int: return Label::kInt32;
-    case ScalarType::Long: return Label::kInt64;
-    default: STD_TORCH_CHECK(false, "pixelkernels: unexpected dtype of labels");
+    case ScalarType::Byte:
+      return Label::kUInt8;
+    case ScalarType::Char:
+      return Label::kInt8;
+    case ScalarType::Short:
+      return Label::kInt16;
+    case ScalarType::Int:
+      return Label::kInt32;
+    case ScalarType::Long:
+      return Label::kInt64;
+    default:
+      STD_TORCH_CHECK(false, "pixelkernels: unexpected dtype of labels");
   }
 }
 
@@ -99,7 +118,8 @@ int64_t accumulate_size(Element element) { return element == Element::kDouble ? 
 View view_of(const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.dim() == 4, "pixelkernels: features must be [B, C, H, W]");
   const int64_t rows = tensor.size(2), columns = tensor.size(3);
-  View view{tensor.data_ptr(), tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3), columns};
+  View view{tensor.data_ptr(), tensor.stride(0), tensor.stride(1),
+            tensor.stride(2),  tensor.stride(3), columns};
   if (columns <= 1 && rows > 1) {
     view.pixel_stride = view.row_stride;
     view.row_length = rows;

@@ -1,4 +1,5 @@
-// What the host code of every family needs from torch's stable ABI: views, allocation, threads, instruction sets.
+// What the host code of every family needs from torch's stable ABI: views, allocation, threads,
+// instruction sets.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -14,7 +15,8 @@ namespace pixelkernels {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// The best instruction set that this machine has and PIXELKERNELS_CPU_CAPABILITY (baseline, avx2, avx512) allows.
+// The best instruction set that this machine has and PIXELKERNELS_CPU_CAPABILITY (baseline, avx2,
+// avx512) allows.
 enum class Capability { kBaseline, kAvx2, kAvx512 };
 Capability cpu_capability();
 const char* cpu_capability_name();
@@ -27,8 +29,8 @@ int64_t accumulate_size(Element element);
 // A [B, C, H, W] tensor, with rows that follow each other without a gap joined into one.
 View view_of(const Tensor& tensor);
 
-// Uninitialised outputs. Large ones ask for huge pages before the first write: filling a fresh tensor costs four times
-// as much through 4 KiB pages.
+// Uninitialised outputs. Large ones ask for huge pages before the first write: filling a fresh
+// tensor costs four times as much through 4 KiB pages.
 Tensor output(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
 Tensor output_like(const Tensor& like);
 

@@ -1,7 +1,7 @@
-// Vectors of eight lanes in GCC/Clang vector extensions: AVX2 holds one in a register, AVX-512 runs the same code with
-// more registers, and the baseline splits it. Torch-free. This header is compiled once per instruction set, so
-// everything in it lives in a namespace of that set's own: the linker must not merge an AVX-512 function into the
-// baseline.
+// Vectors of eight lanes in GCC/Clang vector extensions: AVX2 holds one in a register, AVX-512 runs
+// the same code with more registers, and the baseline splits it. Torch-free. This header is
+// compiled once per instruction set, so everything in it lives in a namespace of that set's own:
+// the linker must not merge an AVX-512 function into the baseline.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// Walking an image in tiles of 8 pixels x 8 channels, whatever its strides. Torch-free; one copy per instruction set.
+// Walking an image in tiles of 8 pixels x 8 channels, whatever its strides. Torch-free; one copy
+// per instruction set.
 #pragma once
 
 #include "common/simd.h"
@@ -28,7 +29,8 @@ struct Plane {
   }
 };
 
-// Where the tiles of a chunk of pixels lie in a Plane: `start` is -1 where a tile is not 8 pixels of one row.
+// Where the tiles of a chunk of pixels lie in a Plane: `start` is -1 where a tile is not 8 pixels
+// of one row.
 struct Offsets {
   int64_t start[kChunkTiles];
 
@@ -43,7 +45,8 @@ struct Offsets {
   }
 };
 
-// The layout of a tile in registers: row i holds eight pixels of channel i, or eight channels of pixel i.
+// The layout of a tile in registers: row i holds eight pixels of channel i, or eight channels of
+// pixel i.
 enum class Rows { kChannels, kPixels };
 
 // Pixels and channels outside the image read as 0.

@@ -1,4 +1,5 @@
-// Plain descriptions of tensors, shared by the host code and by the kernels of every instruction set.
+// Plain descriptions of tensors, shared by the host code and by the kernels of every instruction
+// set.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +9,9 @@ namespace pixelkernels {
 enum class Element : int32_t { kHalf, kBFloat16, kFloat, kDouble };
 enum class Label : int32_t { kUInt8, kInt8, kInt16, kInt32, kInt64, kNone };
 
-// A [B, C, H, W] tensor in any strides, counted in elements. Where rows follow each other without a gap, row_length is
-// the whole of H*W, so that pixel i always lies at (i / row_length) * row_stride + (i % row_length) * pixel_stride.
+// A [B, C, H, W] tensor in any strides, counted in elements. Where rows follow each other without a
+// gap, row_length is the whole of H*W, so that pixel i always lies at (i / row_length) * row_stride
+// + (i % row_length) * pixel_stride.
 struct View {
   void* data;
   int64_t batch_stride, channel_stride, row_stride, pixel_stride, row_length;

@@ -17,8 +17,15 @@ std::tuple<Tensor, Tensor, Tensor> region_stats(Tensor features, Tensor labels, 
   Tensor count = output(features, {r.batch, regions}, ScalarType::Long);
   Tensor mean = p.statistics({r.batch, regions, r.channels});
   Tensor variance = p.statistics({r.batch, regions});
-  const StatsArgs args{r, normalize, data(shift), data(sums), data(squares), data<int32_t>(counts),
-                       data<int64_t>(count), data(mean), data(variance)};
+  const StatsArgs args{r,
+                       normalize,
+                       data(shift),
+                       data(sums),
+                       data(squares),
+                       data<int32_t>(counts),
+                       data<int64_t>(count),
+                       data(mean),
+                       data(variance)};
   p.for_blocks([&](int64_t image, int64_t block) { p.run.stats_block(args, image, block); });
   p.for_regions([&](int64_t image, int64_t region) { p.run.stats_merge(args, image, region); });
   return {count, mean, variance};
@@ -33,14 +40,15 @@ Tensor region_stats_backward(std::optional<Tensor> grad_mean, std::optional<Tens
   Tensor centre = p.pack(data(mean), nullptr);
   Tensor offset = p.pack(optional_data(grad_mean), data<int64_t>(count));
   Tensor scale = p.pack_scale(optional_data(grad_variance), data<int64_t>(count));
-  const StatsBackwardArgs args{p.r, normalize, view_of(gradient), data(centre), data(offset),
-                               reads ? data(scale) : nullptr};
+  const StatsBackwardArgs args{p.r,          normalize,    view_of(gradient),
+                               data(centre), data(offset), reads ? data(scale) : nullptr};
   p.for_blocks([&](int64_t image, int64_t block) { p.run.stats_backward(args, image, block); });
   return gradient;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> region_pull(Tensor features, Tensor labels,
-                                                       int64_t regions, double delta, int64_t norm) {
+                                                       int64_t regions, double delta,
+                                                       int64_t norm) {
   auto [count, mean, variance] = region_stats(features, labels, regions, false);
   const Problem p(features, &labels, regions, true);
   const Regions& r = p.r;
@@ -97,8 +105,7 @@ Tensor region_pull_backward(std::optional<Tensor> grad_mean, std::optional<Tenso
 
 Tensor region_contrast(Tensor features, Tensor labels, Tensor mean, bool normalize) {
   const Problem p(features, &labels, 2, false);
-  Tensor scores =
-      p.statistics({p.r.batch, features.size(2), features.size(3)});
+  Tensor scores = p.statistics({p.r.batch, features.size(2), features.size(3)});
   Tensor centre = p.pack(data(mean), nullptr);
   const ContrastArgs args{p.r, normalize, data(centre), data(scores)};
   p.for_blocks([&](int64_t image, int64_t block) { p.run.contrast(args, image, block); });

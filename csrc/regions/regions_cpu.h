@@ -1,8 +1,9 @@
-// What the host code hands to the regions kernels: plain structures, the same for every instruction set.
+// What the host code hands to the regions kernels: plain structures, the same for every instruction
+// set.
 //
-// A "table" holds a row of C values for each region in the order the kernels read them: [groups of 8 channels][R + 1][8],
-// with 0 in missing channels and in row R, which stands for ignored pixels. Pointers to values have the accumulation
-// type: double for double features, else float.
+// A "table" holds a row of C values for each region in the order the kernels read them: [groups of
+// 8 channels][R + 1][8], with 0 in missing channels and in row R, which stands for ignored pixels.
+// Pointers to values have the accumulation type: double for double features, else float.
 #pragma once
 
 #include "common/view.h"
@@ -15,7 +16,8 @@ struct Regions {
   const void* labels;  // contiguous [batch, pixels]; null: every pixel is in region 0
   Label label;
   int64_t batch, channels, pixels, regions;
-  int64_t block_pixels, blocks;  // an image is cut into blocks, the units of work and of partial results
+  // an image is cut into blocks, the units of work and of partial results
+  int64_t block_pixels, blocks;
 
   __attribute__((always_inline)) int64_t groups() const { return (channels + 7) / 8; }
   __attribute__((always_inline)) int64_t table() const { return groups() * (regions + 1) * 8; }
@@ -24,9 +26,11 @@ struct Regions {
 struct StatsArgs {
   Regions regions;
   bool normalize;
-  void *shift, *sums;  // tables [batch, blocks]: the first pixel of a region in the block; sums about it, in double
-  void* squares;       // [batch, blocks, R + 1, 8]: sums of squares about it, in double
-  int32_t* counts;     // [batch, blocks, R + 1]
+  // partials: tables [batch, blocks] of the first pixel of a region in the block and of the sums
+  // about it, sums of squares about it [batch, blocks, R + 1, 8], counts [batch, blocks, R + 1];
+  // the sums in double
+  void *shift, *sums, *squares;
+  int32_t* counts;
   int64_t* count;
   void *mean, *variance;
 };
@@ -36,16 +40,19 @@ struct StatsBackwardArgs {
   Regions regions;
   bool normalize;
   View gradient;
-  const void *mean, *offset, *scale;  // tables [batch] and [batch, R + 1]; scale null: the features are not read
+  // tables [batch] and [batch, R + 1]; scale null: the features are not read
+  const void *mean, *offset, *scale;
 };
 
 struct PullArgs {
   Regions regions;
   double delta;
   int64_t norm;
-  const void* mean;   // tables [batch]
-  void *sums, *pull;  // partials in double: tables [batch, blocks] and [batch, blocks, R + 1]
-  View gradient;      // backward only, with offset as above and scale = 2 grad_pull
+  const void* mean;  // tables [batch]
+  // forward: partials in double, tables [batch, blocks] and [batch, blocks, R + 1]
+  void *sums, *pull;
+  // backward: offset as above, and scale = 2 grad_pull
+  View gradient;
   const void *offset, *scale;
 };
 
@@ -53,7 +60,8 @@ struct PullArgs {
 struct WeightedArgs {
   Regions regions;
   const void* centre;  // tables [batch]
-  // forward, in double: sums of weights_i (f_i - centre), tables [batch, blocks], and of weights_i, [batch, blocks]
+  // forward, in double: sums of weights_i (f_i - centre), tables [batch, blocks], and of weights_i,
+  // [batch, blocks]
   const void* weights;
   void* sums;
   double* totals;
@@ -61,8 +69,8 @@ struct WeightedArgs {
   const void* total;
   void* distance;
   bool squared;
-  // backward: gradient_i = coefficient_i (f_i - centre) + weights_i direction, without the first part where
-  // `coefficient` is null, and weight_gradient_i = (f_i - centre) . direction
+  // backward: gradient_i = coefficient_i (f_i - centre) + weights_i direction, without the first
+  // part where `coefficient` is null, and weight_gradient_i = (f_i - centre) . direction
   const void *coefficient, *direction;
   View gradient;
   void* weight_gradient;
@@ -75,8 +83,8 @@ struct ContrastArgs {
   void* scores;
 };
 
-// table row r of an image = (values_r - 2 factor_r minus_r) / count_r, each part left out where null; [batch, R, C] and
-// [batch, R]
+// table row r of an image = (values_r - 2 factor_r minus_r) / count_r, each part left out where
+// null; [batch, R, C] and [batch, R]
 struct PackArgs {
   Regions regions;
   const void *values, *minus, *factor;
@@ -87,10 +95,11 @@ struct PackArgs {
 struct RegionsKernels {
   void (*pack)(const PackArgs&, int64_t image);
   // out [batch, R + 1] = 2 values_r / count_r
-  void (*pack_scale)(const Regions&, const void* values, const int64_t* count, void* out, int64_t image);
+  void (*pack_scale)(const Regions&, const void* values, const int64_t* count, void* out,
+                     int64_t image);
   // out [batch, R, C] = factor[image] * the sum of the blocks' tables
-  void (*merge_sums)(const Regions&, const void* sums, const double* factor, void* out, int64_t image,
-                     int64_t region);
+  void (*merge_sums)(const Regions&, const void* sums, const double* factor, void* out,
+                     int64_t image, int64_t region);
   void (*stats_block)(const StatsArgs&, int64_t image, int64_t block);
   void (*stats_merge)(const StatsArgs&, int64_t image, int64_t region);
   void (*stats_backward)(const StatsBackwardArgs&, int64_t image, int64_t block);

@@ -1,4 +1,5 @@
-// The kernels about distances of pixels to a centre: the discriminative pull, MEnet's contrast, weighted means.
+// The kernels about distances of pixels to a centre: the discriminative pull, MEnet's contrast,
+// weighted means.
 #pragma once
 
 #include "regions_simd.h"
@@ -17,8 +18,8 @@ inline int64_t group_offset(const Regions& r, int64_t group) {
 
 // out_i = sum_c |f_ic - centre_c| (norm 1) or the square of the Euclidean distance (norm 2)
 template <class T>
-void distances(const Chunk& chunk, const Plane<T>& plane, const Regions& r, const Accumulate<T>* centre,
-               int64_t norm, Accumulate<T>* out) {
+void distances(const Chunk& chunk, const Plane<T>& plane, const Regions& r,
+               const Accumulate<T>* centre, int64_t norm, Accumulate<T>* out) {
   using V = Vec<Accumulate<T>>;
   for (int i = 0; i < chunk.tiles * kLanes; ++i) out[i] = 0;
   for (int64_t group = 0; group < r.groups(); ++group) {
@@ -30,7 +31,8 @@ void distances(const Chunk& chunk, const Plane<T>& plane, const Regions& r, cons
   }
 }
 
-// Turns distances into h_i = [d_i - delta]_+ and h_i / d_i (norm 1: h_i), the factor on the difference (its sign).
+// Turns distances into h_i = [d_i - delta]_+ and h_i / d_i (norm 1: h_i), the factor on the
+// difference (its sign).
 template <class A>
 PK_INLINE void hinge(int n, double delta, int64_t norm, A* distance, A* factor) {
   for (int i = 0; i < n; ++i) {
@@ -101,7 +103,8 @@ void pull_backward(const PullArgs& s, int64_t image, int64_t block) {
 #pragma GCC unroll 8
         for (int i = 0; i < kLanes; ++i) {
           const V d = x[i] - at.region(mean + table, i);
-          x[i] = guarded(at.pixel(factor, i), s.norm == 1 ? sign(d) : d) + at.region(offset + table, i);
+          x[i] = guarded(at.pixel(factor, i), s.norm == 1 ? sign(d) : d) +
+                 at.region(offset + table, i);
         }
         store_rows(at, gradient, gradient_offsets, group, channels, x);
       });
@@ -140,7 +143,8 @@ void contrast(const ContrastArgs& s, int64_t image, int64_t block) {
 
 // The values of a chunk's pixels, with 0 past the end so that whole tiles can be read.
 template <class A>
-PK_INLINE void read_pixels(const void* values, const Regions& r, int64_t image, const Chunk& chunk, A* out) {
+PK_INLINE void read_pixels(const void* values, const Regions& r, int64_t image, const Chunk& chunk,
+                           A* out) {
   const A* in = static_cast<const A*>(values) + image * r.pixels + chunk.begin;
   std::memcpy(out, in, sizeof(A) * chunk.pixels);
   for (int i = chunk.pixels; i < chunk.tiles * kLanes; ++i) out[i] = 0;

@@ -12,18 +12,24 @@ namespace {
 
 int64_t label_at(const void* labels, Label type, int64_t i) {
   switch (type) {
-    case Label::kUInt8: return static_cast<const uint8_t*>(labels)[i];
-    case Label::kInt8: return static_cast<const int8_t*>(labels)[i];
-    case Label::kInt16: return static_cast<const int16_t*>(labels)[i];
-    case Label::kInt32: return static_cast<const int32_t*>(labels)[i];
-    case Label::kInt64: return static_cast<const int64_t*>(labels)[i];
-    case Label::kNone: break;
+    case Label::kUInt8:
+      return static_cast<const uint8_t*>(labels)[i];
+    case Label::kInt8:
+      return static_cast<const int8_t*>(labels)[i];
+    case Label::kInt16:
+      return static_cast<const int16_t*>(labels)[i];
+    case Label::kInt32:
+      return static_cast<const int32_t*>(labels)[i];
+    case Label::kInt64:
+      return static_cast<const int64_t*>(labels)[i];
+    case Label::kNone:
+      break;
   }
   return 0;
 }
 
-// One centroid against all others of its image: its share of the push term and its whole gradient, in which each pair
-// stands for both of its orders.
+// One centroid against all others of its image: its share of the push term and its whole gradient,
+// in which each pair stands for both of its orders.
 template <class A>
 double push_of(const A* mean, const bool* present, int64_t regions, int64_t channels, int64_t own,
                double delta, int64_t norm, A* gradient) {
@@ -54,14 +60,15 @@ double push_of(const A* mean, const bool* present, int64_t regions, int64_t chan
 
 std::tuple<Tensor, Tensor> region_push(Tensor mean, Tensor present, double delta, int64_t norm) {
   const int64_t batch = mean.size(0), regions = mean.size(1), channels = mean.size(2);
-  STD_TORCH_CHECK(mean.is_contiguous() && present.is_contiguous(), "region_push: expected contiguous tensors");
+  STD_TORCH_CHECK(mean.is_contiguous() && present.is_contiguous(),
+                  "region_push: expected contiguous tensors");
   Tensor push = output(mean, {batch}, mean.scalar_type()), gradient = output_like(mean);
   std::vector<double> rows(batch * regions);
   const auto run = [&](auto* values, auto* out, auto* total) {
     parallel(batch * regions, regions * channels, [&](int64_t i) {
       const int64_t image = i / regions;
-      rows[i] = push_of(values + image * regions * channels, data<bool>(present) + image * regions, regions,
-                        channels, i % regions, delta, norm, out + i * channels);
+      rows[i] = push_of(values + image * regions * channels, data<bool>(present) + image * regions,
+                        regions, channels, i % regions, delta, norm, out + i * channels);
     });
     for (int64_t image = 0; image < batch; ++image) {
       double sum = 0;
@@ -92,7 +99,8 @@ uint64_t sortable(double x) {
 
 // Score and index in one integer, so that ties fall to the larger index by themselves.
 template <class A, class Key>
-void mine_image(const A* scores, const void* labels, Label type, int64_t image, int64_t pixels, uint8_t* out) {
+void mine_image(const A* scores, const void* labels, Label type, int64_t image, int64_t pixels,
+                uint8_t* out) {
   int64_t counts[2] = {};
   for (int64_t i = 0; i < pixels; ++i) {
     const int64_t label = label_at(labels, type, image * pixels + i);
@@ -116,28 +124,33 @@ void mine_image(const A* scores, const void* labels, Label type, int64_t image, 
     keys.push_back(static_cast<Key>(sortable(score)) << kIndexBits | static_cast<Key>(i));
   }
   std::nth_element(keys.begin(), keys.begin() + (keep - 1), keys.end(), std::greater<Key>());
-  for (int64_t k = 0; k < keep; ++k) out[static_cast<int64_t>(keys[k] & ((Key{1} << kIndexBits) - 1))] += 1;
+  for (int64_t k = 0; k < keep; ++k)
+    out[static_cast<int64_t>(keys[k] & ((Key{1} << kIndexBits) - 1))] += 1;
 }
 
 Tensor hard_pixels(Tensor scores, Tensor labels) {
   const int64_t batch = scores.size(0), pixels = scores.size(1);
-  STD_TORCH_CHECK(scores.is_contiguous() && pixels < int64_t{1} << 32, "hard_pixels: expected contiguous scores");
+  STD_TORCH_CHECK(scores.is_contiguous() && pixels < int64_t{1} << 32,
+                  "hard_pixels: expected contiguous scores");
   const Label type = label_of(labels);
   Tensor out = output(scores, {batch, pixels}, ScalarType::Byte);
   parallel(batch, pixels * 16, [&](int64_t image) {
     uint8_t* mined = data<uint8_t>(out) + image * pixels;
     if (scores.scalar_type() == ScalarType::Double)
-      mine_image<double, unsigned __int128>(data<double>(scores) + image * pixels, data(labels), type, image,
-                                            pixels, mined);
+      mine_image<double, unsigned __int128>(data<double>(scores) + image * pixels, data(labels),
+                                            type, image, pixels, mined);
     else
-      mine_image<float, uint64_t>(data<float>(scores) + image * pixels, data(labels), type, image, pixels, mined);
+      mine_image<float, uint64_t>(data<float>(scores) + image * pixels, data(labels), type, image,
+                                  pixels, mined);
   });
   return out;
 }
 
 int64_t compact_image(const void* labels, Label type, int64_t begin, int64_t pixels,
                       const std::vector<int64_t>& ignore, int64_t* out) {
-  const auto ignored = [&](int64_t label) { return std::find(ignore.begin(), ignore.end(), label) != ignore.end(); };
+  const auto ignored = [&](int64_t label) {
+    return std::find(ignore.begin(), ignore.end(), label) != ignore.end();
+  };
   // runs of one label are long, so most pixels cost one comparison
   std::vector<int64_t> distinct;
   for (int64_t i = 0; i < pixels; ++i) {

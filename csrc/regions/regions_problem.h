@@ -25,8 +25,9 @@ struct Problem {
   const RegionsKernels& run;
   const Tensor& features;
 
-  // Blocks that keep partial results are large enough for the partials to stay below a quarter of the float32 features.
-  // Their size depends on shapes alone, never on the number of threads, and so do the results.
+  // Blocks that keep partial results are large enough for the partials to stay below a quarter of
+  // the float32 features. Their size depends on shapes alone, never on the number of threads, and
+  // so do the results.
   Problem(const Tensor& features, const Tensor* labels, int64_t regions, bool partials)
       : run(kernels(element_of(features))), features(features) {
     r = {};
@@ -40,7 +41,8 @@ struct Problem {
     r.regions = regions;
     const int64_t padded = r.groups() * 8;
     int64_t block = kBlockPixels;
-    if (partials) block = std::max(block, 12 * (regions + 1) * padded / std::max<int64_t>(r.channels, 1));
+    if (partials)
+      block = std::max(block, 12 * (regions + 1) * padded / std::max<int64_t>(r.channels, 1));
     r.block_pixels = (block + 7) / 8 * 8;
     r.blocks = (r.pixels + r.block_pixels - 1) / r.block_pixels;
   }
@@ -74,9 +76,8 @@ struct Problem {
   }
   Tensor pack_scale(const void* values, const int64_t* count) const {
     Tensor scale = statistics({r.batch, r.regions + 1});
-    parallel(r.batch, r.regions, [&](int64_t image) {
-      run.pack_scale(r, values, count, data(scale), image);
-    });
+    parallel(r.batch, r.regions,
+             [&](int64_t image) { run.pack_scale(r, values, count, data(scale), image); });
     return scale;
   }
 };

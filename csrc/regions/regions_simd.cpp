@@ -1,5 +1,6 @@
-// The regions kernels of one instruction set, PK_ISA; the build compiles this file once for each. Nothing from the
-// standard library's templates may be used here: the linker could hand one set's copy to another.
+// The regions kernels of one instruction set, PK_ISA; the build compiles this file once for each.
+// Nothing from the standard library's templates may be used here: the linker could hand one set's
+// copy to another.
 #include "regions_distance_simd.h"
 #include "regions_stats_simd.h"
 
@@ -22,13 +23,15 @@ void pack(const PackArgs& s, int64_t image) {
     for (int64_t c = 0; c < r.channels; ++c) {
       A value = values ? values[c] : 0;
       if (factor != 0) value -= factor * minus[c];
-      table[(c / kLanes * (r.regions + 1) + region) * kLanes + c % kLanes] = value / static_cast<A>(count);
+      table[(c / kLanes * (r.regions + 1) + region) * kLanes + c % kLanes] =
+          value / static_cast<A>(count);
     }
   }
 }
 
 template <class A>
-void pack_scale(const Regions& r, const void* values, const int64_t* count, void* out, int64_t image) {
+void pack_scale(const Regions& r, const void* values, const int64_t* count, void* out,
+                int64_t image) {
   A* scale = static_cast<A*>(out) + image * (r.regions + 1);
   for (int64_t region = 0; region < r.regions; ++region) {
     const int64_t row = image * r.regions + region;
@@ -69,18 +72,9 @@ void any_stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block
 template <class T>
 constexpr RegionsKernels kernels_for() {
   using A = Accumulate<T>;
-  return {pack<A>,
-          pack_scale<A>,
-          merge_sums<A>,
-          any_stats_block<T>,
-          stats_merge<A>,
-          any_stats_backward<T>,
-          pull_block<T>,
-          pull_backward<T>,
-          contrast<T>,
-          weighted_block<T>,
-          distance<T>,
-          weighted_backward<T>};
+  return {pack<A>,        pack_scale<A>,         merge_sums<A>, any_stats_block<T>,
+          stats_merge<A>, any_stats_backward<T>, pull_block<T>, pull_backward<T>,
+          contrast<T>,    weighted_block<T>,     distance<T>,   weighted_backward<T>};
 }
 
 constexpr RegionsKernels kHalf = kernels_for<Half>(), kBFloat16 = kernels_for<BFloat16>(),
@@ -90,10 +84,14 @@ constexpr RegionsKernels kHalf = kernels_for<Half>(), kBFloat16 = kernels_for<BF
 
 const RegionsKernels& regions_kernels(Element element) {
   switch (element) {
-    case Element::kHalf: return kHalf;
-    case Element::kBFloat16: return kBFloat16;
-    case Element::kFloat: return kFloat;
-    case Element::kDouble: return kDouble;
+    case Element::kHalf:
+      return kHalf;
+    case Element::kBFloat16:
+      return kBFloat16;
+    case Element::kFloat:
+      return kFloat;
+    case Element::kDouble:
+      return kDouble;
   }
   __builtin_unreachable();
 }

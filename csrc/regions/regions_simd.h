@@ -1,5 +1,5 @@
-// What the regions kernels share: the labels of a chunk of pixels, rows of tables by label, and per-pixel sums over the
-// channels. One copy per instruction set.
+// What the regions kernels share: the labels of a chunk of pixels, rows of tables by label, and
+// per-pixel sums over the channels. One copy per instruction set.
 #pragma once
 
 #include <cmath>
@@ -36,12 +36,24 @@ void prepare(Chunk& chunk, const Regions& r, const Plane<T>& plane, int64_t imag
   chunk.pixels = pixels;
   chunk.tiles = (pixels + kLanes - 1) / kLanes;
   switch (r.label) {
-    case Label::kUInt8: read_labels<uint8_t>(r.labels, first, pixels, r.regions, chunk.label); break;
-    case Label::kInt8: read_labels<int8_t>(r.labels, first, pixels, r.regions, chunk.label); break;
-    case Label::kInt16: read_labels<int16_t>(r.labels, first, pixels, r.regions, chunk.label); break;
-    case Label::kInt32: read_labels<int32_t>(r.labels, first, pixels, r.regions, chunk.label); break;
-    case Label::kInt64: read_labels<int64_t>(r.labels, first, pixels, r.regions, chunk.label); break;
-    case Label::kNone: std::memset(chunk.label, 0, sizeof(int32_t) * pixels); break;
+    case Label::kUInt8:
+      read_labels<uint8_t>(r.labels, first, pixels, r.regions, chunk.label);
+      break;
+    case Label::kInt8:
+      read_labels<int8_t>(r.labels, first, pixels, r.regions, chunk.label);
+      break;
+    case Label::kInt16:
+      read_labels<int16_t>(r.labels, first, pixels, r.regions, chunk.label);
+      break;
+    case Label::kInt32:
+      read_labels<int32_t>(r.labels, first, pixels, r.regions, chunk.label);
+      break;
+    case Label::kInt64:
+      read_labels<int64_t>(r.labels, first, pixels, r.regions, chunk.label);
+      break;
+    case Label::kNone:
+      std::memset(chunk.label, 0, sizeof(int32_t) * pixels);
+      break;
   }
   for (int i = pixels; i < chunk.tiles * kLanes; ++i)
     chunk.label[i] = static_cast<int32_t>(r.regions);
@@ -54,7 +66,8 @@ void prepare(Chunk& chunk, const Regions& r, const Plane<T>& plane, int64_t imag
   }
 }
 
-// Kernels that visit the features of a chunk twice keep it small enough to stay in the second-level cache.
+// Kernels that visit the features of a chunk twice keep it small enough to stay in the second-level
+// cache.
 inline int twice_visited(const Regions& r) {
   const int64_t pixels = 65536 / (r.channels + 1) / kLanes * kLanes;
   return static_cast<int>(pixels < 256 ? 256 : pixels > kChunk ? kChunk : pixels);
@@ -66,12 +79,14 @@ PK_INLINE void for_chunks(Chunk& chunk, const Regions& r, const Plane<T>& plane,
   const int64_t end = block + 1 == r.blocks ? r.pixels : (block + 1) * r.block_pixels;
   for (int64_t begin = block * r.block_pixels; begin < end; begin += chunk_pixels) {
     const int64_t left = end - begin;
-    prepare(chunk, r, plane, image, begin, static_cast<int>(left < chunk_pixels ? left : chunk_pixels));
+    prepare(chunk, r, plane, image, begin,
+            static_cast<int>(left < chunk_pixels ? left : chunk_pixels));
     visit();
   }
 }
 
-// Sums over many pixels are kept in double: float partial sums would cost digits that the means have.
+// Sums over many pixels are kept in double: float partial sums would cost digits that the means
+// have.
 template <class V>
 PK_INLINE void add(double* row, V v) {
   store(row, load(row) + __builtin_convertvector(v, Vec<double>));
@@ -85,7 +100,8 @@ struct Cursor {
 
   template <class A>
   PK_INLINE Vec<A> region(const A* group_table, int i) const {
-    if (rows == Rows::kPixels) return load(group_table + int64_t{chunk.label[tile * kLanes + i]} * kLanes);
+    if (rows == Rows::kPixels)
+      return load(group_table + int64_t{chunk.label[tile * kLanes + i]} * kLanes);
     return splat(group_table[int64_t{chunk.uniform[tile]} * kLanes + i]);
   }
   template <class A>
@@ -119,12 +135,14 @@ struct Cursor {
   }
 };
 
-// body(cursor, x, channels) for every tile of one channel group; x is left unset where kRead is false
+// body(cursor, x, channels) for every tile of one channel group; x is left unset where kRead is
+// false
 template <bool kRead = true, class T, class Body>
-PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t group, int64_t all_channels,
-                         Body body) {
+PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t group,
+                         int64_t all_channels, Body body) {
   const int64_t channel = group * kLanes;
-  const int channels = static_cast<int>(all_channels - channel < kLanes ? all_channels - channel : kLanes);
+  const int channels =
+      static_cast<int>(all_channels - channel < kLanes ? all_channels - channel : kLanes);
   for (int t = 0; t < chunk.tiles; ++t) {
     Vec<Accumulate<T>> x[kLanes];
     const int64_t start = chunk.offsets.start[t], pixel = chunk.begin + t * kLanes;
@@ -147,7 +165,8 @@ PK_INLINE void store_rows(const Cursor<rows>& at, const Plane<T>& plane, const O
                    group * kLanes, channels, out);
 }
 
-// sums[i] += sum_c term(cursor, x, row), for the pixels i of the chunk and the channels c of one group
+// sums[i] += sum_c term(cursor, x, row), for the pixels i of the chunk and the channels c of one
+// group
 template <class T, class Term>
 PK_INLINE void add_over_channels(const Chunk& chunk, const Plane<T>& plane, int64_t group,
                                  int64_t channels, Accumulate<T>* sums, Term term) {
@@ -163,13 +182,15 @@ PK_INLINE void add_over_channels(const Chunk& chunk, const Plane<T>& plane, int6
 
 // 1 / |f_i|, and 1 for a zero vector
 template <class T>
-void inverse_norms(const Chunk& chunk, const Plane<T>& plane, const Regions& r, Accumulate<T>* out) {
+void inverse_norms(const Chunk& chunk, const Plane<T>& plane, const Regions& r,
+                   Accumulate<T>* out) {
   using A = Accumulate<T>;
   for (int i = 0; i < chunk.tiles * kLanes; ++i) out[i] = 0;
   for (int64_t group = 0; group < r.groups(); ++group)
     add_over_channels(chunk, plane, group, r.channels, out,
                       [](auto, Vec<A> x, int) { return x * x; });
-  for (int i = 0; i < chunk.tiles * kLanes; ++i) out[i] = out[i] == 0 ? A{1} : A{1} / std::sqrt(out[i]);
+  for (int i = 0; i < chunk.tiles * kLanes; ++i)
+    out[i] = out[i] == 0 ? A{1} : A{1} / std::sqrt(out[i]);
 }
 
 template <class V>

@@ -1,4 +1,5 @@
-// Region counts, means and variances in one read of the features, and their gradient in one read and one write.
+// Region counts, means and variances in one read of the features, and their gradient in one read
+// and one write.
 #pragma once
 
 #include "regions_simd.h"
@@ -6,8 +7,8 @@
 namespace pixelkernels {
 namespace PK_ISA {
 
-// One block's partial results. Sums are taken about the region's first pixel in the block, so that they stay small
-// beside the spread they measure and nothing cancels.
+// One block's partial results. Sums are taken about the region's first pixel in the block, so that
+// they stay small beside the spread they measure and nothing cancels.
 template <class A>
 struct StatsPartial {
   A* shift;
@@ -24,8 +25,10 @@ struct StatsPartial {
   }
 };
 
-// Counts the chunk's pixels and lists the regions that the block had not met before, with their first pixel.
-inline int count_pixels(const Chunk& chunk, int32_t* counts, int32_t* fresh_region, int* fresh_pixel) {
+// Counts the chunk's pixels and lists the regions that the block had not met before, with their
+// first pixel.
+inline int count_pixels(const Chunk& chunk, int32_t* counts, int32_t* fresh_region,
+                        int* fresh_pixel) {
   int fresh = 0;
   const auto count = [&](int32_t region, int pixel, int n) {
     if (counts[region] == 0) {
@@ -49,8 +52,8 @@ constexpr int kRun = 16;  // tiles
 
 template <class T, bool kNormalize>
 PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t group, int channels,
-                          const Accumulate<T>* inverse, const Accumulate<T>* shift,
-                          double* sums, double* squares, int64_t ignored) {
+                          const Accumulate<T>* inverse, const Accumulate<T>* shift, double* sums,
+                          double* squares, int64_t ignored) {
   using A = Accumulate<T>;
   using V = Vec<A>;
   const int64_t channel = group * kLanes;
@@ -62,7 +65,8 @@ PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t gro
       continue;
     }
     if (region >= 0 && start >= 0 && plane.pixel_stride == 1) {
-      // a run of tiles in one region: the sums stay in registers, up to a length that float adds up well
+      // a run of tiles in one region: the sums stay in registers, up to a length that float adds up
+      // well
       const int limit = t + kRun < chunk.tiles ? t + kRun : chunk.tiles;
       V sum[kLanes] = {}, square[4] = {};
       const A* about = shift + int64_t{region} * kLanes;
@@ -116,7 +120,8 @@ void stats_block(const StatsArgs& s, int64_t image, int64_t block) {
   for_chunks(chunk, r, plane, image, block, kNormalize ? twice_visited(r) : kChunk, [&] {
     const int fresh = count_pixels(chunk, out.counts, fresh_region, fresh_pixel);
     if (kNormalize) inverse_norms(chunk, plane, r, inverse);
-    for (int f = 0; f < fresh; ++f) store(out.squares + int64_t{fresh_region[f]} * kLanes, Vec<double>{});
+    for (int f = 0; f < fresh; ++f)
+      store(out.squares + int64_t{fresh_region[f]} * kLanes, Vec<double>{});
     for (int64_t group = 0; group < r.groups(); ++group) {
       const int64_t table = group * (r.regions + 1) * kLanes;
       const int64_t left = r.channels - group * kLanes;
@@ -189,11 +194,13 @@ void stats_merge(const StatsArgs& s, int64_t image, int64_t region) {
     }
     const D value = origin + centre;
     const int64_t channel = group * kLanes;
-    for (int c = 0; c < kLanes && channel + c < r.channels; ++c) mean[channel + c] = static_cast<A>(value[c]);
+    for (int c = 0; c < kLanes && channel + c < r.channels; ++c)
+      mean[channel + c] = static_cast<A>(value[c]);
   }
   spread += sum_lanes(correction);
   if (spread < 0) spread = 0;
-  static_cast<A*>(s.variance)[out] = count ? static_cast<A>(spread / static_cast<double>(count)) : 0;
+  static_cast<A*>(s.variance)[out] =
+      count ? static_cast<A>(spread / static_cast<double>(count)) : 0;
 }
 
 template <class T, bool kRead, bool kNormalize>

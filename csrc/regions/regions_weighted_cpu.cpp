@@ -21,7 +21,8 @@ struct Weighted : Problem {
     args.centre = data(zeros);
   }
 
-  // Fills out [B, C] with factor(sum of weights) * sum_i weights_i (f_i - centre), and totals with the sums of weights.
+  // Fills out [B, C] with factor(sum of weights) * sum_i weights_i (f_i - centre), and totals with
+  // the sums of weights.
   template <class Factor>
   void sum(const void* weights, const void* centre, const Tensor& out, const Factor& to_factor) {
     sums = sum_tables();
@@ -36,7 +37,8 @@ struct Weighted : Problem {
     for_blocks([&](int64_t image, int64_t block) { run.weighted_block(pass, image, block); });
     for (int64_t image = 0; image < r.batch; ++image) {
       double total = 0;
-      for (int64_t block = 0; block < r.blocks; ++block) total += data<double>(partial)[image * r.blocks + block];
+      for (int64_t block = 0; block < r.blocks; ++block)
+        total += data<double>(partial)[image * r.blocks + block];
       data<double>(totals)[image] = total;
       data<double>(factor)[image] = to_factor(image, total);
     }
@@ -60,12 +62,13 @@ struct Weighted : Problem {
     Tensor mean = statistics({r.batch, r.channels}), total = statistics({r.batch});
     sum(args.weights, args.centre, mean,
         [&](int64_t, double total) { return total + eps == 0 ? 0 : 1 / (total + eps); });
-    for (int64_t image = 0; image < r.batch; ++image) set(total, image, data<double>(totals)[image]);
+    for (int64_t image = 0; image < r.batch; ++image)
+      set(total, image, data<double>(totals)[image]);
     return {mean, total};
   }
 
-  std::tuple<Tensor, Tensor> backward(const Tensor& weights, const Tensor& centre, const Tensor& direction,
-                                      const void* coefficient) {
+  std::tuple<Tensor, Tensor> backward(const Tensor& weights, const Tensor& centre,
+                                      const Tensor& direction, const void* coefficient) {
     Tensor gradient = output_like(features), weight_gradient = output_like(weights);
     args.centre = data(centre);
     args.direction = data(direction);
@@ -89,10 +92,12 @@ std::tuple<Tensor, Tensor> weighted_mean_backward(Tensor grad_mean, Tensor featu
     const double divisor = w.value(total, i / w.r.channels) + eps;
     w.set(direction, i, divisor == 0 ? 0 : w.value(grad_mean, i) / divisor);
   }
-  return w.backward(weights, w.pack(data(mean), nullptr), w.pack(data(direction), nullptr), nullptr);
+  return w.backward(weights, w.pack(data(mean), nullptr), w.pack(data(direction), nullptr),
+                    nullptr);
 }
 
-std::tuple<Tensor, Tensor, Tensor> background_distance(Tensor features, Tensor weights, bool squared) {
+std::tuple<Tensor, Tensor, Tensor> background_distance(Tensor features, Tensor weights,
+                                                       bool squared) {
   Weighted w(features, weights, true);
   auto [mean, total] = w.mean(0);
   Tensor distance = output_like(weights), centre = w.pack(data(mean), nullptr);
@@ -105,8 +110,8 @@ std::tuple<Tensor, Tensor, Tensor> background_distance(Tensor features, Tensor w
 }
 
 std::tuple<Tensor, Tensor> background_distance_backward(Tensor grad_distance, Tensor features,
-                                                        Tensor weights, Tensor distance, Tensor mean,
-                                                        Tensor total, bool squared) {
+                                                        Tensor weights, Tensor distance,
+                                                        Tensor mean, Tensor total, bool squared) {
   Weighted w(features, weights, true);
   const Regions& r = w.r;
   Tensor coefficient = output_like(weights);
