@@ -96,11 +96,14 @@ class NinjaBuild(build_ext):
 
     def get_ext_filename(self, fullname: str) -> str:
         # the CUDA library is no Python module: torch.ops.load_library loads it by its name
-        return (
-            "pixelkernels/_cuda.so"
-            if fullname.endswith("_cuda")
-            else super().get_ext_filename(fullname)
-        )
+        if fullname.endswith("_cuda"):
+            return os.path.join(*fullname.split(".")) + ".so"
+        return super().get_ext_filename(fullname)
+
+    def run(self) -> None:
+        # setuptools clears `inplace` while it builds
+        self.developer = bool(self.inplace or getattr(self, "editable_mode", False))
+        super().run()
 
     def build_extensions(self) -> None:
         import ninja
@@ -117,9 +120,8 @@ class NinjaBuild(build_ext):
         import torch
         from torch.utils.cpp_extension import include_paths, library_paths
 
-        developer = bool(self.inplace or getattr(self, "editable_mode", False))
         nvcc = find_nvcc()
-        architectures = cuda_architectures(nvcc, developer) if nvcc else []
+        architectures = cuda_architectures(nvcc, self.developer) if nvcc else []
         # torch ships a pybind11 of its own, which refuses the stable ABI: ours goes first
         include = " ".join(f"-isystem {p}" for p in [pybind11.get_include(), *include_paths()])
         include += f" -I{ROOT / 'csrc'} -isystem {sysconfig.get_path('include')}"
@@ -136,7 +138,7 @@ class NinjaBuild(build_ext):
         facts = " ".join(f"'-DPK_{name}={value}'" for name, value in info.items())
         # nvcc does not know -Wl, but both compilers pass -Xlinker on
         libraries = " ".join(
-            f"-L{p} -Xlinker -rpath -Xlinker {p}" if developer else f"-L{p}"
+            f"-L{p} -Xlinker -rpath -Xlinker {p}" if self.developer else f"-L{p}"
             for p in library_paths()
         )
         undefined = (

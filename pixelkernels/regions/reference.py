@@ -22,7 +22,7 @@ def region_stats(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """mu_r = 1/n_r sum_{i in r} f_i and variance_r = 1/n_r sum_{i in r} |f_i - mu_r|^2."""
     x, index = _pixels(features, labels, num_regions, normalize)
-    count = _region_sum(torch.ones_like(x[:, :1]), index, num_regions)
+    count = _region_sum(torch.ones_like(index, dtype=x.dtype)[:, None], index, num_regions)
     mean = _region_sum(x, index, num_regions) / count.clamp(min=1)
     squared_distance = (x - _at(mean, index)).square().sum(1, keepdim=True)
     variance = _region_sum(squared_distance, index, num_regions) / count.clamp(min=1)
