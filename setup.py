@@ -197,4 +197,5 @@ class NinjaBuild(build_ext):
         return "\n".join([*lines, ""])
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild})
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), cmdclass={"build_ext": NinjaBuild})
