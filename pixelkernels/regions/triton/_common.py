@@ -1,0 +1,149 @@
+"""What the region kernels share: addressing, small maths, tile shapes, blocks, launching."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# A large GPU is full with about this many programs of one warp; more only make the merge longer.
+PROGRAMS = 4096
+BLOCKS_PER_IMAGE = 2048
+# Registers: values of a tile per thread.
+VALUES = 32
+WARP = 32
+
+
+# What the pixels of a region contribute.
+MOMENTS: tl.constexpr = tl.constexpr(0)  # count, mean and spread of the features
+UNIT_MOMENTS: tl.constexpr = tl.constexpr(1)  # the same after the per-pixel L2 normalisation
+PULL_1: tl.constexpr = tl.constexpr(2)  # sums of h_i u_i and h_i^2, norm 1
+PULL_2: tl.constexpr = tl.constexpr(3)  # the same, norm 2
+
+
+@triton.jit
+def pixel_offsets(start, width, stride_h, stride_w, P: tl.constexpr, FLAT: tl.constexpr):
+    """Offsets in a channel plane of the P pixels from `start` (int64) on.
+
+    FLAT: a flat pixel index times stride_w is the offset.
+    """
+    lane = tl.arange(0, P)
+    if FLAT:
+        return (start + lane) * stride_w
+    column = (start % width).to(tl.int32) + lane
+    row = start // width + column // width
+    return row * stride_h + (column % width).to(tl.int64) * stride_w
+
+
+@triton.jit
+def load_labels(labels, pixel, inside, num_regions):
+    """Labels as int32, num_regions at ignored pixels."""
+    label = tl.load(labels + pixel, mask=inside, other=0)
+    known = inside & (label >= 0) & (label < num_regions)
+    return tl.where(known, label, num_regions).to(tl.int32)
+
+
+@triton.jit
+def load_tile(features, offsets, inside, first_channel, channels, stride_c, CB: tl.constexpr):
+    """Features [P, CB] as they are stored, 0 outside the image and past the last channel."""
+    c = first_channel + tl.arange(0, CB)
+    where = features + (offsets[:, None] + c[None, :].to(tl.int64) * stride_c)
+    return tl.load(where, mask=inside[:, None] & (c[None, :] < channels), other=0.0)
+
+
+@triton.jit
+def gather_rows(table, label, known, first_channel, channels, table_r, table_c, CB: tl.constexpr):
+    """The table's row of each pixel's region [P, CB]; 0 at ignored pixels."""
+    c = first_channel + tl.arange(0, CB)
+    where = table + (label.to(tl.int64)[:, None] * table_r + c[None, :].to(tl.int64) * table_c)
+    return tl.load(where, mask=known[:, None] & (c[None, :] < channels), other=0.0)
+
+
+@triton.jit
+def hinge(distance, delta):
+    """[distance - delta]_+, NaN where the distance is."""
+    return tl.where(distance <= delta, 0.0, distance - delta)
+
+
+@triton.jit
+def sign(x):
+    """The sign, 0 at 0 (and at NaN, where the hinge it multiplies is NaN)."""
+    return tl.where(x > 0, 1.0, 0.0) - tl.where(x < 0, 1.0, 0.0)
+
+
+def next_power_of_2(n: int) -> int:
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def tile(channels: int, widest: int) -> dict[str, int]:
+    """Tile shape [P, CB] and warps of the kernels that sum over pixels: `widest` bounds CB.
+
+    One warp while it can hold the channels: then no reduction crosses warps. The widest tiles get
+    more warps than their values need, for the registers that addresses take.
+    """
+    block = min(next_power_of_2(channels), widest)
+    pixels = min(max(WARP * VALUES // block, 32), 128)
+    warps = max(1, pixels * block // (WARP * VALUES))
+    return {"P": pixels, "CB": block, "num_warps": 8 if warps == 4 else warps}
+
+
+def pixel_tile(features: Tensor) -> dict[str, int]:
+    """Tile shape [P, CB] and warps of the kernels that map pixels to pixels.
+
+    Where the threads of a warp hold channels, each has values of all its pixels: fewer of them.
+    """
+    block = min(next_power_of_2(features.shape[1]), 64)
+    values = 2048 if pixels_adjoin(features) else 1024
+    return {"P": min(max(values // block, 16), 512), "CB": block, "num_warps": 4}
+
+
+def pixels_adjoin(features: Tensor) -> bool:
+    """Whether neighbouring threads hold pixels (planes, NCHW) or channels (channels_last)."""
+    return features.stride(3) <= features.stride(1)
+
+
+def split(
+    images: int, pixels: int, channels: int, chunks: int, num_regions: int
+) -> tuple[int, int]:
+    """Blocks per image, and pixels per block, a whole number of tiles.
+
+    Enough programs to fill a GPU, and partials (per region two rows of C floats, and two scalars
+    for each chunk of channels) below a quarter of the float32 features.
+    """
+    fill = images * pixels * chunks // PROGRAMS
+    memory = ceil_div(8 * num_regions * (channels + chunks), max(channels, 1))
+    least = max(256, fill, memory, pixels // BLOCKS_PER_IMAGE)
+    per_block = 128 * ceil_div(pixels, 128 * max(pixels // least, 1))
+    return ceil_div(pixels, per_block), per_block
+
+
+def strides(x: Tensor) -> tuple[tuple[int, int, int, int], bool]:
+    """Strides of [B, C, H, W], and whether the last one alone addresses pixels (kernels' FLAT)."""
+    batch, channel, row, column = x.stride()
+    _, _, height, width = x.shape
+    if width == 1:
+        column = row
+    flat = height == 1 or width == 1 or row == width * column
+    return (batch, channel, row, column), flat
+
+
+def bytes_of(labels: Tensor) -> Tensor:
+    """Triton loads no bool: the same bytes as uint8."""
+    return labels.view(torch.uint8) if labels.dtype == torch.bool else labels
+
+
+def launch(kernel: Any, programs: int, like: Tensor, *args: Any, **options: Any) -> None:
+    """Run `programs` programs on the device of `like`."""
+    on_device: Any = contextlib.nullcontext()
+    if like.device.type == "cuda":
+        on_device = torch.cuda.device(like.device)
+    with on_device:
+        kernel[(programs,)](*args, **options)

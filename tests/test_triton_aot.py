@@ -1,0 +1,147 @@
+"""Every Triton kernel compiled for three generations of NVIDIA GPUs, on a machine that needs none.
+
+The launchers run on CPU tensors, and each launch becomes a compilation of what it would have run:
+same signature, specialisation and constants. The machine code must fit the GPU.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from pixelkernels import testing
+
+pytest.importorskip("triton")
+if os.environ.get("TRITON_INTERPRET") == "1":
+    pytest.skip("the interpreter compiles nothing", allow_module_level=True)
+
+FOLDER = Path(__file__).parent.parent / "pixelkernels" / "regions" / "triton"
+ARCHITECTURES = (80, 90, 100)
+# what a block may use without opting in to more, the same on all of them
+SHARED_LIMIT = 48 * 1024
+# bytes per thread: ptxas moves a few registers to the stack to fit one more block on a processor;
+# a tile that does not fit the registers needs hundreds
+STACK_LIMIT = 32
+# every class of tile shapes (by channels), of addressing (by layout), and every dtype
+INPUTS = (
+    (1, torch.float32, "contiguous", torch.int64),
+    (3, torch.float16, "cropped", torch.int32),
+    (16, torch.bfloat16, "contiguous", torch.bool),
+    (21, torch.float32, "channels_last", torch.uint8),
+    (64, torch.float32, "contiguous", torch.int64),
+    (70, torch.float16, "transposed", torch.int16),
+    (150, torch.bfloat16, "channels_last", torch.int8),
+)
+
+
+class Compiled(NamedTuple):
+    name: str
+    constants: str
+    shared: int
+    registers: int
+    stack: int
+    local: int
+
+
+def launch_everything(features, labels):
+    """Every launcher with every option that reaches a kernel."""
+    import pixelkernels.regions.triton as regions
+
+    count, mean, variance = regions.region_stats(features, labels, 20, False)
+    for normalize in (False, True):
+        regions.region_stats(features, labels, 20, normalize)
+        regions.region_contrast(features, labels, mean[:, :2].contiguous(), normalize)
+        for grad_mean, grad_variance in ((mean, variance), (mean, None), (None, variance)):
+            regions.region_stats_backward(
+                grad_mean, grad_variance, features, labels, count, mean, normalize
+            )
+    for norm in (1, 2):
+        _, _, pull, direction = regions.region_pull(features, labels, 20, 0.5, norm)
+        for grad_mean in (mean, None):
+            regions.region_pull_backward(
+                grad_mean, pull, features, labels, count, mean, direction, 0.5, norm
+            )
+        regions.region_push(mean, count > 0, 1.5, norm)
+    weights = torch.empty(labels.shape)
+    pooled, total = regions.weighted_mean(features, weights, 1e-5)
+    regions.weighted_mean_backward(pooled, features, weights, pooled, total, 1e-5)
+    for squared in (False, True):
+        distance, mean, total = regions.background_distance(features, weights, squared)
+        regions.background_distance_backward(
+            distance, features, weights, distance, mean, total, squared
+        )
+
+
+def compile_everything(architecture: int) -> list[Compiled]:
+    """Runs in a process of its own: Triton's launch is replaced for good."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime import driver
+    from triton.runtime.jit import JITFunction
+
+    class Device:
+        """As much of a driver as compiling asks for."""
+
+        def get_current_target(self):
+            return GPUTarget("cuda", architecture, 32)
+
+        def get_current_device(self):
+            return 0
+
+        def get_current_stream(self, device):
+            return 0
+
+    kernels = {}
+    run = JITFunction.run
+
+    def compile_only(self, *args, grid, warmup, **options):
+        kernel = run(self, *args, grid=grid, warmup=True, **options)
+        kernels[kernel.hash] = (kernel, str(options))
+
+    JITFunction.run = compile_only
+    driver.set_active(Device())
+    dump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        triton.knobs.cache.dir = folder
+        for channels, dtype, layout, label_dtype in INPUTS:
+            features = testing.LAYOUTS[layout](torch.empty(2, channels, 64, 48, dtype=dtype))
+            launch_everything(features, torch.zeros(2, 64, 48, dtype=label_dtype))
+        compiled = []
+        for kernel, constants in kernels.values():
+            cubin = Path(folder) / "kernel.cubin"
+            cubin.write_bytes(kernel.asm["cubin"])
+            command = [str(dump), "--dump-resource-usage", str(cubin)]
+            report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            usage = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
+            numbers = map(int, usage.groups())
+            compiled.append(
+                Compiled(kernel.metadata.name, constants, kernel.metadata.shared, *numbers)
+            )
+    return compiled
+
+
+@pytest.fixture(scope="module")
+def compilations():
+    """One compilation per architecture, side by side."""
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(min(os.cpu_count() or 1, 3), maxtasksperchild=1) as pool:
+        yield {a: pool.apply_async(compile_everything, (a,)) for a in ARCHITECTURES}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_kernel_compiles_and_fits(architecture, compilations):
+    compiled = compilations[architecture].get(timeout=900)
+    source = "".join(path.read_text() for path in FOLDER.glob("*.py"))
+    assert {kernel.name for kernel in compiled} == set(re.findall(r"def (_\w+_kernel)\(", source))
+    for kernel in compiled:
+        assert kernel.shared <= SHARED_LIMIT, kernel
+        assert kernel.stack <= STACK_LIMIT, kernel
+        assert kernel.local == 0, kernel
