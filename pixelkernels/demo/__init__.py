@@ -1,0 +1,1 @@
+"""python -m pixelkernels demo: training on photographs with eager and accelerated losses."""

@@ -1,0 +1,76 @@
+"""Each step by itself, forward and backward, on the trained features: equal on both sides, then
+timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import pixelkernels as pk
+
+from .. import _dispatch
+from . import measuring
+from .scene import Scene
+from .steps import STEPS, Step
+from .training import SIDES, Mismatch
+
+ROUNDS = 7
+
+# of the largest entry: the two sides sum a photo's pixels in different orders, in float32
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Per side the time of one call, forward and backward, and its extra memory; and who served the
+    accelerated side.
+    """
+
+    step: Step
+    served_by: str
+    milliseconds: dict[str, float]
+    extra_mib: dict[str, float | None]
+
+
+def compare_all(features: Tensor, scene: Scene, device: str) -> list[Cost]:
+    return [
+        _compare(step, step.space(features).detach().requires_grad_(), scene, device)
+        for step in tqdm(STEPS, desc="timing the steps", unit="op")
+    ]
+
+
+def _compare(step: Step, features: Tensor, scene: Scene, device: str) -> Cost:
+    calls: dict[str, Callable[[], tuple[Tensor, ...]]] = {
+        side: partial(_forward_and_backward, step, features, scene, backend)
+        for side, backend in SIDES.items()
+    }
+    for eager, accelerated in zip(*(call() for call in calls.values()), strict=True):
+        error, largest = (eager - accelerated).abs().max(), eager.abs().max()
+        # written so that NaN fails too
+        if not error <= TOLERANCE * largest:
+            raise Mismatch(
+                f"{step.name}: a result or gradient is {float(error):.3g} from the eager one,"
+                f" whose largest entry is"
+                f" {float(largest):.3g}"
+            )
+    return Cost(
+        step=step,
+        served_by=_dispatch.choose(step.name, (features, scene.mask), None),
+        milliseconds=measuring.in_turn(calls, device, ROUNDS),
+        extra_mib={side: measuring.extra_mib(call, device) for side, call in calls.items()},
+    )
+
+
+def _forward_and_backward(
+    step: Step, features: Tensor, scene: Scene, backend: str | None
+) -> tuple[Tensor, ...]:
+    with pk.use_backend(backend):
+        results = step.call(features, scene)
+        gradients = torch.autograd.grad(results, features, [torch.ones_like(r) for r in results])
+    return *(result.detach() for result in results), *gradients

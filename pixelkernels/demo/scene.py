@@ -1,0 +1,53 @@
+"""The photographs and their labellings as the tensors that networks and losses take."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import pixelkernels as pk
+
+from . import labels
+from .photos import Photo
+
+
+class Scene(NamedTuple):
+    """A batch of photos, and what every step of the demo may want to know about them."""
+
+    names: list[str]
+    images: Tensor  # [B, 3, H, W], about -2 to 2
+    mask: Tensor  # [B, H, W] bool: the salient object
+    regions: Tensor  # [B, H, W] int64, -1 nowhere
+    num_regions: int
+    background: (
+        Tensor  # [B, H, W]: the weight of each pixel as background, known without looking at labels
+    )
+
+
+def build(photos: list[Photo], device: str) -> Scene:
+    pixels = torch.from_numpy(np.stack([photo.pixels for photo in photos]))
+    mask = np.stack([labels.salient_object(photo.pixels) for photo in photos])
+    found = np.stack([labels.many_regions(photo.pixels) for photo in photos])
+    regions, num_regions = pk.compact_labels(torch.from_numpy(found).to(device))
+    return Scene(
+        names=[photo.name for photo in photos],
+        images=(pixels.to(device).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25,
+        mask=torch.from_numpy(mask).to(device),
+        regions=regions,
+        num_regions=num_regions,
+        background=_border_weights(pixels.shape[1])
+        .expand(len(photos), -1, -1)
+        .contiguous()
+        .to(device),
+    )
+
+
+def _border_weights(side: int) -> Tensor:
+    """[side, side]: 1 at the border, falling to 0 towards the centre: photographers seldom put the
+    object there.
+    """
+    along = torch.linspace(-1, 1, side).abs()
+    return torch.maximum(along[:, None], along).pow(8)
