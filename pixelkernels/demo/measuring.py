@@ -8,22 +8,22 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import TypeVar
 
 import torch
 
 Call = Callable[[], object]
+Result = TypeVar("Result")
 MIB = 2**20
 
 
-def milliseconds(call: Call, device: str) -> float:
-    """Wall time of one call, until the device has finished it."""
+def milliseconds(call: Callable[[], Result], device: str) -> tuple[float, Result]:
+    """Wall time of one call, until the device has finished it; and what it returned."""
     _finish(device)
     begin = time.perf_counter()
-    kept = call()
+    result = call()
     _finish(device)
-    took = time.perf_counter() - begin
-    del kept
-    return 1e3 * took
+    return 1e3 * (time.perf_counter() - begin), result
 
 
 def in_turn(calls: Mapping[str, Call], device: str, rounds: int) -> dict[str, float]:
@@ -35,35 +35,43 @@ def in_turn(calls: Mapping[str, Call], device: str, rounds: int) -> dict[str, fl
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(milliseconds(call, device))
+            times[name].append(milliseconds(call, device)[0])
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def extra_mib(call: Call, device: str) -> float | None:
-    """MiB that a call holds at its peak on top of what was in use; None where the system does not
-    tell.
+    """MiB that a call holds at its peak on top of what was in use; None where that is unknown.
+
+    The median of three, because the system counts whatever else the process does meanwhile.
     """
+    peak = _peak_resident if device == "cpu" else _peak_allocated
+    try:
+        return statistics.median(peak(call) for _ in range(3)) / MIB
+    except (OSError, LookupError):
+        return None
+
+
+def _peak_allocated(call: Call) -> int:
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    kept = call()
+    torch.cuda.synchronize()
+    del kept
+    return torch.cuda.max_memory_allocated() - before
+
+
+def _peak_resident(call: Call) -> int:
     gc.collect()
-    _finish(device)
-    if device != "cpu":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        kept = call()
-        _finish(device)
-        del kept
-        return (torch.cuda.max_memory_allocated() - before) / MIB
     # memory that the allocator kept from earlier calls would hide what this one needs
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    try:
-        before = _resident("VmRSS")
-        with open("/proc/self/clear_refs", "w") as clear:
-            clear.write("5")  # the peak starts again from here
-        kept = call()
-        del kept
-        return (_resident("VmHWM") - before) / MIB
-    except (OSError, LookupError):
-        return None
+    before = _resident("VmRSS")
+    with open("/proc/self/clear_refs", "w") as clear:
+        clear.write("5")  # the peak starts again from here
+    kept = call()
+    del kept
+    return _resident("VmHWM") - before
 
 
 def _resident(field: str) -> int:

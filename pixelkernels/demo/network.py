@@ -12,13 +12,12 @@ DILATIONS = (1, 2, 4, 8)
 
 
 class EmbeddingNet(nn.Module):
-    """[B, 3, H, W] -> [B, 16, H, W]: context at a quarter of the size, joined with the detail of
-    each pixel.
+    """[B, 3, H, W] -> [B, 16, H, W]: context at a quarter of the size, and each pixel's detail.
 
-    Most of it works on few pixels, so that the loss is a visible share of a training step. Its
-    activations are smooth and
-    its layers normalised: rounding then stays rounding over a training, instead of flipping units
-    on and off.
+    Most of it works on few pixels, so that the loss is a visible share of a training step. Two
+    trainings that differ in rounding alone should stay together, so nothing in it is sharp: smooth
+    activations, normalised layers whose weights do not start small, and an eps that keeps the
+    normalisation from blowing up even surfaces.
     """
 
     def __init__(self) -> None:
@@ -32,6 +31,9 @@ class EmbeddingNet(nn.Module):
             nn.Conv2d(WIDTH, CHANNELS, 1),
         )
         self.embed = nn.Conv2d(CHANNELS, CHANNELS, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_uniform_(module.weight, nonlinearity="relu")
 
     def forward(self, images: Tensor) -> Tensor:
         context = F.interpolate(self.context(images), size=images.shape[2:], mode="bilinear")
@@ -41,7 +43,7 @@ class EmbeddingNet(nn.Module):
 def _layer(channels: int, stride: int = 1, dilation: int = 1) -> tuple[nn.Module, ...]:
     return (
         nn.Conv2d(channels, WIDTH, 3, stride=stride, padding=dilation, dilation=dilation),
-        nn.GroupNorm(4, WIDTH),
+        nn.GroupNorm(4, WIDTH, eps=0.1),
         nn.SiLU(),
     )
 

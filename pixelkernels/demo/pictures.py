@@ -35,7 +35,7 @@ def write(
             ("two regions", _object(photo.pixels, scene.mask[index].cpu().numpy())),
             (f"{regions.max() + 1} regions", _regions(photo.pixels, regions)),
             *((name, _as_colour(features[index])) for name, features in embeddings.items()),
-            ("saliency: background_distance", _grey(saliency[index])),
+            ("background_distance", _grey(saliency[index])),
         ]
         paths.append(out / f"{photo.name}.png")
         _strip(panels).save(paths[-1])
