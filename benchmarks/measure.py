@@ -14,6 +14,9 @@ import torch
 MIB = 2**20
 # Two calls: the first compiles and fills caches, the second may still grow pools.
 WARM_UP = 2
+# Seconds before a call on the CPU: torch and torch.compile's code each have OpenMP threads, which
+# spin for a while after their work and would slow whoever comes next.
+SETTLE = 0.02
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Clock:
 
     def __call__(self, call: Callable[[], object]) -> float:
         if not self._cuda:
+            time.sleep(SETTLE)
             begin = time.perf_counter()
             kept = call()
             took = time.perf_counter() - begin

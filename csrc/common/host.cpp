@@ -6,6 +6,8 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <string>
 
 namespace pixelkernels {
 namespace {
@@ -27,33 +29,30 @@ Capability detect() {
   return Capability::kBaseline;
 }
 
-void advise_huge_pages(const Tensor& tensor, int64_t bytes) {
 #if defined(__linux__)
-  if (bytes < 2 * kHugePage) return;
+// A balloon is virtio device 5, and its feature bit 5 says that it reports free pages to the host.
+bool free_pages_leave() {
+  std::string device, features;
+  for (int i = 0;; ++i) {
+    const std::string folder = "/sys/bus/virtio/devices/virtio" + std::to_string(i);
+    if (!std::getline(std::ifstream(folder + "/device"), device)) return false;
+    std::getline(std::ifstream(folder + "/features"), features);
+    if (device == "0x0005" && features.size() > 5 && features[5] == '1') return true;
+  }
+}
+#endif
+
+void advise_huge_pages(const Tensor& tensor) {
+#if defined(__linux__)
+  static const bool worth = !free_pages_leave();
+  const int64_t bytes = tensor.numel() * static_cast<int64_t>(tensor.element_size());
+  if (!worth || bytes < 2 * kHugePage) return;
   const auto begin = reinterpret_cast<uintptr_t>(tensor.data_ptr());
   const uintptr_t first = (begin + kHugePage - 1) / kHugePage * kHugePage;
   const uintptr_t end = (begin + bytes) / kHugePage * kHugePage;
   // advice: where the kernel declines, the pages are small and everything still works
   if (first < end) madvise(reinterpret_cast<void*>(first), end - first, MADV_HUGEPAGE);
 #endif
-}
-
-int64_t element_size(ScalarType type) {
-  switch (type) {
-    case ScalarType::Byte:
-      return 1;
-    case ScalarType::Half:
-    case ScalarType::BFloat16:
-      return 2;
-    case ScalarType::Float:
-    case ScalarType::Int:
-      return 4;
-    case ScalarType::Double:
-    case ScalarType::Long:
-      return 8;
-    default:
-      STD_TORCH_CHECK(false, "pixelkernels: unexpected dtype of an output");
-  }
 }
 
 }  // namespace
@@ -90,55 +89,19 @@ Element element_of(const Tensor& features) {
   }
 }
 
-Label label_of(const Tensor& labels) {
-  STD_TORCH_CHECK(labels.is_contiguous(), "pixelkernels: labels must be contiguous");
-  switch (labels.scalar_type()) {
-    case ScalarType::Bool:
-    case ScalarType::Byte:
-      return Label::kUInt8;
-    case ScalarType::Char:
-      return Label::kInt8;
-    case ScalarType::Short:
-      return Label::kInt16;
-    case ScalarType::Int:
-      return Label::kInt32;
-    case ScalarType::Long:
-      return Label::kInt64;
-    default:
-      STD_TORCH_CHECK(false, "pixelkernels: unexpected dtype of labels");
-  }
-}
-
 ScalarType accumulate_type(Element element) {
   return element == Element::kDouble ? ScalarType::Double : ScalarType::Float;
 }
 
-int64_t accumulate_size(Element element) { return element == Element::kDouble ? 8 : 4; }
-
-View view_of(const Tensor& tensor) {
-  STD_TORCH_CHECK(tensor.dim() == 4, "pixelkernels: features must be [B, C, H, W]");
-  const int64_t rows = tensor.size(2), columns = tensor.size(3);
-  View view{tensor.data_ptr(), tensor.stride(0), tensor.stride(1),
-            tensor.stride(2),  tensor.stride(3), columns};
-  if (columns <= 1 && rows > 1) {
-    view.pixel_stride = view.row_stride;
-    view.row_length = rows;
-  } else if (rows <= 1 || view.row_stride == columns * view.pixel_stride) {
-    view.row_length = rows * columns;
-  }
-  if (view.row_length < 1) view.row_length = 1;
-  return view;
-}
-
 Tensor output(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
   Tensor out = torch::stable::new_empty(like, {shape.begin(), shape.size()}, type);
-  advise_huge_pages(out, out.numel() * element_size(type));
+  advise_huge_pages(out);
   return out;
 }
 
 Tensor output_like(const Tensor& like) {
   Tensor out = torch::stable::empty_like(like);
-  advise_huge_pages(out, out.numel() * element_size(out.scalar_type()));
+  advise_huge_pages(out);
   return out;
 }
 

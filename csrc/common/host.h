@@ -1,19 +1,11 @@
-// What the host code of every family needs from torch's stable ABI: views, allocation, threads,
-// instruction sets.
+// What the host code of every family's CPU operators needs: outputs, threads, instruction sets.
 #pragma once
-
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
 
 #include <initializer_list>
 
-#include "common/view.h"
+#include "common/tensor.h"
 
 namespace pixelkernels {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 // The best instruction set that this machine has and PIXELKERNELS_CPU_CAPABILITY (baseline, avx2,
 // avx512) allows.
@@ -22,15 +14,12 @@ Capability cpu_capability();
 const char* cpu_capability_name();
 
 Element element_of(const Tensor& features);
-Label label_of(const Tensor& labels);
 ScalarType accumulate_type(Element element);
-int64_t accumulate_size(Element element);
 
-// A [B, C, H, W] tensor, with rows that follow each other without a gap joined into one.
-View view_of(const Tensor& tensor);
-
-// Uninitialised outputs. Large ones ask for huge pages before the first write: filling a fresh
-// tensor costs four times as much through 4 KiB pages.
+// Uninitialised outputs. Large ones ask for huge pages before the first write, since filling a
+// fresh tensor costs four times as much through 4 KiB pages, except on virtual machines that hand
+// free pages back to their host: a huge page is then most often one that the host has to supply
+// again.
 Tensor output(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
 Tensor output_like(const Tensor& like);
 

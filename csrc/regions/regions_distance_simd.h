@@ -168,12 +168,26 @@ void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
     for (int i = 0; i < chunk.pixels; ++i) total += weights[i];
     for (int64_t group = 0; group < r.groups(); ++group) {
       const int64_t table = group_offset(r, group);
+      V run[kLanes] = {};
+      const auto end_run = [&] {
+        transpose(run);
+        add(sums + table, sum_rows(run));
+#pragma GCC unroll 8
+        for (int i = 0; i < kLanes; ++i) run[i] = V{};
+      };
       for_tiles(chunk, plane, group, r.channels, [&](auto at, V* x, int) {
 #pragma GCC unroll 8
         for (int i = 0; i < kLanes; ++i)
           x[i] = guarded(at.pixel(weights, i), x[i] - at.region(centre + table, i));
-        at.add_to_regions(sums + table, x);
+        if (at.kLayout == Rows::kPixels) {
+          at.add_to_regions(sums + table, x);
+          return;
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < kLanes; ++i) run[i] += x[i];
+        if (at.tile % kRun == kRun - 1) end_run();
       });
+      end_run();
     }
   });
   s.totals[index] = total;

@@ -85,6 +85,9 @@ PK_INLINE void for_chunks(Chunk& chunk, const Regions& r, const Plane<T>& plane,
   }
 }
 
+// Tiles whose sums may stay in registers: a length that float adds up well.
+constexpr int kRun = 16;
+
 // Sums over many pixels are kept in double: float partial sums would cost digits that the means
 // have.
 template <class V>
@@ -95,6 +98,7 @@ PK_INLINE void add(double* row, V v) {
 // Gives a tile's rows the values that belong to them, whichever way the tile lies.
 template <Rows rows>
 struct Cursor {
+  static constexpr Rows kLayout = rows;
   const Chunk& chunk;
   int tile;
 

@@ -48,8 +48,6 @@ inline int count_pixels(const Chunk& chunk, int32_t* counts, int32_t* fresh_regi
   return fresh;
 }
 
-constexpr int kRun = 16;  // tiles
-
 template <class T, bool kNormalize>
 PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t group, int channels,
                           const Accumulate<T>* inverse, const Accumulate<T>* shift, double* sums,
@@ -65,8 +63,7 @@ PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t gro
       continue;
     }
     if (region >= 0 && start >= 0 && plane.pixel_stride == 1) {
-      // a run of tiles in one region: the sums stay in registers, up to a length that float adds up
-      // well
+      // a run of tiles in one region
       const int limit = t + kRun < chunk.tiles ? t + kRun : chunk.tiles;
       V sum[kLanes] = {}, square[4] = {};
       const A* about = shift + int64_t{region} * kLanes;

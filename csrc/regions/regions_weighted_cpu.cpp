@@ -80,6 +80,16 @@ struct Weighted : Problem {
   }
 };
 
+// grad_i / distance_i, or 2 grad_i for squared distances; 0 where the distance is 0 or undefined.
+template <class A>
+void fill_coefficient(const void* grad, const void* distance, void* coefficient, int64_t begin,
+                      int64_t pixels, bool defined, bool squared) {
+  const A *g = static_cast<const A*>(grad) + begin, *d = static_cast<const A*>(distance) + begin;
+  A* out = static_cast<A*>(coefficient) + begin;
+  for (int64_t i = 0; i < pixels; ++i)
+    out[i] = !defined ? 0 : squared ? 2 * g[i] : d[i] == 0 ? 0 : g[i] / d[i];
+}
+
 std::tuple<Tensor, Tensor> weighted_mean(Tensor features, Tensor weights, double eps) {
   return Weighted(features, weights, true).mean(eps);
 }
@@ -115,14 +125,13 @@ std::tuple<Tensor, Tensor> background_distance_backward(Tensor grad_distance, Te
   Weighted w(features, weights, true);
   const Regions& r = w.r;
   Tensor coefficient = output_like(weights);
-  parallel(r.batch * r.blocks, std::min(r.block_pixels, r.pixels), [&](int64_t i) {
+  const auto fill =
+      r.element == Element::kDouble ? fill_coefficient<double> : fill_coefficient<float>;
+  parallel(r.batch * r.blocks, r.block_pixels, [&](int64_t i) {
     const int64_t image = i / r.blocks, begin = i % r.blocks * r.block_pixels;
-    const bool defined = w.value(total, image) > 0;
-    for (int64_t k = begin; k < std::min(begin + r.block_pixels, r.pixels); ++k) {
-      const int64_t at = image * r.pixels + k;
-      const double d = w.value(distance, at), g = w.value(grad_distance, at);
-      w.set(coefficient, at, !defined ? 0 : squared ? 2 * g : d == 0 ? 0 : g / d);
-    }
+    const int64_t pixels = std::min(r.block_pixels, r.pixels - begin);
+    fill(data(grad_distance), data(distance), data(coefficient), image * r.pixels + begin, pixels,
+         w.value(total, image) > 0, squared);
   });
   Tensor centre = w.pack(data(mean), nullptr);
   Tensor direction = w.statistics({r.batch, r.channels});
