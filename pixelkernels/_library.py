@@ -69,9 +69,13 @@ class Kernel:
 
 
 def define_check(
-    name: str, argument: str, message: str, valid: Callable[[Tensor], Tensor]
+    name: str,
+    argument: str,
+    message: str,
+    valid: Callable[[Tensor], Tensor],
+    absent: float = 0,
 ) -> Callable[[Tensor], Tensor]:
-    """An operator that returns its argument with invalid entries set to 0, and on CPU raises
+    """An operator that returns its argument with invalid entries set to `absent`, and on CPU raises
     ValueError for them.
 
     Looking at values inside an operator keeps a compiled graph whole; on a device it would stall,
@@ -82,7 +86,7 @@ def define_check(
         ok = valid(values)
         if values.device.type == "cpu" and not bool(ok.all()):
             raise ValueError(f"{argument}: {message}, got {values[~ok][0].item()}")
-        return torch.where(ok, values, 0).contiguous()
+        return torch.where(ok, values, absent).contiguous()
 
     def save(ctx: Any, inputs: Any, output: Tensor) -> None:
         ctx.save_for_backward(*inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -37,12 +38,17 @@ def features(name: str, value: Any) -> Tensor:
     return value
 
 
-def labels(name: str, value: Any, like: Tensor) -> Tensor:
-    """An integer or bool [B, H, W] tensor on the device of the features `like`."""
+def integers(name: str, value: Any) -> Tensor:
+    """A tensor of any integer dtype or bool."""
     tensor(name, value)
     if value.dtype not in INTEGER_DTYPES:
         raise TypeError(f"{name}: expected an integer or bool dtype, got {value.dtype}")
-    return per_pixel(name, value, like)
+    return value
+
+
+def labels(name: str, value: Any, like: Tensor) -> Tensor:
+    """An integer or bool [B, H, W] tensor on the device of the features `like`."""
+    return per_pixel(name, integers(name, value), like)
 
 
 def weights(name: str, value: Any, like: Tensor, *, same_size: bool = True) -> Tensor:
@@ -56,7 +62,7 @@ def weights(name: str, value: Any, like: Tensor, *, same_size: bool = True) -> T
         raise ValueError(
             f"{name}: expected shape [{like.shape[0]}, H', W'], got {list(value.shape)}"
         )
-    return on_device(name, value, like)
+    return on_device(name, value, like, "features")
 
 
 def per_pixel(name: str, value: Tensor, like: Tensor) -> Tensor:
@@ -66,13 +72,13 @@ def per_pixel(name: str, value: Tensor, like: Tensor) -> Tensor:
             f"{name}: expected shape {expected} for features of shape {list(like.shape)}, "
             f"got {list(value.shape)}"
         )
-    return on_device(name, value, like)
+    return on_device(name, value, like, "features")
 
 
-def on_device(name: str, value: Tensor, like: Tensor) -> Tensor:
+def on_device(name: str, value: Tensor, like: Tensor, like_name: str) -> Tensor:
     if value.device != like.device:
         raise ValueError(
-            f"{name}: expected device {like.device} as the features, got {value.device}"
+            f"{name}: expected device {like.device} as {like_name}, got {value.device}"
         )
     return value
 
@@ -91,6 +97,20 @@ def number(name: str, value: Any, *, minimum: float | None = None) -> float:
     if minimum is not None and not value >= minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
     return value
+
+
+def positive(name: str, value: Any) -> float:
+    if not number(name, value) > 0 or value == math.inf:
+        raise ValueError(f"{name}: expected a finite number above 0, got {value}")
+    return float(value)
+
+
+def pair(name: str, value: Any) -> tuple[Any, Any]:
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{name}: expected two numbers, got {type(value).__name__}")
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected two numbers, got {len(value)}")
+    return value[0], value[1]
 
 
 def option(name: str, value: Any, allowed: Collection[Any]) -> Any:

@@ -20,11 +20,12 @@ Shared by all of them:
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import _validation as check
+from .._modules import OptionsModule
 from . import algebra
 
 
@@ -291,9 +292,7 @@ def compact_labels(
     an image (at least 1), as an int: on a device this is the one function that waits for the
     device, and under torch.compile it breaks the graph.
     """
-    check.tensor("labels", labels)
-    if labels.dtype not in check.INTEGER_DTYPES:
-        raise TypeError(f"labels: expected an integer or bool dtype, got {labels.dtype}")
+    check.integers("labels", labels)
     if labels.dim() != 3:
         raise ValueError(f"labels: expected shape [B, H, W], got {list(labels.shape)}")
     ignored = tuple(check.integer("ignore", label, minimum=-(2**63)) for label in ignore)
@@ -301,32 +300,21 @@ def compact_labels(
     return compact, max(int(counts.max()), 1) if counts.numel() else 1
 
 
-class _LossModule(nn.Module):
-    """Holds a function's keyword arguments and shows them."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__()
-        self.options = options
-
-    def extra_repr(self) -> str:
-        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-
-
-class CASLoss(_LossModule):
+class CASLoss(OptionsModule):
     """`cas_loss` as a module: `CASLoss(**options)(descriptors, labels, num_regions)`."""
 
     def forward(self, descriptors: Tensor, labels: Tensor, num_regions: int) -> Tensor:
         return cas_loss(descriptors, labels, num_regions, **self.options)
 
 
-class MetricExpressionLoss(_LossModule):
+class MetricExpressionLoss(OptionsModule):
     """`metric_expression_loss` as a module: `MetricExpressionLoss(**options)(features, mask)`."""
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         return metric_expression_loss(features, mask, **self.options)
 
 
-class DiscriminativeLoss(_LossModule):
+class DiscriminativeLoss(OptionsModule):
     """`discriminative_loss` as a module: `DiscriminativeLoss(**options)(features, labels, R)`."""
 
     def forward(self, features: Tensor, labels: Tensor, num_regions: int) -> Tensor:

@@ -1,0 +1,138 @@
+// Maps of the distance to the nearest click. Only the result goes through memory; a tile of pixels
+// looks at the few clicks that can be nearest somewhere in it.
+#pragma once
+
+#include "common/simd.h"
+#include "distance_cpu.h"
+
+namespace pixelkernels {
+namespace PK_ISA {
+
+typedef Vec<float> Floats;
+
+template <class V>
+PK_INLINE V minimum(V a, V b) {
+  return b < a ? b : a;
+}
+
+// e^x for x <= 0, to about an ulp; 0 where float32 has no normal number for it
+PK_INLINE Floats exp_negative(Floats x) {
+  const Floats limit = splat(-87.0f), clamped = x < limit ? limit : x;
+  // adding and taking off 1.5 * 2^23 rounds to the nearest integer
+  const Floats shift = splat(12582912.0f), n = (clamped * 1.44269504f + shift) - shift;
+  const Floats r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
+  Floats sum = splat(1.0f / 5040);
+  const float reciprocal_factorials[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1, 1};
+  for (float term : reciprocal_factorials) sum = sum * r + term;
+  const I32 exponent = (__builtin_convertvector(n, I32) + 127) << 23;
+  return x < limit ? Floats{} : sum * (Floats)exponent;
+}
+
+// The clicks of one map, and those of them that a tile needs.
+struct Clicks {
+  float *row, *column, *distance, *near_row, *near_column;
+  int64_t count, near;
+
+  Clicks(const ClickMaps& s, int64_t map, float* scratch)
+      : row(scratch),
+        column(scratch + s.clicks),
+        distance(scratch + 2 * s.clicks),
+        near_row(scratch + 3 * s.clicks),
+        near_column(scratch + 4 * s.clicks),
+        count(0),
+        near(0) {
+    const int64_t first = map / 2 * s.clicks, label = 1 - map % 2;
+    for (int64_t i = first; i < first + s.clicks; ++i) {
+      const float r = s.points[2 * i], c = s.points[2 * i + 1];
+      row[count] = r;
+      column[count] = c;
+      count += s.labels[i] == label && r == r && c == c;
+    }
+  }
+
+  // A click can be the nearest in a tile only if no other one is nearer to all of it: by the
+  // triangle inequality, if it is within `reach` of the tile's nearest.
+  void cull(float centre_row, float centre_column, float half_diagonal) {
+    float nearest = __builtin_inff();
+    for (int64_t i = 0; i < count; ++i) {
+      const float r = row[i] - centre_row, c = column[i] - centre_column;
+      distance[i] = __builtin_sqrtf(r * r + c * c);
+    }
+    for (int64_t i = 0; i < count; ++i) nearest = distance[i] < nearest ? distance[i] : nearest;
+    // a little more than needed, for the rounding of the distances
+    const float reach = (nearest + 2 * half_diagonal) * 1.00001f + 0.01f;
+    near = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      near_row[near] = row[i];
+      near_column[near] = column[i];
+      near += distance[i] <= reach;
+    }
+  }
+};
+
+template <Encoding encoding>
+PK_INLINE void encode(const ClickMaps& s, const float* squares, int64_t n, float* out) {
+  if (encoding == Encoding::kEuclidean) {
+    for (int64_t i = 0; i < n; ++i) {
+      const float d = __builtin_sqrtf(squares[i]);
+      out[i] = d < s.truncate ? d : s.truncate;
+    }
+  } else if (encoding == Encoding::kDisk) {
+    const float limit = s.radius * s.radius;
+    for (int64_t i = 0; i < n; ++i) out[i] = squares[i] <= limit ? 1 : 0;
+  } else {
+    float buffer[kClickColumns];
+    const float factor = encoding == Encoding::kTanh ? -4 / s.radius : -0.5f / s.radius / s.radius;
+    for (int64_t i = 0; i < kClickColumns; ++i)
+      buffer[i] = encoding == Encoding::kTanh ? __builtin_sqrtf(squares[i]) : squares[i];
+    for (int64_t i = 0; i < kClickColumns; i += kLanes) {
+      const Floats e = exp_negative(load(buffer + i) * factor);
+      store(buffer + i, encoding == Encoding::kTanh ? (1.0f - e) / (1.0f + e) : e);
+    }
+    std::memcpy(out, buffer, sizeof(float) * n);
+  }
+}
+
+template <Encoding encoding>
+void click_tile(const ClickMaps& s, const Clicks& clicks, int64_t map, int64_t begin, int64_t end,
+                int64_t column) {
+  constexpr int kVectors = kClickColumns / kLanes;
+  const int64_t n = s.width - column < kClickColumns ? s.width - column : kClickColumns;
+  Floats place[kVectors];
+  for (int i = 0; i < kClickColumns; ++i)
+    place[i / kLanes][i % kLanes] = static_cast<float>(column + i);
+  for (int64_t row = begin; row < end; ++row) {
+    Floats best[kVectors];
+    for (int v = 0; v < kVectors; ++v) best[v] = splat(__builtin_inff());
+    for (int64_t i = 0; i < clicks.near; ++i) {
+      const float r = static_cast<float>(row) - clicks.near_row[i];
+      const Floats squared = splat(r * r), c = splat(clicks.near_column[i]);
+#pragma GCC unroll 8
+      for (int v = 0; v < kVectors; ++v) {
+        const Floats d = place[v] - c;
+        best[v] = minimum(best[v], d * d + squared);
+      }
+    }
+    float squares[kClickColumns];
+    for (int v = 0; v < kVectors; ++v) store(squares + v * kLanes, best[v]);
+    encode<encoding>(s, squares, n, s.out + (map * s.height + row) * s.width + column);
+  }
+}
+
+inline void click_rows(const ClickMaps& s, int64_t map, int64_t begin, int64_t end,
+                       float* scratch) {
+  Clicks clicks(s, map, scratch);
+  const auto tile = s.encoding == Encoding::kEuclidean ? click_tile<Encoding::kEuclidean>
+                    : s.encoding == Encoding::kDisk    ? click_tile<Encoding::kDisk>
+                    : s.encoding == Encoding::kTanh    ? click_tile<Encoding::kTanh>
+                                                       : click_tile<Encoding::kGaussian>;
+  for (int64_t column = 0; column < s.width; column += kClickColumns) {
+    const float height = 0.5f * (kClickRows - 1), width = 0.5f * (kClickColumns - 1);
+    clicks.cull(static_cast<float>(begin) + height, static_cast<float>(column) + width,
+                __builtin_sqrtf(height * height + width * width));
+    tile(s, clicks, map, begin, end, column);
+  }
+}
+
+}  // namespace PK_ISA
+}  // namespace pixelkernels

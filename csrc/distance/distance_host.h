@@ -1,0 +1,69 @@
+// Cuts the distance problems into tasks and runs the kernels of the best instruction set over them.
+// Loop(n, work, body) calls body(i) for i in [0, n): on torch's threads, or on the caller's alone.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "common/host.h"
+#include "distance/distance_cpu.h"
+
+namespace pixelkernels {
+
+inline const DistanceKernels& distance_kernels() {
+#if defined(__x86_64__)
+  if (cpu_capability() == Capability::kAvx512) return avx512::kDistanceKernels;
+  if (cpu_capability() == Capability::kAvx2) return avx2::kDistanceKernels;
+#endif
+  return baseline::kDistanceKernels;
+}
+
+// body(image, begin, end) for the pieces of at most `step` of [0, length) of every image
+template <class Loop, class Body>
+void for_pieces(int64_t images, int64_t length, int64_t step, int64_t work, const Loop& loop,
+                const Body& body) {
+  const int64_t pieces = (length + step - 1) / step;
+  loop(images * pieces, work * step, [&](int64_t i) {
+    const int64_t begin = i % pieces * step;
+    body(i / pieces, begin, std::min(begin + step, length));
+  });
+}
+
+template <class Loop>
+void run(const ClickMaps& s, int64_t images, const Loop& loop) {
+  for_pieces(2 * images, s.height, kClickRows, s.width, loop,
+             [&](int64_t map, int64_t begin, int64_t end) {
+               std::vector<float> scratch(5 * s.clicks + 1);
+               distance_kernels().click_rows(s, map, begin, end, scratch.data());
+             });
+}
+
+template <class A, class Loop>
+void run_as(Transform s, int64_t images, const Loop& loop) {
+  const int64_t reach = s.width + 8;
+  std::vector<A> squares(2 * reach + 2 * kBlock);
+  for (int64_t d = -reach; d <= reach; ++d) {
+    const A apart = s.whole ? static_cast<A>(d < 0 ? -d : d) : static_cast<A>(s.column_spacing * d);
+    squares[reach + d] = apart * apart;
+  }
+  s.squares = squares.data();
+  for_pieces(images, s.width, kColumns, s.height, loop,
+             [&](int64_t image, int64_t begin, int64_t end) {
+               distance_kernels().columns(s, image, begin, end);
+             });
+  for_pieces(images, s.height, 16, s.width, loop, [&](int64_t image, int64_t begin, int64_t end) {
+    std::vector<A> scratch(row_scratch(s.width));
+    distance_kernels().rows(s, image, begin, end, scratch.data());
+  });
+}
+
+template <class Loop>
+void run(Transform s, int64_t images, const Loop& loop) {
+  if (images * s.height * s.width == 0) return;
+  constexpr int64_t kLongest = 32767;  // two squares of it fit below kFar
+  s.whole =
+      s.row_spacing == 1 && s.column_spacing == 1 && s.height <= kLongest && s.width <= kLongest;
+  s.whole ? run_as<uint32_t>(s, images, loop) : run_as<float>(s, images, loop);
+}
+
+}  // namespace pixelkernels

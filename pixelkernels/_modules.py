@@ -1,0 +1,18 @@
+"""What the modules of every family share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+class OptionsModule(nn.Module):
+    """Holds a function's keyword arguments and shows them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+
+    def extra_repr(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())

@@ -1,0 +1,169 @@
+"""Distance: which backend serves, and the clicks that are chosen by distances."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+from .._dispatch import choose
+from . import ops, reference
+
+NOWHERE = 2**31 - 1
+# the longest side for which every squared distance is an int32
+LONGEST_SIDE = 32767
+# of simulate_clicks: the first three by number, or one of them at random for each image
+STRATEGIES = ("background", "objects", "boundary", "mixed")
+
+
+def click_maps(
+    points: Tensor,
+    labels: Tensor,
+    size: tuple[int, int],
+    encoding: str,
+    radius: float,
+    truncate: float,
+    backend: str | None,
+) -> Tensor:
+    points, labels = points.detach().float(), labels.long()
+    labels = ops.click_labels(labels)
+    # what stands in a padding slot is nobody's coordinate
+    points = ops.click_points(torch.where(labels[..., None] < 0, 0, points))
+    chosen = choose("click_maps", (points, labels), backend)
+    if chosen == "eager":
+        return reference.click_maps(points, labels, *size, encoding, radius, truncate)
+    code = ops.ENCODINGS.index(encoding)
+    return ops.click_maps(chosen, points, labels, *size, code, radius, truncate)
+
+
+def distance_transform(
+    mask: Tensor, squared: bool, spacing: tuple[float, float], backend: str | None
+) -> Tensor:
+    chosen = choose("distance_transform", (mask,), backend)
+    images = mask.flatten(end_dim=-3) if mask.dim() > 2 else mask[None]
+    return _transform(chosen, images, squared, spacing, False).view(mask.shape)
+
+
+def _transform(
+    backend: str, mask: Tensor, squared: bool, spacing: tuple[float, float], border: bool
+) -> Tensor:
+    mask = mask if mask.dtype == torch.bool else mask != 0
+    if backend != "eager":
+        return ops.distance_transform(backend, mask.contiguous(), squared, *spacing, border)
+    d2 = reference.squared_distance(mask, spacing, border)
+    return d2.clamp(max=NOWHERE).int() if squared else d2.sqrt().float()
+
+
+def _squared(backend: str, mask: Tensor, border: bool = False) -> Tensor:
+    return _transform(backend, mask, True, (1.0, 1.0), border)
+
+
+def next_click(
+    prediction: Tensor,
+    target: Tensor,
+    not_clicked: Tensor | None,
+    ignore_label: int,
+    backend: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    chosen = choose("next_click", (prediction, target), backend)
+    target = target.byte() if target.dtype == torch.bool else target
+    low, high = torch.iinfo(target.dtype).min, torch.iinfo(target.dtype).max
+    predicted, is_object = prediction != 0, target == 1
+    missed, wrong = is_object & ~predicted, ~is_object & predicted
+    if low <= ignore_label <= high:  # a comparison with what the dtype cannot hold would wrap it
+        counts = target != ignore_label
+        missed, wrong = missed & counts, wrong & counts
+    batch, _, width = target.shape
+    errors = torch.stack([missed, wrong], 1)
+    depth = _squared(chosen, ~errors.flatten(0, 1), border=True)
+    depth = depth.view(errors.shape).flatten(2)
+    if not_clicked is not None:
+        depth = torch.where((not_clicked != 0).flatten(1)[:, None], depth, 0)
+    if depth.shape[2] == 0:
+        depth = depth.new_zeros(batch, 2, 1)
+    deepest, place = depth.max(2).values, depth.argmax(2)
+    positive = deepest[:, 0] > deepest[:, 1]
+    valid = deepest.amax(1) > 0
+    flat = torch.where(positive, place[:, 0], place[:, 1])
+    points = torch.stack([flat // max(width, 1), flat % max(width, 1)], 1)
+    return torch.where(valid[:, None], points, 0), positive.long(), valid
+
+
+def simulate_clicks(
+    target: Tensor,
+    num_positive: int,
+    num_negative: int,
+    others: Tensor | None,
+    strategy: str,
+    margin: float,
+    spacing: float,
+    band: float,
+    generator: Generator | None,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    chosen = choose("simulate_clicks", (target,), backend)
+    target = target != 0
+    batch = target.shape[0]
+    # always the same draws, so that one argument does not change what another one gets
+    order = _draw(NOWHERE, (2, *target.shape), torch.int32, target.device, generator)
+    strategies = _draw(3, (batch,), torch.int64, target.device, generator)
+    if strategy != "mixed":
+        strategies = torch.full_like(strategies, STRATEGIES.index(strategy))
+
+    nearest = math.ceil(margin**2)
+    inside = target & (_squared(chosen, ~target) >= nearest)
+    away = _squared(chosen, target)
+    outside = ~target & (away >= nearest)
+    empty = ~target.flatten(1).any(1)[:, None, None]
+    in_band = outside & ((away <= min(band**2, NOWHERE - 1)) | empty)
+    on_others = outside & (others != 0) if others is not None else torch.zeros_like(target)
+    takes_others = (strategies == 1) & on_others.flatten(1).any(1)
+    allowed = torch.where(takes_others[:, None, None], on_others, in_band)
+
+    never = torch.zeros_like(strategies, dtype=torch.bool)
+    positive = _pick(inside, order[0], num_positive, spacing, never)
+    negative = _pick(allowed, order[1], num_negative, spacing, strategies == 2)
+    points = torch.cat([positive, negative], 1)
+    labels = torch.zeros_like(points[..., 0])
+    labels[:, :num_positive] = 1
+    return points, torch.where(points[..., 0] < 0, -1, labels)
+
+
+def _draw(
+    high: int,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: Generator | None,
+) -> Tensor:
+    # torch.compile traces no generator, not even None
+    given = {} if generator is None else {"generator": generator}
+    return torch.randint(high, shape, dtype=dtype, device=device, **given)
+
+
+def _pick(allowed: Tensor, order: Tensor, count: int, spacing: float, farthest: Tensor) -> Tensor:
+    """`count` allowed pixels [B, count, 2], at least `spacing` apart; (-1, -1) where none is left.
+
+    Each pick is the allowed pixel with the largest `order`, which makes it uniform; where
+    `farthest` [B], each after the first is the one farthest from those before.
+    """
+    batch, height, width = allowed.shape
+    points = allowed.new_full((batch, count, 2), -1, dtype=torch.int64)
+    if allowed.numel() == 0:
+        return points
+    rows = torch.arange(height, dtype=torch.int32, device=allowed.device)[:, None]
+    columns = torch.arange(width, dtype=torch.int32, device=allowed.device)
+    apart = max(math.ceil(spacing**2), 1)
+    gap = torch.full_like(order, NOWHERE)
+    for i in range(count):
+        rank = torch.where(farthest[:, None, None], gap, order) if i else order
+        place = torch.where(allowed, rank, -1).flatten(1).argmax(1)
+        point = torch.stack([place // width, place % width], 1)
+        found = allowed.flatten(1).gather(1, place[:, None])
+        points[:, i] = torch.where(found, point, -1)
+        row, column = point.int()[:, :, None, None].unbind(1)
+        d2 = (rows - row).square() + (columns - column).square()
+        gap = torch.minimum(gap, torch.where(found[..., None], d2, NOWHERE))
+        allowed = allowed & (d2 >= apart)
+    return points
