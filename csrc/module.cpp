@@ -1,8 +1,9 @@
 // The Python module pixelkernels._C. Importing it registers the CPU kernels; build_info() says how
-// it was built.
+// it was built, and the other functions take NumPy arrays.
 #include <pybind11/pybind11.h>
 
 #include "common/host.h"
+#include "distance/distance_numpy.h"
 
 #define PK_TEXT_(x) #x
 #define PK_TEXT(x) PK_TEXT_(x)
@@ -24,4 +25,5 @@ PYBIND11_MODULE(_C, m) {
         return info;
       },
       "How this installation was built, as strings.");
+  pixelkernels::bind_distance(m);
 }

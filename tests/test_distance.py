@@ -412,6 +412,13 @@ def test_opcheck(backend, device):
     mask = (testing.coherent_labels(2, 30, 40, 4) == 1).to(device)
     for squared in (False, True):
         torch.library.opcheck(transform, (mask, squared, 1.0, 1.0, squared))
+    if backend == "cpu":
+        deepest = torch.ops.pixelkernels.deepest_errors.default
+        torch.library.opcheck(deepest, (mask.byte(), None))
+        torch.library.opcheck(deepest, (mask.byte(), mask.roll(3, 2)))
+        order = testing.random_labels(2, 30, 40, high=1000).int()
+        pick = torch.ops.pixelkernels.pick_pixels.default
+        torch.library.opcheck(pick, (mask, order, torch.tensor([False, True]), 3, 16))
 
 
 @pytest.mark.parametrize("backend", COMPILED)

@@ -1,4 +1,7 @@
 // The CPU side of the distance operators.
+#include <optional>
+#include <tuple>
+
 #include "distance/distance_host.h"
 
 namespace pixelkernels {
@@ -46,11 +49,79 @@ Tensor distance_transform(Tensor mask, bool squared, double row_spacing, double 
   return distance;
 }
 
+std::tuple<Tensor, Tensor> deepest_errors(Tensor kinds, std::optional<Tensor> allowed) {
+  STD_TORCH_CHECK(kinds.is_contiguous() && kinds.scalar_type() == ScalarType::Byte,
+                  "pixelkernels: the kinds of errors must be contiguous, in uint8");
+  STD_TORCH_CHECK(
+      !allowed || (allowed->is_contiguous() && allowed->scalar_type() == ScalarType::Bool),
+      "pixelkernels: what is allowed must be contiguous, in bool");
+  const int64_t images = kinds.size(0), height = kinds.size(1), width = kinds.size(2);
+  const int64_t pieces = (height + kRows - 1) / kRows;
+  Tensor squares = output(kinds, {images, height, width}, ScalarType::Int);
+  const SquaresTable<uint32_t> distances(width + 2, 1);
+  const Errors problem{data<uint8_t>(kinds),
+                       allowed ? data<uint8_t>(*allowed) : nullptr,
+                       height,
+                       width,
+                       distances.middle(),
+                       data<uint32_t>(squares)};
+  for_pieces(images, width, kColumns, height, threads,
+             [&](int64_t image, int64_t begin, int64_t end) {
+               distance_kernels().error_columns(problem, image, begin, end);
+             });
+  std::vector<Deepest> found(2 * images * pieces);
+  for_pieces(images, height, kRows, width, threads, [&](int64_t image, int64_t begin, int64_t end) {
+    std::vector<uint32_t> scratch(row_scratch(width));
+    Deepest* deepest = found.data() + 2 * (image * pieces + begin / kRows);
+    distance_kernels().error_rows(problem, image, begin, end, scratch.data(), deepest);
+  });
+  Tensor depth = output(kinds, {images, 2}, ScalarType::Int);
+  Tensor place = output(kinds, {images, 2}, ScalarType::Long);
+  for (int64_t i = 0; i < 2 * images; ++i) {
+    Deepest best{};
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      const Deepest& one = found[2 * (i / 2 * pieces + piece) + i % 2];
+      if (one.depth > best.depth) best = one;
+    }
+    data<int32_t>(depth)[i] = static_cast<int32_t>(best.depth);
+    data<int64_t>(place)[i] = best.place;
+  }
+  return {depth, place};
+}
+
+Tensor pick_pixels(Tensor allowed, Tensor order, Tensor farthest, int64_t count, int64_t apart) {
+  STD_TORCH_CHECK(allowed.is_contiguous() && allowed.scalar_type() == ScalarType::Bool &&
+                      farthest.is_contiguous() && farthest.scalar_type() == ScalarType::Bool,
+                  "pixelkernels: what is allowed and farthest must be contiguous, in bool");
+  STD_TORCH_CHECK(order.is_contiguous() && order.scalar_type() == ScalarType::Int,
+                  "pixelkernels: the order must be contiguous, in int32");
+  const int64_t images = allowed.size(0), height = allowed.size(1), width = allowed.size(2);
+  Tensor left = output_like(allowed), gaps = output_like(order);
+  Tensor points = output(order, {images, count, 2}, ScalarType::Long);
+  std::copy_n(data<uint8_t>(allowed), allowed.numel(), data<uint8_t>(left));
+  Picks problem{data<uint8_t>(left),
+                data<int32_t>(order),
+                data<uint8_t>(farthest),
+                data<int32_t>(gaps),
+                height,
+                width,
+                count,
+                static_cast<int32_t>(std::min<int64_t>(apart, INT32_MAX)),
+                0,
+                data<int64_t>(points)};
+  while (problem.reach < height + width && problem.reach * problem.reach < apart) ++problem.reach;
+  parallel(images, height * width * (count + 1),
+           [&](int64_t image) { distance_kernels().pick(problem, image); });
+  return points;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CPU, m) {
   m.impl("click_maps", TORCH_BOX(&click_maps));
   m.impl("distance_transform", TORCH_BOX(&distance_transform));
+  m.impl("deepest_errors", TORCH_BOX(&deepest_errors));
+  m.impl("pick_pixels", TORCH_BOX(&pick_pixels));
 }
 
 }  // namespace pixelkernels

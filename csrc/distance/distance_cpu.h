@@ -28,13 +28,39 @@ struct Transform {
   int64_t height, width;
   float row_spacing, column_spacing;
   bool whole, squared, border;
-  const void* squares;  // of the distance between columns d apart, d in [-W - 8, W + 8]
+  const void* squares;  // of the distance between columns d apart: the middle of a table
   void* out;            // [N, H, W], 4 bytes each: between the passes the columns' squares
 };
 
 constexpr int64_t kColumns = 32;  // that go down the image together
 // A finite square is below 2^31, and another square below 2^31 may be added to this one.
 constexpr uint32_t kFar = 1u << 31;
+
+// The errors of a prediction, and where the deepest of each kind lies.
+struct Errors {
+  const uint8_t* kinds;    // [B, H, W]: 0 no error, 1 and 2
+  const uint8_t* allowed;  // [B, H, W], or null: everything is
+  int64_t height, width;
+  const uint32_t* distances;  // as the squares of a Transform
+  uint32_t* squares;          // [B, H, W], between the passes
+};
+struct Deepest {
+  uint32_t depth;  // squared
+  int64_t place;
+};
+
+// `count` pixels of each image, the largest `order` first, or each the farthest from those before.
+struct Picks {
+  uint8_t* allowed;      // [B, H, W], to be overwritten
+  const int32_t* order;  // [B, H, W]
+  const uint8_t* farthest;
+  int32_t* gaps;  // [B, H, W], to be written
+  int64_t height, width, count;
+  int32_t
+      apart;  // the least squared distance between picks; no pixel farther than `reach` is nearer
+  int64_t reach;
+  int64_t* points;  // [B, count, 2]
+};
 
 struct DistanceKernels {
   // rows [begin, end) of one map, at most kClickRows; `scratch` holds 5 floats per click
@@ -43,6 +69,11 @@ struct DistanceKernels {
   void (*columns)(const Transform&, int64_t image, int64_t begin, int64_t end);
   // from those to the result, in rows [begin, end); `scratch` holds row_scratch(W) values
   void (*rows)(const Transform&, int64_t image, int64_t begin, int64_t end, void* scratch);
+  // the same for errors, keeping only the deepest of the two kinds
+  void (*error_columns)(const Errors&, int64_t image, int64_t begin, int64_t end);
+  void (*error_rows)(const Errors&, int64_t image, int64_t begin, int64_t end, void* scratch,
+                     Deepest* deepest);
+  void (*pick)(const Picks&, int64_t image);
 };
 
 constexpr int64_t kBlock = 16;  // pixels of a row that share their candidates

@@ -10,6 +10,8 @@
 
 namespace pixelkernels {
 
+constexpr int64_t kRows = 16;  // that one task takes across the image
+
 inline const DistanceKernels& distance_kernels() {
 #if defined(__x86_64__)
   if (cpu_capability() == Capability::kAvx512) return avx512::kDistanceKernels;
@@ -38,23 +40,36 @@ void run(const ClickMaps& s, int64_t images, const Loop& loop) {
              });
 }
 
+// The squares of distances between the columns of a row, from -width - 8 to width + 8 columns.
+template <class A>
+class SquaresTable {
+ public:
+  SquaresTable(int64_t width, A spacing) : reach_(width + 8), squares_(2 * reach_ + 2 * kBlock) {
+    for (int64_t d = 0; d <= reach_; ++d) {
+      const A apart = static_cast<A>(d) * spacing;
+      squares_[reach_ + d] = squares_[reach_ - d] = apart * apart;
+    }
+  }
+  const A* middle() const { return squares_.data() + reach_; }
+
+ private:
+  int64_t reach_;
+  std::vector<A> squares_;
+};
+
 template <class A, class Loop>
 void run_as(Transform s, int64_t images, const Loop& loop) {
-  const int64_t reach = s.width + 8;
-  std::vector<A> squares(2 * reach + 2 * kBlock);
-  for (int64_t d = -reach; d <= reach; ++d) {
-    const A apart = s.whole ? static_cast<A>(d < 0 ? -d : d) : static_cast<A>(s.column_spacing * d);
-    squares[reach + d] = apart * apart;
-  }
-  s.squares = squares.data();
+  const SquaresTable<A> squares(s.width, static_cast<A>(s.column_spacing));
+  s.squares = squares.middle();
   for_pieces(images, s.width, kColumns, s.height, loop,
              [&](int64_t image, int64_t begin, int64_t end) {
                distance_kernels().columns(s, image, begin, end);
              });
-  for_pieces(images, s.height, 16, s.width, loop, [&](int64_t image, int64_t begin, int64_t end) {
-    std::vector<A> scratch(row_scratch(s.width));
-    distance_kernels().rows(s, image, begin, end, scratch.data());
-  });
+  for_pieces(images, s.height, kRows, s.width, loop,
+             [&](int64_t image, int64_t begin, int64_t end) {
+               std::vector<A> scratch(row_scratch(s.width));
+               distance_kernels().rows(s, image, begin, end, scratch.data());
+             });
 }
 
 template <class Loop>

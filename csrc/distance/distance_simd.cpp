@@ -1,8 +1,8 @@
 // The distance kernels of one instruction set, PK_ISA; the build compiles this file once for each.
 // Nothing from the standard library's templates may be used here: the linker could hand one set's
 // copy to another.
+#include "distance_choice_simd.h"
 #include "distance_clicks_simd.h"
-#include "distance_transform_simd.h"
 
 namespace pixelkernels {
 namespace PK_ISA {
@@ -18,7 +18,8 @@ void any_rows(const Transform& s, int64_t image, int64_t begin, int64_t end, voi
 
 }  // namespace
 
-const DistanceKernels kDistanceKernels{click_rows, any_columns, any_rows};
+const DistanceKernels kDistanceKernels{click_rows,    any_columns, any_rows,
+                                       error_columns, error_rows,  pick};
 
 }  // namespace PK_ISA
 }  // namespace pixelkernels

@@ -174,7 +174,7 @@ PK_INLINE void write(const Transform& s, A* squares, void* out) {
 template <class A>
 void rows(const Transform& s, int64_t image, int64_t begin, int64_t end, void* scratch) {
   A *g = static_cast<A*>(scratch), *best = g + s.width + 2 * kBlock;
-  const A* squares = static_cast<const A*>(s.squares) + s.width + kLanes;
+  const A* squares = static_cast<const A*>(s.squares);
   Row<A> row{g, squares, reinterpret_cast<int32_t*>(best + s.width + 2 * kBlock), s.width};
   for (int64_t i = s.width; i < s.width + kLanes; ++i) g[i] = Squares<A>::kNone;
   for (int64_t r = begin; r < end; ++r) {

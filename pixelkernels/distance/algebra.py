@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -45,10 +47,15 @@ def distance_transform(
     return _transform(chosen, images, squared, spacing, False).view(mask.shape)
 
 
+def _mask(values: Tensor) -> Tensor:
+    # comparing bool with a number goes through int64
+    return values if values.dtype == torch.bool else values != 0
+
+
 def _transform(
     backend: str, mask: Tensor, squared: bool, spacing: tuple[float, float], border: bool
 ) -> Tensor:
-    mask = mask if mask.dtype == torch.bool else mask != 0
+    mask = _mask(mask)
     if backend != "eager":
         return ops.distance_transform(backend, mask.contiguous(), squared, *spacing, border)
     d2 = reference.squared_distance(mask, spacing, border)
@@ -69,25 +76,33 @@ def next_click(
     chosen = choose("next_click", (prediction, target), backend)
     target = target.byte() if target.dtype == torch.bool else target
     low, high = torch.iinfo(target.dtype).min, torch.iinfo(target.dtype).max
-    predicted, is_object = prediction != 0, target == 1
+    predicted, is_object = _mask(prediction), target == 1
     missed, wrong = is_object & ~predicted, ~is_object & predicted
     if low <= ignore_label <= high:  # a comparison with what the dtype cannot hold would wrap it
         counts = target != ignore_label
         missed, wrong = missed & counts, wrong & counts
-    batch, _, width = target.shape
-    errors = torch.stack([missed, wrong], 1)
-    depth = _squared(chosen, ~errors.flatten(0, 1), border=True)
-    depth = depth.view(errors.shape).flatten(2)
-    if not_clicked is not None:
-        depth = torch.where((not_clicked != 0).flatten(1)[:, None], depth, 0)
-    if depth.shape[2] == 0:
-        depth = depth.new_zeros(batch, 2, 1)
-    deepest, place = depth.max(2).values, depth.argmax(2)
-    positive = deepest[:, 0] > deepest[:, 1]
-    valid = deepest.amax(1) > 0
+    allowed = None if not_clicked is None else _mask(not_clicked).contiguous()
+    if chosen == "cpu":
+        kinds = (missed.byte() + 2 * wrong.byte()).contiguous()
+        depth, place = ops.deepest_errors(chosen, kinds, allowed)
+    else:
+        depth, place = _deepest_errors(chosen, torch.stack([missed, wrong], 1), allowed)
+    positive = depth[:, 0] > depth[:, 1]
+    valid = depth.amax(1) > 0
     flat = torch.where(positive, place[:, 0], place[:, 1])
-    points = torch.stack([flat // max(width, 1), flat % max(width, 1)], 1)
+    width = max(target.shape[2], 1)
+    points = torch.stack([flat // width, flat % width], 1)
     return torch.where(valid[:, None], points, 0), positive.long(), valid
+
+
+def _deepest_errors(backend: str, errors: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+    depth = _squared(backend, ~errors.flatten(0, 1), border=True).view(errors.shape)
+    if allowed is not None:
+        depth = torch.where(allowed[:, None], depth, 0)
+    depth = depth.flatten(2)
+    if depth.shape[2] == 0:
+        depth = depth.new_zeros(*depth.shape[:2], 1)
+    return depth.amax(2), depth.argmax(2)  # the first of equal ones
 
 
 def simulate_clicks(
@@ -103,7 +118,7 @@ def simulate_clicks(
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     chosen = choose("simulate_clicks", (target,), backend)
-    target = target != 0
+    target = _mask(target)
     batch = target.shape[0]
     # always the same draws, so that one argument does not change what another one gets
     order = _draw(NOWHERE, (2, *target.shape), torch.int32, target.device, generator)
@@ -111,23 +126,30 @@ def simulate_clicks(
     if strategy != "mixed":
         strategies = torch.full_like(strategies, STRATEGIES.index(strategy))
 
-    nearest = math.ceil(margin**2)
+    nearest = _square(margin)
     inside = target & (_squared(chosen, ~target) >= nearest)
     away = _squared(chosen, target)
     outside = ~target & (away >= nearest)
     empty = ~target.flatten(1).any(1)[:, None, None]
-    in_band = outside & ((away <= min(band**2, NOWHERE - 1)) | empty)
-    on_others = outside & (others != 0) if others is not None else torch.zeros_like(target)
+    in_band = outside & ((away <= int(min(band, LONGEST_SIDE) ** 2)) | empty)
+    on_others = outside & _mask(others) if others is not None else torch.zeros_like(target)
     takes_others = (strategies == 1) & on_others.flatten(1).any(1)
     allowed = torch.where(takes_others[:, None, None], on_others, in_band)
 
     never = torch.zeros_like(strategies, dtype=torch.bool)
-    positive = _pick(inside, order[0], num_positive, spacing, never)
-    negative = _pick(allowed, order[1], num_negative, spacing, strategies == 2)
+    apart = max(_square(spacing), 1)
+    pick = partial(ops.pick_pixels, "cpu") if chosen == "cpu" else _pick_pixels
+    positive = pick(inside, order[0], never, num_positive, apart)
+    negative = pick(allowed, order[1], strategies == 2, num_negative, apart)
     points = torch.cat([positive, negative], 1)
     labels = torch.zeros_like(points[..., 0])
     labels[:, :num_positive] = 1
     return points, torch.where(points[..., 0] < 0, -1, labels)
+
+
+def _square(distance: float) -> int:
+    """The least squared distance between pixels that is at least `distance` squared."""
+    return min(math.ceil(min(distance, NOWHERE) ** 2), NOWHERE)
 
 
 def _draw(
@@ -138,12 +160,14 @@ def _draw(
     generator: Generator | None,
 ) -> Tensor:
     # torch.compile traces no generator, not even None
-    given = {} if generator is None else {"generator": generator}
+    given: dict[str, Any] = {} if generator is None else {"generator": generator}
     return torch.randint(high, shape, dtype=dtype, device=device, **given)
 
 
-def _pick(allowed: Tensor, order: Tensor, count: int, spacing: float, farthest: Tensor) -> Tensor:
-    """`count` allowed pixels [B, count, 2], at least `spacing` apart; (-1, -1) where none is left.
+def _pick_pixels(
+    allowed: Tensor, order: Tensor, farthest: Tensor, count: int, apart: int
+) -> Tensor:
+    """`count` allowed pixels, squared distances at least `apart`; (-1, -1) where none is left.
 
     Each pick is the allowed pixel with the largest `order`, which makes it uniform; where
     `farthest` [B], each after the first is the one farthest from those before.
@@ -154,7 +178,6 @@ def _pick(allowed: Tensor, order: Tensor, count: int, spacing: float, farthest: 
         return points
     rows = torch.arange(height, dtype=torch.int32, device=allowed.device)[:, None]
     columns = torch.arange(width, dtype=torch.int32, device=allowed.device)
-    apart = max(math.ceil(spacing**2), 1)
     gap = torch.full_like(order, NOWHERE)
     for i in range(count):
         rank = torch.where(farthest[:, None, None], gap, order) if i else order
@@ -164,6 +187,6 @@ def _pick(allowed: Tensor, order: Tensor, count: int, spacing: float, farthest: 
         points[:, i] = torch.where(found, point, -1)
         row, column = point.int()[:, :, None, None].unbind(1)
         d2 = (rows - row).square() + (columns - column).square()
-        gap = torch.minimum(gap, torch.where(found[..., None], d2, NOWHERE))
+        gap = torch.minimum(gap, d2)
         allowed = allowed & (d2 >= apart)
     return points

@@ -69,32 +69,8 @@ def click_maps(
     float32. Memory: the result alone, with N floats for each few rows on the CPU.
     Source: Xu et al. (truncated distances); the tanh and disk maps of f-BRS and RITM.
     """
-    check.tensor("points", points)
-    if not points.is_floating_point() and points.dtype not in check.INTEGER_DTYPES:
-        raise TypeError(f"points: expected a real dtype, got {points.dtype}")
-    if points.dim() != 3 or points.shape[2] != 2:
-        raise ValueError(f"points: expected shape [B, N, 2], got {list(points.shape)}")
-    check.integers("labels", labels)
-    if labels.shape != points.shape[:2]:
-        raise ValueError(
-            f"labels: expected shape {list(points.shape[:2])} for points of shape"
-            f" {list(points.shape)}, got {list(labels.shape)}"
-        )
-    check.on_device("labels", labels, points, "points")
-    height, width = check.pair("size", size)
-    check.integer("size", height, minimum=0)
-    check.integer("size", width, minimum=0)
-    if check.option("encoding", encoding, ops.ENCODINGS) == "euclidean":
-        if radius is not None:
-            raise ValueError(f"radius: expected None with encoding='euclidean', got {radius!r}")
-    elif radius is None:
-        raise ValueError(f"radius: expected a positive number with encoding={encoding!r}, got None")
-    else:
-        check.positive("radius", radius)
-    limit = math.inf if truncate is None else check.number("truncate", truncate, minimum=0)
-    return algebra.click_maps(
-        points, labels, (height, width), encoding, radius or 0.0, limit, backend
-    )
+    bandwidth, limit = check_click_maps(points, labels, size, encoding, radius, truncate)
+    return algebra.click_maps(points, labels, size, encoding, bandwidth, limit, backend)
 
 
 def distance_transform(
@@ -121,18 +97,7 @@ def distance_transform(
     int32 per 32 pixels.
     Source: Felzenszwalb and Huttenlocher, distance transforms of sampled functions.
     """
-    check.integers("mask", mask)
-    if mask.dim() < 2:
-        raise ValueError(f"mask: expected shape [..., H, W], got {list(mask.shape)}")
-    if sampling is None:
-        spacing = (1.0, 1.0)
-    else:
-        row, column = check.pair("sampling", sampling)
-        spacing = (check.positive("sampling", row), check.positive("sampling", column))
-        if squared:
-            raise ValueError(f"sampling: expected None with squared=True, got {sampling!r}")
-    if squared:
-        _short_sides("mask", mask)
+    spacing = check_distance_transform(mask, squared, sampling)
     return algebra.distance_transform(mask, bool(squared), spacing, backend)
 
 
@@ -164,14 +129,7 @@ def next_click(
     32767.
     Source: the evaluation protocol of f-BRS, RITM and SAM 2.
     """
-    check.integers("prediction", prediction)
-    if prediction.dim() != 3:
-        raise ValueError(f"prediction: expected shape [B, H, W], got {list(prediction.shape)}")
-    _short_sides("prediction", prediction)
-    _same("target", target, "prediction", prediction)
-    if not_clicked is not None:
-        _same("not_clicked", not_clicked, "prediction", prediction)
-    check.integer("ignore_label", ignore_label, minimum=-(2**63))
+    check_next_click(prediction, target, not_clicked, ignore_label)
     return NextClick(*algebra.next_click(prediction, target, not_clicked, ignore_label, backend))
 
 
@@ -238,6 +196,67 @@ def simulate_clicks(
         generator,
         backend,
     )
+
+
+# ---- the checks that pixelkernels.numpy shares ----
+
+
+def check_click_maps(
+    points: Any, labels: Any, size: Any, encoding: Any, radius: Any, truncate: Any
+) -> tuple[float, float]:
+    """The radius (0 where it has no part) and the largest value."""
+    check.tensor("points", points)
+    if not points.is_floating_point() and points.dtype not in check.INTEGER_DTYPES:
+        raise TypeError(f"points: expected a real dtype, got {points.dtype}")
+    if points.dim() != 3 or points.shape[2] != 2:
+        raise ValueError(f"points: expected shape [B, N, 2], got {list(points.shape)}")
+    check.integers("labels", labels)
+    if labels.shape != points.shape[:2]:
+        raise ValueError(
+            f"labels: expected shape {list(points.shape[:2])} for points of shape"
+            f" {list(points.shape)}, got {list(labels.shape)}"
+        )
+    check.on_device("labels", labels, points, "points")
+    height, width = check.pair("size", size)
+    check.integer("size", height, minimum=0)
+    check.integer("size", width, minimum=0)
+    if check.option("encoding", encoding, ops.ENCODINGS) == "euclidean":
+        if radius is not None:
+            raise ValueError(f"radius: expected None with encoding='euclidean', got {radius!r}")
+    elif radius is None:
+        raise ValueError(f"radius: expected a positive number with encoding={encoding!r}, got None")
+    else:
+        check.positive("radius", radius)
+    limit = math.inf if truncate is None else check.number("truncate", truncate, minimum=0)
+    return radius or 0.0, limit
+
+
+def check_distance_transform(mask: Any, squared: bool, sampling: Any) -> tuple[float, float]:
+    """The spacing of the pixels."""
+    check.integers("mask", mask)
+    if mask.dim() < 2:
+        raise ValueError(f"mask: expected shape [..., H, W], got {list(mask.shape)}")
+    if sampling is None:
+        spacing = (1.0, 1.0)
+    else:
+        row, column = check.pair("sampling", sampling)
+        spacing = (check.positive("sampling", row), check.positive("sampling", column))
+        if squared:
+            raise ValueError(f"sampling: expected None with squared=True, got {sampling!r}")
+    if squared:
+        _short_sides("mask", mask)
+    return spacing
+
+
+def check_next_click(prediction: Any, target: Any, not_clicked: Any, ignore_label: Any) -> None:
+    check.integers("prediction", prediction)
+    if prediction.dim() != 3:
+        raise ValueError(f"prediction: expected shape [B, H, W], got {list(prediction.shape)}")
+    _short_sides("prediction", prediction)
+    _same("target", target, "prediction", prediction)
+    if not_clicked is not None:
+        _same("not_clicked", not_clicked, "prediction", prediction)
+    check.integer("ignore_label", ignore_label, minimum=-(2**63))
 
 
 def _same(name: str, value: Any, like_name: str, like: Tensor) -> None:

@@ -14,6 +14,9 @@ kernel = partial(Kernel, "distance")
 # the numbers that the kernels know the encodings of click_maps by
 ENCODINGS = ("euclidean", "disk", "tanh", "gaussian")
 
+CLICK_POINTS = "expected no NaN in a click"
+CLICK_LABELS = "expected 1 (positive), 0 (negative) or -1 (padding)"
+
 
 # points [B, N, 2] float32 and labels [B, N] int64, 1, 0 or -1 -> float32 [B, 2, H, W], the map of
 # the clicks with label 1 first; a NaN coordinate counts as no click
@@ -38,17 +41,35 @@ distance_transform = kernel(
     _transform_fake,
 )
 
+# Two steps that only the CPU has a kernel for; elsewhere they are a few of torch's own.
+# kinds [B, H, W] uint8, 0 no error, 1 or 2 -> the largest squared distance of an allowed pixel to
+# where its kind ends, [B, 2] int32 (0 for none), and the first pixel that has it, [B, 2] int64
+deepest_errors = kernel(
+    "deepest_errors(Tensor kinds, Tensor? allowed) -> (Tensor depth, Tensor place)",
+    lambda kinds, allowed: (
+        kinds.new_empty((kinds.shape[0], 2), dtype=torch.int32),
+        kinds.new_empty((kinds.shape[0], 2), dtype=torch.int64),
+    ),
+)
+# allowed [B, H, W] bool, order [B, H, W] int32 >= 0, farthest [B] bool -> points [B, count, 2]
+pick_pixels = kernel(
+    "pick_pixels(Tensor allowed, Tensor order, Tensor farthest, int count, int apart) -> Tensor",
+    lambda allowed, order, farthest, count, apart: allowed.new_empty(
+        (allowed.shape[0], count, 2), dtype=torch.int64
+    ),
+)
+
 click_points = define_check(
     "click_points",
     "points",
-    "expected no NaN in a click",
+    CLICK_POINTS,
     lambda points: ~points.isnan(),
     absent=torch.nan,
 )
 click_labels = define_check(
     "click_labels",
     "labels",
-    "expected 1 (positive), 0 (negative) or -1 (padding)",
+    CLICK_LABELS,
     lambda labels: (labels >= -1) & (labels <= 1),
     absent=-1,
 )

@@ -1,0 +1,119 @@
+"""Distance transforms and clicks on NumPy arrays, for data-loader workers.
+
+The functions of the same names in `pixelkernels`, with the same shapes, dtypes, options and errors,
+on arrays. They run the CPU kernels on the calling thread alone and release the GIL, so that as many
+workers as there are cores keep them busy, be they threads or processes. They need the compiled
+library and raise `BackendUnavailable` without it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from . import _extension
+from ._dispatch import BackendUnavailable
+from .distance import api, ops
+
+__all__ = ["NextClick", "click_maps", "distance_transform", "next_click"]
+
+
+class NextClick(NamedTuple):
+    """`points` [B, 2] int64, `labels` [B] int64 and `valid` [B] bool."""
+
+    points: NDArray[np.int64]
+    labels: NDArray[np.int64]
+    valid: NDArray[np.bool_]
+
+
+def click_maps(
+    points: NDArray[Any],
+    labels: NDArray[Any],
+    size: tuple[int, int],
+    *,
+    encoding: str = "euclidean",
+    radius: float | None = None,
+    truncate: float | None = 255.0,
+) -> NDArray[np.float32]:
+    """`pixelkernels.click_maps` on arrays: [B, N, 2] and [B, N] -> float32 [B, 2, H, W]."""
+    bandwidth, limit = api.check_click_maps(
+        _tensor("points", points), _tensor("labels", labels), size, encoding, radius, truncate
+    )
+    kind = labels.astype(np.int64)
+    if (wrong := (kind < -1) | (kind > 1)).any():
+        raise ValueError(f"labels: {ops.CLICK_LABELS}, got {kind[wrong][0]}")
+    place = np.where(kind[..., None] < 0, 0, points).astype(np.float32)
+    if np.isnan(place).any():
+        raise ValueError(f"points: {ops.CLICK_POINTS}, got nan")
+    code = ops.ENCODINGS.index(encoding)
+    return _kernels().click_maps(place, kind, *size, code, bandwidth, limit)
+
+
+def distance_transform(
+    mask: NDArray[Any], *, squared: bool = False, sampling: tuple[float, float] | None = None
+) -> NDArray[np.float32] | NDArray[np.int32]:
+    """`pixelkernels.distance_transform` on an array [..., H, W]."""
+    spacing = api.check_distance_transform(_tensor("mask", mask), squared, sampling)
+    return _transform(_mask(mask), squared, spacing, False)
+
+
+def next_click(
+    prediction: NDArray[Any],
+    target: NDArray[Any],
+    *,
+    not_clicked: NDArray[Any] | None = None,
+    ignore_label: int = -1,
+) -> NextClick:
+    """`pixelkernels.next_click` on arrays [B, H, W]."""
+    allowed = None if not_clicked is None else _tensor("not_clicked", not_clicked)
+    api.check_next_click(
+        _tensor("prediction", prediction), _tensor("target", target), allowed, ignore_label
+    )
+    is_object, counts = target == 1, target != ignore_label
+    predicted = _mask(prediction)
+    errors = np.stack([is_object & ~predicted & counts, ~is_object & predicted & counts], 1)
+    depth = _transform(~errors, True, (1.0, 1.0), True)
+    if not_clicked is not None:
+        depth = depth * _mask(not_clicked)[:, None]
+    depth = depth.reshape(*errors.shape[:2], target[:1].size)
+    if depth.shape[2] == 0:
+        depth = np.zeros((*depth.shape[:2], 1), np.int32)
+    deepest, place = depth.max(2), depth.argmax(2)
+    positive, valid = deepest[:, 0] > deepest[:, 1], deepest.max(1) > 0
+    flat = np.where(positive, place[:, 0], place[:, 1]) * valid
+    points = np.stack(np.divmod(flat, max(target.shape[2], 1)), 1)
+    return NextClick(points, positive.astype(np.int64), valid)
+
+
+def _kernels() -> Any:
+    if _extension._C is None:
+        raise BackendUnavailable(f"pixelkernels.numpy: {_extension.REASONS['cpu']}")
+    return _extension._C
+
+
+def _tensor(name: str, array: Any) -> torch.Tensor:
+    """The array as a tensor without memory, for the checks that both share."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name}: expected a numpy.ndarray, got {type(array).__name__}")
+    try:
+        dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+    except TypeError:
+        raise TypeError(f"{name}: expected a numeric dtype, got {array.dtype}") from None
+    return torch.empty(array.shape, dtype=dtype, device="meta")
+
+
+def _mask(values: NDArray[Any]) -> NDArray[np.bool_]:
+    return values if values.dtype == np.bool_ else values != 0
+
+
+def _transform(
+    mask: NDArray[np.bool_], squared: bool, spacing: tuple[float, float], border: bool
+) -> Any:
+    if mask.size == 0:
+        return np.empty(mask.shape, np.int32 if squared else np.float32)
+    images = np.ascontiguousarray(mask.reshape(-1, *mask.shape[-2:]))
+    distance = _kernels().distance_transform(images, squared, *spacing, border)
+    return distance.reshape(mask.shape)
