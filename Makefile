@@ -12,7 +12,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch triton numpy setuptools wheel
 	$(PIP) ninja pybind11 packaging pytest pytest-benchmark hypothesis scipy scikit-image pillow \
-	  tqdm ruff mypy clang-format
+	  tqdm ruff mypy clang-format opencv-python-headless edt
 	touch $@
 
 build: $(VENV)/.installed

@@ -11,7 +11,7 @@ from torch import Tensor
 from pixelkernels import _dispatch
 
 from .inputs import SEED, Inputs
-from .registry import FORWARD, Workload
+from .workload import BOTH, FORWARD, Workload
 
 Call = Callable[..., tuple[Tensor, ...]]
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -38,30 +38,34 @@ class Side:
     # what the library takes when no backend is asked for
     default: bool = False
     waits: bool = False
+    own_memory: bool = False
+    # why it cannot run on this machine
+    missing: str | None = None
 
 
-def backends(workload: Workload, inputs: Inputs) -> list[str]:
-    """The library's backends that can serve the workload on these inputs."""
-    return [
-        backend
-        for backend in _dispatch.BACKENDS
-        if not _dispatch.why_not(backend, workload.op, inputs.tensors)
-    ]
-
-
-def library_sides(workload: Workload, inputs: Inputs) -> list[Side]:
+def library_sides(workload: Workload, inputs: Inputs, *, slow: bool = False) -> list[Side]:
+    """The backends that can serve the workload on these inputs, the slow ones only if asked for."""
     default = _dispatch.choose(workload.op, inputs.tensors, None)
     return [
         Side(backend, "library", _with_backend(workload, backend), default=backend == default)
-        for backend in backends(workload, inputs)
+        for backend in _dispatch.BACKENDS
+        if not _dispatch.why_not(backend, workload.op, inputs.tensors)
+        and (slow or backend not in workload.slow)
     ]
 
 
-def peer_sides(workload: Workload, *, compiled: bool = True) -> list[Side]:
+def peer_sides(workload: Workload, device: str, *, compiled: bool = True) -> list[Side]:
     return [
-        Side(name, "peer", peer.build(), waits=peer.waits)
+        Side(
+            name,
+            "peer",
+            peer.build(),
+            waits=peer.waits,
+            own_memory=peer.own_memory,
+            missing=peer.missing(),
+        )
         for name, peer in workload.peers.items()
-        if compiled or not peer.compiled
+        if device in peer.devices and (compiled or not peer.compiled)
     ]
 
 
@@ -75,26 +79,24 @@ class Case:
     def __init__(self, workload: Workload, variant: str, inputs: Inputs) -> None:
         self.workload, self.variant = workload, variant
         self.inputs = inputs.leaves()
-        eager = _with_backend(workload, "eager")
-        with torch.no_grad():
-            outputs = eager(*self.inputs.tensors)
-        generator = torch.Generator().manual_seed(SEED)
-        self._cotangents = [_cotangent(output, generator) for output in outputs]
-        exact = self._both(eager, inputs.double().leaves())
-        rounded = self._both(eager, self.inputs)
+        oracle = workload.oracle or _with_backend(workload, "eager")
+        run = self._forward
+        if BOTH in workload.modes:
+            outputs, _ = self._forward(oracle, self.inputs)
+            generator = torch.Generator().manual_seed(SEED)
+            self._cotangents = [_cotangent(output, generator) for output in outputs]
+            run = self._both
+        exact, rounded = run(oracle, inputs.double().leaves()), run(oracle, self.inputs)
         self._exact = (*exact[0], *exact[1])
         self._budgets = [
-            (
-                SLACK * (_largest(low - high) + torch.finfo(low.dtype).eps * _largest(high)),
-                PEER_TOLERANCE * _largest(high),
-            )
+            _budgets(low, high)
             for low, high in zip((*rounded[0], *rounded[1]), self._exact, strict=True)
         ]
 
     def bind(self, side: Side, mode: str) -> Callable[[], Result]:
         """The call to time, without arguments."""
         if mode == FORWARD:
-            return lambda: self._forward(side.call)
+            return lambda: self._forward(side.call, self.inputs)
         return lambda: self._both(side.call, self.inputs)
 
     def check(self, side: Side, mode: str) -> None:
@@ -107,7 +109,7 @@ class Case:
             what = f"output {position}" if position < len(outputs) else "gradient"
             if result.shape != exact.shape:
                 raise WrongResult(f"{what} is {list(result.shape)}, not {list(exact.shape)}")
-            error = (result.double() - exact).detach()
+            error = _difference(result, exact)
             if self.workload.ranks and position >= len(outputs):
                 distance, allowed = float(error.norm()), CUT_TOLERANCE * float(exact.norm())
             else:
@@ -116,9 +118,9 @@ class Case:
             if not distance <= allowed:
                 raise WrongResult(f"{what} is off by {distance:.3g}, allowed {allowed:.3g}")
 
-    def _forward(self, call: Call) -> Result:
+    def _forward(self, call: Call, inputs: Inputs) -> Result:
         with torch.no_grad():
-            return call(*self.inputs.tensors), ()
+            return call(*inputs.tensors), ()
 
     def _both(self, call: Call, inputs: Inputs) -> Result:
         outputs = call(*inputs.tensors)
@@ -133,6 +135,22 @@ def _cotangent(output: Tensor, generator: torch.Generator) -> Tensor:
     if output.dim() == 0:
         return torch.ones_like(output)
     return torch.randn(output.shape, generator=generator).to(output)
+
+
+def _budgets(rounded: Tensor, exact: Tensor) -> tuple[float, float]:
+    """The error that the library may make, and the one that a peer may make."""
+    if not exact.is_floating_point():
+        return 0.0, 0.0
+    largest = _largest(exact[exact.isfinite()])
+    # an oracle may return float64 whatever it was given
+    error = _largest(_difference(rounded.float(), exact))
+    return SLACK * (error + torch.finfo(torch.float32).eps * largest), PEER_TOLERANCE * largest
+
+
+def _difference(result: Tensor, exact: Tensor) -> Tensor:
+    """result - exact in float64, and 0 where both are the same infinity."""
+    result, exact = result.detach().double(), exact.detach().double()
+    return torch.where(result == exact, 0, result - exact)
 
 
 def _largest(values: Tensor) -> float:

@@ -5,7 +5,8 @@
 #
 # No stage named: those in STAGES, or all. It uses the packages that are installed (PYTHON: python3)
 # and no network. A stage that fails does not stop the later ones; the exit status is 1 if any failed.
-# OUT gets summary.txt, build.log, test.log, junit.xml, sanitizer.log, bench.log and regions.json.
+# OUT gets summary.txt, build.log, test.log, junit.xml, sanitizer.log, bench.log and a JSON file
+# of results per family.
 # PIXELKERNELS_COMMIT names the commit where the tree came without its history.
 set -u
 
@@ -76,7 +77,7 @@ sanitize() {
 }
 
 bench() {
-  "$python" benchmarks/run.py --device cuda --minutes "$1" --out "$out/regions.json"
+  "$python" benchmarks/run.py --device cuda --minutes "$1" --out "$out"
 }
 
 # stage, log, limit in seconds, and the function with its arguments, for a shell that timeout can stop

@@ -60,6 +60,30 @@ def label_map(
     return torch.stack(cells)
 
 
+def mask(
+    variant: str, generator: torch.Generator, batch: int, height: int, width: int, cells: int
+) -> Tensor:
+    """[B, H, W] bool: one cell of the label map "coherent", 1 % of all pixels ("random"), or a
+    pattern, the same in every image."""
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    match variant:
+        case "coherent":
+            return label_map(variant, generator, batch, height, width, cells) == 0
+        case "random":
+            return torch.rand(batch, height, width, generator=generator) < 0.01
+        case "full" | "empty":
+            pattern = torch.full((height, width), variant == "full")
+        case "single":
+            pattern = (rows == height // 3) & (columns == 2 * width // 3)
+        case "diagonal":
+            pattern = rows * width // height == columns
+        case "checkerboard":
+            pattern = (rows + columns) % 2 == 0
+        case _:
+            raise ValueError(f"variant: no masks are called {variant!r}")
+    return pattern.repeat(batch, 1, 1)
+
+
 def embeddings(generator: torch.Generator, labels: Tensor, regions: int, channels: int) -> Tensor:
     """[B, C, H, W]: a random centre per region and channel, and noise."""
     batch, height, width = labels.shape

@@ -2,9 +2,9 @@
 
     python benchmarks/report.py [--check]
 
-README.md gets one table per machine, benchmarks/results/README.md every row, both between the
-markers `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`. With --check nothing is written:
-exit status 1 if a page is not what the results say.
+README.md gets one table per machine and family, benchmarks/results/README.md every row, both
+between the markers `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`. With --check nothing
+is written: exit status 1 if a page is not what the results say.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.registry import BOTH
 from benchmarks.table import markdown
+from benchmarks.workload import BOTH, FORWARD
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 NOTHING = "No results are committed yet."
+MODES = {BOTH: "forward + backward, float32", FORWARD: "forward"}
 Row = dict[str, Any]
 # (machine folder / family, content of the file)
 Results = list[tuple[str, Row]]
@@ -37,23 +38,37 @@ def load(results: Path) -> Results:
 
 
 def readme(results: Results) -> str:
-    """One table per machine: what the library does by default, against the best peer."""
+    """One table per file and mode: what the library does by default, against the best peer."""
     sections = []
     for _, content in results:
-        rows = [
-            [row["title"], *_against_best_peer(row, content["rows"])]
-            for row in content["rows"]
-            if row["default"] and row["mode"] == BOTH and row["variant"] == "coherent"
-        ]
-        header = ["forward + backward, float32", "best peer", "its ms", "ours, ms", "times faster"]
-        header += ["its extra MiB", "ours, extra MiB", "share of floor"]
-        sections.append(f"{_conditions(content)}\n\n{markdown(header, rows)}")
+        tables = [_summary(content["rows"], mode) for mode in MODES]
+        sections += [_conditions(content), *(table for table in tables if table)]
     return "\n\n".join(sections) or NOTHING
+
+
+def _summary(rows: list[Row], mode: str) -> str:
+    """The workloads with a backward pass by both passes, the others by their forward pass; each on
+    the first of its inputs."""
+    trained = {row["workload"] for row in rows if row["mode"] == BOTH}
+    first: dict[str, str] = {}
+    for row in rows:
+        first.setdefault(row["workload"], row["variant"])
+    lines = [
+        [row["title"], *_against_best_peer(row, rows)]
+        for row in rows
+        if row["default"]
+        and row["mode"] == mode
+        and (row["workload"] in trained) == (mode == BOTH)
+        and row["variant"] == first[row["workload"]]
+    ]
+    header = [MODES[mode], "best peer", "its ms", "ours, ms", "times faster"]
+    header += ["its extra MiB", "ours, extra MiB", "share of floor"]
+    return markdown(header, lines) if lines else ""
 
 
 def full(results: Results) -> str:
     """Every row of every file, and what it was measured on."""
-    header = ["workload", "labels", "mode", "who", "ms", "p20", "p80", "graph ms"]
+    header = ["workload", "input", "mode", "who", "ms", "p20", "p80", "graph ms"]
     header += ["times faster than the best peer", "extra MiB", "share of floor"]
     sections = []
     for name, content in results:

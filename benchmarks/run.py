@@ -1,11 +1,12 @@
 """Measure the library beside what people use today.
 
-    python benchmarks/run.py [--quick] [--device cuda] [--only NAME] [--out FILE] [--minutes M]
+    python benchmarks/run.py [--quick] [--device cuda] [--family NAME] [--only NAME] [--out PATH]
+                             [--minutes M]
 
 Runs every workload with every usable backend and every peer, in turn. A side whose result is not
-the oracle's is reported and not timed. A whole run is written to
-benchmarks/results/<machine>/<family>.json; --quick and --only print, and write where --out says.
-The file grows with each finished workload.
+the oracle's, or whose package is missing, is reported and not timed. A whole run, of all families
+or one, is written to benchmarks/results/<machine>/<family>.json; --quick and --only print, and
+write where --out says. A file grows with each finished workload.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ if __package__ in (None, ""):
 
 from benchmarks import environment, measure
 from benchmarks.case import Case, Side, WrongResult, library_sides, peer_sides
-from benchmarks.registry import Workload, select
+from benchmarks.registry import FAMILIES, select
 from benchmarks.table import aligned
+from benchmarks.workload import Workload
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
@@ -50,11 +52,14 @@ def measure_mode(
     calls = {}
     for side in sides:
         rows[side.name] = row = {"side": side.kind, "name": side.name, "default": side.default}
+        if side.missing:
+            row["problem"] = side.missing
+            continue
         try:
             case.check(side, mode)
             call = case.bind(side, mode)
             measure.warm_up(call)
-            row["extra_mib"] = measure.extra_memory(call, device)
+            row["extra_mib"] = None if side.own_memory else measure.extra_memory(call, device)
             calls[side.name] = call
         except Exception as error:  # one side that fails must not cost the others their numbers
             kind = "" if isinstance(error, WrongResult) else f"{type(error).__name__}: "
@@ -94,7 +99,7 @@ def run_workload(
     workload: Workload, device: str, quick: bool, ceilings: dict[str, float], bar: tqdm[Any]
 ) -> Iterator[Row]:
     torch.compiler.reset()
-    peers = peer_sides(workload)
+    peers = peer_sides(workload, device)
     for variant in workload.variants[:1] if quick else workload.variants:
         case = Case(workload, variant, workload.inputs(variant, device))
         sides = library_sides(workload, case.inputs) + peers
@@ -121,7 +126,7 @@ def run_workload(
                 "floor_operations": floor.operations,
                 "floor_ms": floor_ms,
             }
-            tqdm.write(f"\n{workload.title}, {variant} labels, {mode}\n{table(rows)}", sys.stdout)
+            tqdm.write(f"\n{workload.title}, {variant}, {mode}\n{table(rows)}", sys.stdout)
             yield from (about | row | floors for row in rows)
 
 
@@ -163,8 +168,10 @@ def write(path: Path, facts: Row, ceilings: Row, rows: list[Row], missing: list[
 
 def targets(options: argparse.Namespace, families: set[str], machine: str) -> dict[str, Path]:
     """Where each family's rows go; nowhere for a partial run without --out."""
-    if options.out:
+    if options.out and options.out.suffix == ".json":
         return dict.fromkeys(families, options.out)
+    if options.out:
+        return {family: options.out / f"{family}.json" for family in families}
     if options.quick or options.only:
         return {}
     return {family: RESULTS / environment.slug(machine) / f"{family}.json" for family in families}
@@ -176,8 +183,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="a few workloads, few repeats")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--family", choices=FAMILIES, help="the workloads of one family")
     parser.add_argument("--only", metavar="NAME", help="workloads whose name contains NAME")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the rows of this run here")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="PATH",
+        help="write the rows of this run here: one FILE.json, or a folder for one per family",
+    )
     parser.add_argument("--minutes", type=float, help="begin no further workload after this long")
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
@@ -188,7 +201,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     try:
-        workloads = select(options.only, quick=options.quick)
+        workloads = select(options.only, quick=options.quick, family=options.family)
     except ValueError as error:
         sys.exit(f"run.py: {error}")
     begin = time.monotonic()
@@ -198,18 +211,19 @@ def main(arguments: list[str] | None = None) -> int:
     print(", ".join(f"{name} {value:.3g}" for name, value in ceilings.items()))
     outputs = targets(options, {w.family for w in workloads}, str(facts["machine"]))
     rows: list[Row] = []
-    missing = [workload.name for workload in workloads]
+    missing = list(workloads)
     with tqdm(workloads, unit="workload", disable=None) as bar:
         for workload in bar:
             if options.minutes and time.monotonic() - begin > 60 * options.minutes:
                 break
             rows += run_workload(workload, options.device, options.quick, ceilings, bar)
-            missing.remove(workload.name)
+            missing.remove(workload)
             for path in set(outputs.values()):
                 mine = [row for row in rows if outputs[row["family"]] == path]
-                write(path, facts, ceilings, mine, missing)
+                left = [w.name for w in missing if outputs[w.family] == path]
+                write(path, facts, ceilings, mine, left)
     if missing:
-        print(f"not measured, out of time: {', '.join(missing)}")
+        print(f"not measured, out of time: {', '.join(w.name for w in missing)}")
     broken = [row for row in rows if "problem" in row]
     for row in broken:
         where = f"{row['workload']} {row['variant']} {row['mode']}"

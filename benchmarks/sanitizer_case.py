@@ -2,7 +2,8 @@
 
     compute-sanitizer --tool memcheck python benchmarks/sanitizer_case.py [BACKEND]
 
-Sizes are odd, so that every kernel has partial tiles; labels lie outside the range too.
+Sizes are odd, so that every kernel has partial tiles; labels lie outside the range too, and masks
+are empty and full too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,13 +19,18 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pixelkernels as pk
+from pixelkernels.distance.algebra import STRATEGIES
 
 SHAPES = ((2, 3, 7, 9), (1, 17, 13, 31), (1, 70, 5, 67))
 REGIONS = 5
-Operation = Callable[[Tensor, Tensor, Tensor], Tensor]
+# images, height and width, and clicks per image
+IMAGES = ((2, 7, 9, 3), (1, 13, 131, 70), (3, 67, 5, 0), (1, 1, 1, 1))
+Operation = Callable[..., Any]
+# what the inputs are, and the inputs
+Inputs = Iterator[tuple[str, tuple[Tensor, ...]]]
 
 
-def operations() -> dict[str, Operation]:
+def regions() -> dict[str, Operation]:
     """From features, labels and weights to something with a gradient."""
 
     def stats(spread: float) -> Operation:
@@ -60,7 +67,7 @@ def operations() -> dict[str, Operation]:
     }
 
 
-def inputs(device: str) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
+def regions_inputs(device: str) -> Inputs:
     for dtype in (torch.float32, torch.bfloat16):
         for shape in SHAPES:
             for layout in (torch.contiguous_format, torch.channels_last):
@@ -68,7 +75,48 @@ def inputs(device: str) -> Iterator[tuple[str, Tensor, Tensor, Tensor]]:
                 labels = torch.randint(-1, REGIONS + 1, (shape[0], *shape[2:]), device=device)
                 weights = torch.rand(labels.shape, device=device).requires_grad_()
                 text = f"{list(shape)} {dtype} {layout}".replace("torch.", "")
-                yield text, features.requires_grad_(), labels, weights
+                yield text, (features.requires_grad_(), labels, weights)
+
+
+def distance() -> dict[str, Operation]:
+    """From a mask, points and labels of clicks."""
+
+    def maps(**options: Any) -> Operation:
+        return lambda mask, points, y: pk.click_maps(points, y, mask.shape[1:], **options)
+
+    def clicks(strategy: str) -> Operation:
+        return lambda mask, *_: pk.simulate_clicks(
+            mask, 3, 4, others=mask.flip(2), strategy=strategy, margin=1, spacing=2, band=9
+        )
+
+    return {
+        "click_maps, euclidean": maps(),
+        "click_maps, euclidean, not truncated": maps(truncate=None),
+        "click_maps, disk": maps(encoding="disk", radius=2.5),
+        "click_maps, tanh": maps(encoding="tanh", radius=5),
+        "click_maps, gaussian": maps(encoding="gaussian", radius=3),
+        "distance_transform": lambda mask, *_: pk.distance_transform(mask),
+        "distance_transform, squared": lambda mask, *_: pk.distance_transform(mask, squared=True),
+        "distance_transform, sampling": lambda mask, *_: pk.distance_transform(
+            mask, sampling=(2, 0.7)
+        ),
+        "next_click": lambda mask, *_: pk.next_click(mask, mask.roll(2, 2)),
+        "next_click, not clicked": lambda mask, *_: pk.next_click(
+            mask, mask.int().roll(1, 1) - 1, not_clicked=mask.flip(1)
+        ),
+        **{f"simulate_clicks, {name}": clicks(name) for name in STRATEGIES},
+    }
+
+
+def distance_inputs(device: str) -> Inputs:
+    """Clicks lie between pixels and outside the image too."""
+    for *shape, clicks in IMAGES:
+        sides = torch.tensor(shape[1:], device=device)
+        points = (3 * torch.rand(shape[0], clicks, 2, device=device) - 1) * sides
+        labels = torch.randint(-1, 2, points.shape[:2], device=device)
+        for share in (0, 0.02, 0.5, 1):
+            mask = torch.rand(shape, device=device) < share
+            yield f"{shape} {clicks} clicks, {share:.0%} True", (mask, points, labels)
 
 
 def main() -> int:
@@ -76,19 +124,22 @@ def main() -> int:
     device = "cpu" if backend in ("cpu", "eager") else "cuda"
     torch.manual_seed(0)
     failed = False
-    for name, operation in operations().items():
-        done = 0
-        for text, features, labels, weights in inputs(device):
-            try:
-                with pk.use_backend(backend):
-                    operation(features, labels, weights).backward()
-                if device == "cuda":
-                    torch.cuda.synchronize()
-                done += 1
-            except Exception as error:  # the other operations are to be looked at all the same
-                failed = True
-                print(f"{name}: FAILED on {text}: {type(error).__name__}: {error}", flush=True)
-        print(f"{name}: {done} cases forward and backward", flush=True)
+    for family, inputs in ((regions(), regions_inputs), (distance(), distance_inputs)):
+        for name, operation in family.items():
+            done = 0
+            for text, tensors in inputs(device):
+                try:
+                    with pk.use_backend(backend):
+                        result = operation(*tensors)
+                        if isinstance(result, Tensor) and result.requires_grad:
+                            result.backward()
+                    if device == "cuda":
+                        torch.cuda.synchronize()
+                    done += 1
+                except Exception as error:  # the other operations are to be looked at all the same
+                    failed = True
+                    print(f"{name}: FAILED on {text}: {type(error).__name__}: {error}", flush=True)
+            print(f"{name}: {done} cases", flush=True)
     return int(failed)
 
 

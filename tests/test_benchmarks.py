@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,12 @@ import torch
 
 from benchmarks import measure, report, run
 from benchmarks.case import Case, Side, WrongResult, library_sides, peer_sides
-from benchmarks.registry import BOTH, FORWARD, WORKLOADS, Workload, select
+from benchmarks.peers import Peer
+from benchmarks.registry import FAMILIES, WORKLOADS, select
+from benchmarks.workload import BOTH, FORWARD, Workload
 
 SHRINK = 16
+DEVICES = ("cpu", "cuda")
 VARIANTS = [
     pytest.param(workload, variant, id=f"{workload.name}-{variant}")
     for workload in WORKLOADS
@@ -28,21 +32,41 @@ def tiny(workload: Workload, variant: str) -> Case:
 @pytest.mark.parametrize(("workload", "variant"), VARIANTS)
 def test_every_side_agrees_with_the_oracle(workload: Workload, variant: str) -> None:
     case = tiny(workload, variant)
-    for side in library_sides(workload, case.inputs) + peer_sides(workload, compiled=False):
-        for mode in workload.modes:
+    sides = library_sides(workload, case.inputs, slow=True)
+    if variant != "empty":  # where there is nothing to measure from, peers differ
+        sides += peer_sides(workload, "cpu", compiled=False)
+    for side in sides:
+        for mode in () if side.missing else workload.modes:
             case.check(side, mode)
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_floors_are_positive_and_grow_with_the_backward_pass(workload: Workload) -> None:
-    inputs = workload.inputs("coherent", shrink=SHRINK)
-    forward, both = (workload.floor(inputs, mode) for mode in (FORWARD, BOTH))
-    assert 0 < forward.bytes < both.bytes
-    assert 0 < forward.operations < both.operations
+    inputs = workload.inputs(workload.variants[0], shrink=SHRINK)
+    forward = workload.floor(inputs, FORWARD)
+    assert min(forward.bytes, forward.operations) > 0
+    assert (BOTH in workload.modes) == bool(inputs.differentiable)
+    if inputs.differentiable:
+        both = workload.floor(inputs, BOTH)
+        assert forward.bytes < both.bytes
+        assert forward.operations < both.operations
 
 
-def test_inputs_are_seeded() -> None:
-    first, second = (WORKLOADS[0].inputs("coherent", shrink=SHRINK).tensors for _ in range(2))
+def test_floors_of_distances() -> None:
+    floors = {
+        workload.name: workload.floor(workload.inputs("random", shrink=SHRINK), FORWARD).bytes
+        for workload in select(family="distance")
+    }
+    assert floors["click-maps-ritm-tanh"] == 28 * 2 * 20 * 30 * 4
+    assert floors["distance-transform-4k"] == 135 * 240 * (1 + 4)
+    assert floors["next-click"] == 28 * 20 * 30 * (1 + 4)
+
+
+@pytest.mark.parametrize("name", ["region-stats-menet", "click-maps-ritm-tanh", "next-click"])
+def test_inputs_are_seeded(name: str) -> None:
+    workload = select(name)[0]
+    variant = workload.variants[0]
+    first, second = (workload.inputs(variant, shrink=SHRINK).tensors for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
@@ -58,9 +82,69 @@ def test_a_wrong_side_is_not_timed() -> None:
     assert "off by" in row["problem"]
 
 
+@pytest.mark.parametrize(
+    ("name", "variant"), [("distance-transform-davis", "empty"), ("next-click", "coherent")]
+)
+def test_infinities_and_integers_are_compared_exactly(name: str, variant: str) -> None:
+    workload = select(name)[0]
+    case = tiny(workload, variant)
+
+    def off(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first, *others = workload.library(*tensors, backend="eager")
+        first = first.clone()
+        first[-1, ..., -1] = 0 if variant == "empty" else first[-1, ..., -1] + 1
+        return (first, *others)
+
+    with pytest.raises(WrongResult):
+        case.check(Side("wrong", "peer", off), FORWARD)
+
+
+def test_a_peer_without_its_package_is_reported() -> None:
+    absent = Peer(lambda mask: (mask,), package="no_such_package")
+    workload = replace(select("distance-transform-davis")[0], peers={"absent": absent})
+    (side,) = peer_sides(workload, "cpu")
+    effort = measure.Effort(rounds=1, seconds=0)
+    (row,) = run.measure_mode(tiny(workload, "random"), FORWARD, [side], "cpu", effort)
+    assert row["problem"] == "not available: the package no_such_package is not installed"
+    assert "ms" not in row
+
+
+def test_peers_are_those_of_the_device() -> None:
+    workload = select("distance-transform-davis")[0]
+    names = {device: {side.name for side in peer_sides(workload, device)} for device in DEVICES}
+    assert names == {"cpu": {"OpenCV precise", "edt", "SciPy"}, "cuda": {"CuPy"}}
+
+
+def test_slow_backends_are_not_timed() -> None:
+    workload = select("distance-transform-davis")[0]
+    inputs = workload.inputs("random", shrink=SHRINK)
+    assert "eager" in {side.name for side in library_sides(workload, inputs, slow=True)}
+    assert "eager" not in {side.name for side in library_sides(workload, inputs)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "files"),
+    [
+        ([], {f"{family}.json" for family in FAMILIES}),
+        (["--family", "distance"], {"distance.json"}),
+        (["--only", "cas"], set()),
+        (["--quick"], set()),
+        (["--only", "cas", "--out", "some.json"], {"some.json"}),
+        (["--out", "folder"], {f"{family}.json" for family in FAMILIES}),
+    ],
+)
+def test_where_results_go(arguments: list[str], files: set[str]) -> None:
+    options = run.parse(arguments)
+    chosen = select(options.only, quick=options.quick, family=options.family)
+    outputs = run.targets(options, {workload.family for workload in chosen}, "Some CPU")
+    assert {path.name for path in outputs.values()} == files
+
+
 def test_selection() -> None:
     assert {w.name for w in select("cas")} == {"cas-r2", "cas-r20", "cas-r100"}
     assert all(workload.quick for workload in select(quick=True))
+    assert {w.family for w in select(family="distance")} == {"distance"}
+    assert {w.family for w in select(quick=True)} == set(FAMILIES)
     with pytest.raises(ValueError, match="no workload matches 'nothing'"):
         select("nothing")
 
@@ -158,6 +242,27 @@ def test_report_says_what_was_not_timed(repository: Path) -> None:
     path.write_text(json.dumps(content))
     report.update(repository, check=False)
     assert "not timed: output 0 is off" in (repository / "README.md").read_text()
+
+
+def test_report_shows_workloads_without_a_backward_pass_by_their_forward_pass(
+    repository: Path,
+) -> None:
+    content = copy.deepcopy(CONTENT)
+    ours = {"default": True, "share_of_floor": 0.5}
+    for variant, ms in (("random", 2.0), ("full", 3.0)):
+        about = {"workload": "t", "title": "a transform", "variant": variant, "mode": FORWARD}
+        content["rows"].append(row("cpu", "library", ms, **about, **ours))
+    # the forward pass of a workload that has both is left to the full table
+    content["rows"].append(row("cpu", "library", 1.0, mode=FORWARD, **ours))
+    path = repository / "benchmarks" / "results" / "some-cpu" / "regions.json"
+    path.write_text(json.dumps(content))
+    report.update(repository, check=False)
+    text = (repository / "README.md").read_text()
+    both, forward = text.split("| forward | best peer |")
+    assert both.count("a workload") == 1
+    assert "a workload" not in forward
+    assert "| a transform | none |  | 2.00 |  |  | 2.0 | 50% |" in forward
+    assert forward.count("a transform") == 1
 
 
 def test_report_without_results_or_markers(repository: Path) -> None:

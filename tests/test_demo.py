@@ -8,12 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
-from pixelkernels.demo import command, photos, steps, training
+import pixelkernels as pk
+from pixelkernels import _dispatch
+from pixelkernels.demo import command, comparison, interaction, photos, scene, steps, training
 
 pytestmark = pytest.mark.keeps_memory  # it trains: time matters
+
+CLICK_STEPS = ("simulate_clicks", "click_maps", "distance_transform", "next_click")
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +39,8 @@ def pictures(folder: Path) -> dict[str, np.ndarray]:
 def test_packaged_photos(tmp_path, capsys):
     assert run("--steps", 2, "--out", tmp_path) == 0
     strips = pictures(tmp_path)
-    assert set(strips) == {"astronaut", "coffee", "chelsea", "rocket", "motorcycle"}
+    names = {"astronaut", "coffee", "chelsea", "rocket", "motorcycle"}
+    assert set(strips) == names | {f"{name}-clicks" for name in names}
     for strip in strips.values():
         panels = np.array_split(strip[:64], strip.shape[1] // 64, axis=1)
         assert len(panels) >= 5
@@ -43,7 +49,21 @@ def test_packaged_photos(tmp_path, capsys):
     out = capsys.readouterr().out
     for step in steps.STEPS:
         assert step.name in out
-        assert step.name in json.dumps(facts)
+    rows = {row["name"]: row for row in facts["steps"]}
+    assert set(rows) == {step.name for step in steps.STEPS}
+    for name in CLICK_STEPS:
+        assert rows[name]["backward"] is False
+        assert min(rows[name]["milliseconds"].values()) > 0
+    assert [entry["photo"] for entry in facts["interaction"]] == facts["photos"]
+    for entry in facts["interaction"]:
+        assert entry["labels"][0] == 1, "the first click is not on the object"
+        placed = [
+            tuple(point)
+            for point, label in zip(entry["points"], entry["labels"], strict=True)
+            if label >= 0
+        ]
+        assert len(set(placed)) == len(placed), "a pixel was clicked twice"
+        assert 0 < max(entry["iou"]) <= 1
 
 
 def test_photos_of_a_folder(tmp_path):
@@ -52,7 +72,9 @@ def test_photos_of_a_folder(tmp_path):
     Image.fromarray(data.coffee()).save(folder / "one.png")
     Image.fromarray(data.rocket()).save(folder / "two.jpg")
     assert run("--steps", 1, "--images", folder, "--out", tmp_path / "out") == 0
-    assert len(pictures(tmp_path / "out")) == 2
+    assert set(pictures(tmp_path / "out")) == {
+        "one.png", "two.jpg", "one.png-clicks", "two.jpg-clicks"
+    }  # fmt: skip
     (folder / "one.png").unlink()
     (folder / "two.jpg").unlink()
     assert run("--images", folder) == 2
@@ -62,3 +84,68 @@ def test_a_wrong_loss_is_reported(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "FIRST_TOLERANCE", -1.0)
     assert run("--steps", 1, "--out", tmp_path) == 1
     assert "the backends disagree: cas_loss: at step 1" in capsys.readouterr().err
+
+
+def two_halves(objects: torch.Tensor) -> tuple[torch.Tensor, scene.Scene]:
+    """Features that tell the left half of an image from the right one, and a scene of objects."""
+    batch, height, width = objects.shape
+    features = torch.zeros(batch, 2, height, width)
+    features[:, 0, :, : width // 2] = features[:, 1, :, width // 2 :] = 1
+    points = torch.tensor([[[9, 3], [9, 30]]]).expand(batch, -1, -1)
+    return features, scene.Scene(
+        names=[str(index) for index in range(batch)],
+        images=torch.zeros(batch, 3, height, width),
+        mask=objects,
+        regions=objects.long(),
+        num_regions=2,
+        background=torch.ones(batch, height, width),
+        points=points,
+        click_labels=torch.tensor([[1, 0]]).expand(batch, -1),
+    )
+
+
+def left_half() -> torch.Tensor:
+    objects = torch.zeros(1, 32, 32, dtype=torch.bool)
+    objects[:, :, :16] = True
+    return objects
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let a function of the library be wrong by one somewhere, but not on the eager side."""
+    right = getattr(pk, name)
+
+    def wrong(*arguments, **options):
+        result = right(*arguments, **options)
+        if _dispatch.requested(None) != "eager":
+            first = result[0] if isinstance(result, tuple) else result
+            first.view(-1)[-1] += 1
+        return result
+
+    monkeypatch.setattr(pk, name, wrong)
+
+
+def test_clicks_find_an_object_that_the_features_tell_apart():
+    nothing = torch.zeros(1, 32, 32, dtype=torch.bool)
+    done = interaction.interact(*two_halves(torch.cat([left_half(), nothing])))
+    assert done.labels[0, 0] == 1
+    assert torch.equal(done.predictions[0, -1], left_half()[0])
+    assert done.iou[0, -1] == 1
+    assert (done.labels[1] == -1).all(), "a click although there is no error"
+    assert (done.iou[1] == 1).all()
+
+
+@pytest.mark.parametrize("name", CLICK_STEPS)
+def test_a_wrong_step_without_gradient_is_reported(monkeypatch, name):
+    monkeypatch.setattr(comparison, "STEPS", [step for step in steps.STEPS if step.name == name])
+    features, setting = two_halves(left_half())
+    assert [cost.step.name for cost in comparison.compare_all(features, setting, "cpu")] == [name]
+    spoil(monkeypatch, name)
+    with pytest.raises(training.Mismatch, match=f"{name}: "):
+        comparison.compare_all(features, setting, "cpu")
+
+
+@pytest.mark.parametrize("name", ["next_click", "click_maps"])
+def test_a_wrong_step_of_the_interaction_is_reported(monkeypatch, name):
+    spoil(monkeypatch, name)
+    with pytest.raises(training.Mismatch, match=f"{name}: "):
+        interaction.interact(*two_halves(left_half()))

@@ -23,14 +23,14 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
-FOLDER = Path(__file__).parent.parent / "pixelkernels" / "regions" / "triton"
+PACKAGE = Path(__file__).parent.parent / "pixelkernels"
 ARCHITECTURES = (80, 90, 100)
 # what a block may use without opting in to more, the same on all of them
 SHARED_LIMIT = 48 * 1024
 # bytes per thread: ptxas moves a few registers to the stack to fit one more block on a processor;
 # a tile that does not fit the registers needs hundreds
 STACK_LIMIT = 32
-# every class of tile shapes (by channels), of addressing (by layout), and every dtype
+# regions: every class of tile shapes (by channels), of addressing (by layout), and every dtype
 INPUTS = (
     (1, torch.float32, "contiguous", torch.int64),
     (3, torch.float16, "cropped", torch.int32),
@@ -40,6 +40,9 @@ INPUTS = (
     (70, torch.float16, "transposed", torch.int16),
     (150, torch.bfloat16, "channels_last", torch.int8),
 )
+# distance: multiples of 16, which loads are vectorised for, other sizes, 1, which Triton makes a
+# constant, and a side too long for exact squares
+SIZES = ((512, 512), (150, 333), (1, 1), (32768, 7))
 
 
 class Compiled(NamedTuple):
@@ -51,8 +54,16 @@ class Compiled(NamedTuple):
     local: int
 
 
-def launch_everything(features, labels):
+def launch_everything():
     """Every launcher with every option that reaches a kernel."""
+    for channels, dtype, layout, label_dtype in INPUTS:
+        features = testing.LAYOUTS[layout](torch.empty(2, channels, 64, 48, dtype=dtype))
+        launch_regions(features, torch.zeros(2, 64, 48, dtype=label_dtype))
+    for height, width in SIZES:
+        launch_distance(height, width)
+
+
+def launch_regions(features, labels):
     import pixelkernels.regions.triton as regions
 
     count, mean, variance = regions.region_stats(features, labels, 20, False)
@@ -78,6 +89,19 @@ def launch_everything(features, labels):
         regions.background_distance_backward(
             distance, features, weights, distance, mean, total, squared
         )
+
+
+def launch_distance(height, width):
+    from pixelkernels.distance import ops
+    from pixelkernels.distance import triton as distance
+
+    points, labels = torch.empty(2, 20, 2), torch.zeros(2, 20, dtype=torch.int64)
+    for encoding in range(len(ops.ENCODINGS)):
+        distance.click_maps(points, labels, height, width, encoding, 5.0, 255.0)
+    mask = torch.zeros(2, height, width, dtype=torch.bool)
+    for border in (False, True):
+        for squared, row_spacing in ((True, 1.0), (False, 1.0), (False, 2.0)):
+            distance.distance_transform(mask, squared, row_spacing, 1.0, border)
 
 
 def compile_everything(architecture: int) -> list[Compiled]:
@@ -111,9 +135,7 @@ def compile_everything(architecture: int) -> list[Compiled]:
     dump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         triton.knobs.cache.dir = folder
-        for channels, dtype, layout, label_dtype in INPUTS:
-            features = testing.LAYOUTS[layout](torch.empty(2, channels, 64, 48, dtype=dtype))
-            launch_everything(features, torch.zeros(2, 64, 48, dtype=label_dtype))
+        launch_everything()
         compiled = []
         for kernel, constants in kernels.values():
             cubin = Path(folder) / "kernel.cubin"
@@ -139,7 +161,8 @@ def compilations():
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_kernel_compiles_and_fits(architecture, compilations):
     compiled = compilations[architecture].get(timeout=900)
-    source = "".join(path.read_text() for path in FOLDER.glob("*.py"))
+    files = [path for path in PACKAGE.rglob("*.py") if "triton" in str(path.relative_to(PACKAGE))]
+    source = "".join(path.read_text() for path in files)
     assert {kernel.name for kernel in compiled} == set(re.findall(r"def (_\w+_kernel)\(", source))
     for kernel in compiled:
         assert kernel.shared <= SHARED_LIMIT, kernel

@@ -17,11 +17,15 @@ pytest.importorskip("triton")
 TESTS = Path(__file__).parent
 
 
-def test_kernels_under_the_interpreter():
+@pytest.mark.parametrize(
+    ("cases", "at_least"),
+    [("triton_interpreter_cases.py", 200), ("triton_interpreter_distance.py", 50)],
+)
+def test_kernels_under_the_interpreter(cases, at_least):
     lane = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "ignore"),
-            str(TESTS / "triton_interpreter_cases.py"),
+            str(TESTS / cases),
         ],
         cwd=TESTS.parent,
         env={
@@ -37,5 +41,5 @@ def test_kernels_under_the_interpreter():
     assert lane.returncode == 0, report
     passed = re.search(r"(\d+) passed", lane.stdout)
     assert passed, report
-    assert int(passed[1]) > 200, report
+    assert int(passed[1]) > at_least, report
     assert "skipped" not in lane.stdout, report

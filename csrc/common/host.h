@@ -28,6 +28,23 @@ T* data(const Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
+// body(L()) for the type L of the labels, which are there.
+template <class Body>
+auto with_label(Label label, const Body& body) {
+  switch (label) {
+    case Label::kUInt8:
+      return body(uint8_t());
+    case Label::kInt8:
+      return body(int8_t());
+    case Label::kInt16:
+      return body(int16_t());
+    case Label::kInt32:
+      return body(int32_t());
+    default:
+      return body(int64_t());
+  }
+}
+
 // body(i) for i in [0, n), on as many threads as `work` (elements touched for each i) is worth.
 template <class Body>
 void parallel(int64_t n, int64_t work, const Body& body) {

@@ -49,15 +49,36 @@ Tensor distance_transform(Tensor mask, bool squared, double row_spacing, double 
   return distance;
 }
 
-std::tuple<Tensor, Tensor> deepest_errors(Tensor kinds, std::optional<Tensor> allowed) {
-  STD_TORCH_CHECK(kinds.is_contiguous() && kinds.scalar_type() == ScalarType::Byte,
-                  "pixelkernels: the kinds of errors must be contiguous, in uint8");
+// 1 where the object was missed, 2 where something else was predicted, 0 where nothing is wrong.
+template <class L>
+void fill_kinds(const bool* prediction, const L* target, int64_t pixels, int64_t ignore_label,
+                uint8_t* kinds) {
+  const bool ignores = ignore_label == static_cast<L>(ignore_label);
+  const L ignored = static_cast<L>(ignore_label);
+  for (int64_t i = 0; i < pixels; ++i) {
+    const bool is_object = target[i] == 1, counts = !ignores || target[i] != ignored;
+    kinds[i] = (is_object != prediction[i] && counts) * (is_object ? 1 : 2);
+  }
+}
+
+std::tuple<Tensor, Tensor> deepest_errors(Tensor prediction, Tensor target,
+                                          std::optional<Tensor> allowed, int64_t ignore_label) {
+  STD_TORCH_CHECK(prediction.is_contiguous() && prediction.scalar_type() == ScalarType::Bool,
+                  "pixelkernels: the prediction must be contiguous, in bool");
   STD_TORCH_CHECK(
       !allowed || (allowed->is_contiguous() && allowed->scalar_type() == ScalarType::Bool),
       "pixelkernels: what is allowed must be contiguous, in bool");
-  const int64_t images = kinds.size(0), height = kinds.size(1), width = kinds.size(2);
+  const int64_t images = target.size(0), height = target.size(1), width = target.size(2);
+  Tensor kinds = output(target, {images, height, width}, ScalarType::Byte);
+  for_pieces(1, images * height, kRows, width, threads, [&](int64_t, int64_t begin, int64_t end) {
+    const int64_t first = begin * width, pixels = (end - begin) * width;
+    with_label(label_of(target), [&](auto like) {
+      fill_kinds(data<bool>(prediction) + first, data<decltype(like)>(target) + first, pixels,
+                 ignore_label, data<uint8_t>(kinds) + first);
+    });
+  });
   const int64_t pieces = (height + kRows - 1) / kRows;
-  Tensor squares = output(kinds, {images, height, width}, ScalarType::Int);
+  Tensor squares = output(target, {images, height, width}, ScalarType::Int);
   const SquaresTable<uint32_t> distances(width + 2, 1);
   const Errors problem{data<uint8_t>(kinds),
                        allowed ? data<uint8_t>(*allowed) : nullptr,
@@ -75,8 +96,8 @@ std::tuple<Tensor, Tensor> deepest_errors(Tensor kinds, std::optional<Tensor> al
     Deepest* deepest = found.data() + 2 * (image * pieces + begin / kRows);
     distance_kernels().error_rows(problem, image, begin, end, scratch.data(), deepest);
   });
-  Tensor depth = output(kinds, {images, 2}, ScalarType::Int);
-  Tensor place = output(kinds, {images, 2}, ScalarType::Long);
+  Tensor depth = output(target, {images, 2}, ScalarType::Int);
+  Tensor place = output(target, {images, 2}, ScalarType::Long);
   for (int64_t i = 0; i < 2 * images; ++i) {
     Deepest best{};
     for (int64_t piece = 0; piece < pieces; ++piece) {

@@ -146,29 +146,38 @@ struct Row {
   }
 };
 
-// Whole squares of a row become float ones; what is not below kFar is negative as an int32.
-PK_INLINE void to_float(uint32_t* squares, int64_t width) {
-  for (int64_t i = 0; i < width; i += kLanes) {
-    const Vec<float> value = __builtin_convertvector((I32)load(squares + i), Vec<float>);
-    const Vec<float> finite = value < 0 ? splat(__builtin_inff()) : value;
-    std::memcpy(squares + i, &finite, sizeof finite);
-  }
+PK_INLINE void write_roots(const float* squares, int64_t width, float* out) {
+  for (int64_t i = 0; i < width; ++i) out[i] = __builtin_sqrtf(squares[i]);
 }
-PK_INLINE void to_float(float*, int64_t) {}
 
-template <class A>
-PK_INLINE void write(const Transform& s, A* squares, void* out) {
+PK_INLINE void write(const Transform& s, uint32_t* squares, void* out) {
+  uint32_t largest = 0;
+  for (int64_t i = 0; i < s.width; ++i) {
+    const uint32_t finite = squares[i] < kFar ? squares[i] : 0;
+    largest = finite > largest ? finite : largest;
+  }
   if (s.squared) {
-    const uint32_t* from = reinterpret_cast<const uint32_t*>(squares);
     int32_t* to = static_cast<int32_t*>(out);
     for (int64_t i = 0; i < s.width; ++i)
-      to[i] = static_cast<int32_t>(from[i] < kFar ? from[i] : kFar - 1);
-    return;
+      to[i] = static_cast<int32_t>(squares[i] < kFar ? squares[i] : kFar - 1);
+  } else if (largest > 1u << 24) {  // up to there a float holds every integer
+    float* to = static_cast<float*>(out);
+    for (int64_t i = 0; i < s.width; ++i) {
+      const double root = __builtin_sqrt(static_cast<double>(squares[i]));
+      to[i] = squares[i] < kFar ? static_cast<float>(root) : __builtin_inff();
+    }
+  } else {
+    for (int64_t i = 0; i < s.width; i += kLanes) {
+      // what is not below kFar is negative as an int32
+      const Vec<float> value = __builtin_convertvector((I32)load(squares + i), Vec<float>);
+      const Vec<float> finite = value < 0 ? splat(__builtin_inff()) : value;
+      std::memcpy(squares + i, &finite, sizeof finite);
+    }
+    write_roots(reinterpret_cast<const float*>(squares), s.width, static_cast<float*>(out));
   }
-  to_float(squares, s.width);
-  const float* from = reinterpret_cast<const float*>(squares);
-  float* to = static_cast<float*>(out);
-  for (int64_t i = 0; i < s.width; ++i) to[i] = __builtin_sqrtf(from[i]);
+}
+PK_INLINE void write(const Transform& s, const float* squares, void* out) {
+  write_roots(squares, s.width, static_cast<float*>(out));
 }
 
 template <class A>

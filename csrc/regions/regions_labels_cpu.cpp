@@ -11,21 +11,8 @@ namespace pixelkernels {
 namespace {
 
 int64_t label_at(const void* labels, Label type, int64_t i) {
-  switch (type) {
-    case Label::kUInt8:
-      return static_cast<const uint8_t*>(labels)[i];
-    case Label::kInt8:
-      return static_cast<const int8_t*>(labels)[i];
-    case Label::kInt16:
-      return static_cast<const int16_t*>(labels)[i];
-    case Label::kInt32:
-      return static_cast<const int32_t*>(labels)[i];
-    case Label::kInt64:
-      return static_cast<const int64_t*>(labels)[i];
-    case Label::kNone:
-      break;
-  }
-  return 0;
+  return with_label(
+      type, [&](auto like) -> int64_t { return static_cast<const decltype(like)*>(labels)[i]; });
 }
 
 // One centroid against all others of its image: its share of the push term and its whole gradient,

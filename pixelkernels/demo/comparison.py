@@ -1,5 +1,5 @@
-"""Each step by itself, forward and backward, on the trained features: equal on both sides, then
-timed.
+"""Each step by itself on the trained features, forward and backward where it has gradients: equal
+on both sides, then timed.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from .training import SIDES, Mismatch
 
 ROUNDS = 7
 
-# of the largest entry: the two sides sum a photo's pixels in different orders, in float32
+# of a floating point result's largest entry: the two sides sum a photo's pixels in different
+# orders, in float32
 TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Per side the time of one call, forward and backward, and its extra memory; and who served the
-    accelerated side.
+    """Per side the time of one call, with its gradients if there are any, and its extra memory; and
+    who served the accelerated side.
     """
 
     step: Step
@@ -47,18 +48,9 @@ def compare_all(features: Tensor, scene: Scene, device: str) -> list[Cost]:
 
 def _compare(step: Step, features: Tensor, scene: Scene, device: str) -> Cost:
     calls: dict[str, Callable[[], tuple[Tensor, ...]]] = {
-        side: partial(_forward_and_backward, step, features, scene, backend)
-        for side, backend in SIDES.items()
+        side: partial(_results, step, features, scene, backend) for side, backend in SIDES.items()
     }
-    for eager, accelerated in zip(*(call() for call in calls.values()), strict=True):
-        error, largest = (eager - accelerated).abs().max(), eager.abs().max()
-        # written so that NaN fails too
-        if not error <= TOLERANCE * largest:
-            raise Mismatch(
-                f"{step.name}: a result or gradient is {float(error):.3g} from the eager one,"
-                f" whose largest entry is"
-                f" {float(largest):.3g}"
-            )
+    hold_together(step.name, *(call() for call in calls.values()))
     return Cost(
         step=step,
         served_by=_dispatch.choose(step.name, (features, scene.mask), None),
@@ -67,10 +59,32 @@ def _compare(step: Step, features: Tensor, scene: Scene, device: str) -> Cost:
     )
 
 
-def _forward_and_backward(
-    step: Step, features: Tensor, scene: Scene, backend: str | None
-) -> tuple[Tensor, ...]:
+def hold_together(
+    name: str, eager_results: tuple[Tensor, ...], accelerated_results: tuple[Tensor, ...]
+) -> None:
+    """Raises Mismatch unless integers are equal and floating point numbers close."""
+    for eager, accelerated in zip(eager_results, accelerated_results, strict=True):
+        if not eager.is_floating_point():
+            different = int((eager != accelerated).sum())
+            if different:
+                raise Mismatch(
+                    f"{name}: {different} of {eager.numel()} integers are not the eager ones"
+                )
+            continue
+        error, largest = (eager - accelerated).abs().max(), eager.abs().max()
+        # written so that NaN fails too
+        if not error <= TOLERANCE * largest:
+            raise Mismatch(
+                f"{name}: a result or gradient is {float(error):.3g} from the eager one,"
+                f" whose largest entry is {float(largest):.3g}"
+            )
+
+
+def _results(step: Step, features: Tensor, scene: Scene, backend: str | None) -> tuple[Tensor, ...]:
+    """Of one call; with their gradients where they have any."""
     with pk.use_backend(backend):
         results = step.call(features, scene)
+        if not step.differentiable:
+            return results
         gradients = torch.autograd.grad(results, features, [torch.ones_like(r) for r in results])
     return *(result.detach() for result in results), *gradients

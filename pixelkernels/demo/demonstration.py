@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from .. import _dispatch
-from . import comparison, pictures, report, scene, steps
+from . import click_pictures, comparison, interaction, pictures, report, scene, steps
 from .photos import Photo
 from .training import SIDES, train
 
@@ -35,17 +35,24 @@ def demonstrate(photos: list[Photo], device: str, out: Path, count: int) -> None
     features = {training.step.name: training.features for training in trainings}
     costs = comparison.compare_all(features[steps.SALIENCY_LOSS], setting, device)
     saliency = steps.saliency(features[steps.SALIENCY_LOSS], setting)
+    clicked = interaction.interact(features[steps.SALIENCY_LOSS], setting)
 
-    facts = report.collect(device, setting, trainings, costs, saliency)
+    facts = report.collect(device, setting, trainings, costs, saliency, clicked)
     print(f"\n{report.table(facts)}\n")
     mean = facts["saliency"]
     print(
         f"mean saliency {mean['on_object']:.2f} on the objects,"
         f" {mean['on_background']:.2f} on the background"
     )
+    after_each = ", ".join(f"{iou:.2f}" for iou in clicked.iou.mean(0).tolist())
+    print(f"mean IoU after each click on the largest error: {after_each}")
     spaces = {training.step.name: training.step.space(training.features) for training in trainings}
-    written = pictures.write(out, photos, setting, spaces, saliency)
-    print("wrote", ", ".join(map(str, [*written, report.write(out, facts)])))
+    written = [
+        *pictures.write(out, photos, setting, spaces, saliency),
+        *click_pictures.write(out, photos, setting, clicked),
+        report.write(out, facts),
+    ]
+    print("wrote", ", ".join(map(str, written)))
 
 
 def _sides(setting: scene.Scene) -> str:

@@ -32,17 +32,17 @@ def write(
         regions = scene.regions[index].cpu().numpy()
         panels = [
             (photo.name, photo.pixels),
-            ("two regions", _object(photo.pixels, scene.mask[index].cpu().numpy())),
+            ("two regions", highlight(photo.pixels, scene.mask[index].cpu().numpy())),
             (f"{regions.max() + 1} regions", _regions(photo.pixels, regions)),
             *((name, _as_colour(features[index])) for name, features in embeddings.items()),
-            ("background_distance", _grey(saliency[index])),
+            ("background_distance", grey(saliency[index])),
         ]
         paths.append(out / f"{photo.name}.png")
-        _strip(panels).save(paths[-1])
+        strip(panels).save(paths[-1])
     return paths
 
 
-def _strip(panels: list[Panel]) -> Image.Image:
+def strip(panels: list[Panel]) -> Image.Image:
     height, width = panels[0][1].shape[:2]
     strip = Image.new("RGB", (len(panels) * (width + GAP) - GAP, height + CAPTION), PAPER)
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(13)
@@ -53,8 +53,8 @@ def _strip(panels: list[Panel]) -> Image.Image:
     return strip
 
 
-def _object(photo: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The object in its colours, the rest dark."""
+def highlight(photo: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The masked part in its colours, the rest dark."""
     return np.where(mask[..., None], photo, photo // 5)
 
 
@@ -78,7 +78,7 @@ def _as_colour(features: Tensor) -> NDArray[np.uint8]:
     )
 
 
-def _grey(values: Tensor) -> NDArray[np.uint8]:
+def grey(values: Tensor) -> NDArray[np.uint8]:
     return np.repeat(_bytes(values.cpu().numpy())[..., None], 3, axis=2)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 import pixelkernels as pk
 
 from .comparison import Cost
+from .interaction import Interaction
 from .scene import Scene
 from .training import Training
 
@@ -21,9 +22,16 @@ HEADER = (
 
 
 def collect(
-    device: str, scene: Scene, trainings: list[Training], costs: list[Cost], saliency: Tensor
+    device: str,
+    scene: Scene,
+    trainings: list[Training],
+    costs: list[Cost],
+    saliency: Tensor,
+    interaction: Interaction,
 ) -> dict[str, Any]:
-    """Everything the table shows, and the losses of every step, as plain values."""
+    """Everything the table shows, the losses of every step and the IoU after every click, as plain
+    values.
+    """
     served = {cost.step.name: cost.served_by for cost in costs}
     return {
         "device": torch.cuda.get_device_name() if device != "cpu" else "cpu",
@@ -43,13 +51,27 @@ def collect(
             for training in trainings
         ],
         "steps": [
-            {"name": cost.step.name, **_row(cost.served_by, cost.milliseconds, cost.extra_mib)}
+            {
+                "name": cost.step.name,
+                "backward": cost.step.differentiable,
+                **_row(cost.served_by, cost.milliseconds, cost.extra_mib),
+            }
             for cost in costs
         ],
         "saliency": {
             "on_object": float(saliency[scene.mask].mean()),
             "on_background": float(saliency[~scene.mask].mean()),
         },
+        "interaction": [
+            {"photo": name, "points": points, "labels": labels, "iou": iou}
+            for name, points, labels, iou in zip(
+                scene.names,
+                interaction.points.tolist(),
+                interaction.labels.tolist(),
+                interaction.iou.tolist(),
+                strict=True,
+            )
+        ],
     }
 
 
@@ -64,7 +86,9 @@ def table(facts: dict[str, Any]) -> str:
         ("one training step: network, loss, gradients, update",),
         *(_cells(row) for row in facts["training"]),
         ("the step alone: forward and backward",),
-        *(_cells(row) for row in facts["steps"]),
+        *(_cells(row) for row in facts["steps"] if row["backward"]),
+        ("the step alone, which has no gradient: forward",),
+        *(_cells(row) for row in facts["steps"] if not row["backward"]),
     ]
     widths = [
         max(len(row[i]) for row in (HEADER, *rows) if len(row) > 1) for i in range(len(HEADER))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import pixelkernels as pk
 
-from . import labels
+from . import clicks, labels
 from .photos import Photo
 
 
@@ -22,26 +22,31 @@ class Scene(NamedTuple):
     mask: Tensor  # [B, H, W] bool: the salient object
     regions: Tensor  # [B, H, W] int64, -1 nowhere
     num_regions: int
-    background: (
-        Tensor  # [B, H, W]: the weight of each pixel as background, known without looking at labels
-    )
+    # [B, H, W]: the weight of each pixel as background, known without looking at labels
+    background: Tensor
+    points: Tensor  # [B, N, 2]: simulated clicks
+    click_labels: Tensor  # [B, N]: 1 on the object, 0 off it, -1 padding
 
 
 def build(photos: list[Photo], device: str) -> Scene:
     pixels = torch.from_numpy(np.stack([photo.pixels for photo in photos]))
-    mask = np.stack([labels.salient_object(photo.pixels) for photo in photos])
+    objects = np.stack([labels.salient_object(photo.pixels) for photo in photos])
+    mask = torch.from_numpy(objects).to(device)
     found = np.stack([labels.many_regions(photo.pixels) for photo in photos])
     regions, num_regions = pk.compact_labels(torch.from_numpy(found).to(device))
+    points, click_labels = clicks.simulate(mask)
     return Scene(
         names=[photo.name for photo in photos],
         images=(pixels.to(device).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25,
-        mask=torch.from_numpy(mask).to(device),
+        mask=mask,
         regions=regions,
         num_regions=num_regions,
         background=_border_weights(pixels.shape[1])
         .expand(len(photos), -1, -1)
         .contiguous()
         .to(device),
+        points=points,
+        click_labels=click_labels,
     )
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 import pixelkernels as pk
 
+from . import clicks
 from .scene import Scene
 
 
@@ -20,18 +21,20 @@ def _as_they_are(features: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Step:
-    """A function of the library at work on a network's features.
+    """A function of the library at work on a network's features, or on the photos' objects.
 
     Attributes:
         name: the function's public name.
-        call: (features, scene) -> the differentiable results; for a loss, the one scalar.
+        call: (features, scene) -> the results; for a loss, the one scalar.
         trains: whether the demo trains a network with it, as a loss.
+        differentiable: whether the results have gradients; clicks and masks are data and have none.
         space: the network's output -> the features that `call` wants.
     """
 
     name: str
     call: Callable[[Tensor, Scene], tuple[Tensor, ...]]
     trains: bool = False
+    differentiable: bool = True
     space: Callable[[Tensor], Tensor] = _as_they_are
 
 
@@ -65,6 +68,26 @@ STEPS = (
     Step(
         "masked_average_pool",
         lambda features, scene: (pk.masked_average_pool(features, scene.background),),
+    ),
+    Step(
+        "simulate_clicks",
+        lambda _, scene: clicks.simulate(scene.mask),
+        differentiable=False,
+    ),
+    Step(
+        "click_maps",
+        lambda _, scene: (clicks.maps(scene.points, scene.click_labels, scene.mask.shape[-1]),),
+        differentiable=False,
+    ),
+    Step(
+        "distance_transform",
+        lambda _, scene: (pk.distance_transform(scene.mask, squared=True),),
+        differentiable=False,
+    ),
+    Step(
+        "next_click",
+        lambda _, scene: pk.next_click(torch.zeros_like(scene.mask), scene.mask),
+        differentiable=False,
     ),
 )
 

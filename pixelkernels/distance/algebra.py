@@ -52,6 +52,15 @@ def _mask(values: Tensor) -> Tensor:
     return values if values.dtype == torch.bool else values != 0
 
 
+def _plain(labels: Tensor) -> Tensor:
+    """Labels as the kernels take them: contiguous, in a dtype they are compiled for."""
+    if labels.dtype == torch.bool:
+        labels = labels.view(torch.uint8)
+    elif labels.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        labels = labels.long()
+    return labels.contiguous()
+
+
 def _transform(
     backend: str, mask: Tensor, squared: bool, spacing: tuple[float, float], border: bool
 ) -> Tensor:
@@ -74,19 +83,10 @@ def next_click(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     chosen = choose("next_click", (prediction, target), backend)
-    target = target.byte() if target.dtype == torch.bool else target
-    low, high = torch.iinfo(target.dtype).min, torch.iinfo(target.dtype).max
-    predicted, is_object = _mask(prediction), target == 1
-    missed, wrong = is_object & ~predicted, ~is_object & predicted
-    if low <= ignore_label <= high:  # a comparison with what the dtype cannot hold would wrap it
-        counts = target != ignore_label
-        missed, wrong = missed & counts, wrong & counts
+    prediction, target = _mask(prediction).contiguous(), _plain(target)
     allowed = None if not_clicked is None else _mask(not_clicked).contiguous()
-    if chosen == "cpu":
-        kinds = (missed.byte() + 2 * wrong.byte()).contiguous()
-        depth, place = ops.deepest_errors(chosen, kinds, allowed)
-    else:
-        depth, place = _deepest_errors(chosen, torch.stack([missed, wrong], 1), allowed)
+    deepest = partial(ops.deepest_errors, "cpu") if chosen == "cpu" else partial(_deepest, chosen)
+    depth, place = deepest(prediction, target, allowed, ignore_label)
     positive = depth[:, 0] > depth[:, 1]
     valid = depth.amax(1) > 0
     flat = torch.where(positive, place[:, 0], place[:, 1])
@@ -95,7 +95,16 @@ def next_click(
     return torch.where(valid[:, None], points, 0), positive.long(), valid
 
 
-def _deepest_errors(backend: str, errors: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+def _deepest(
+    backend: str, prediction: Tensor, target: Tensor, allowed: Tensor | None, ignore_label: int
+) -> tuple[Tensor, Tensor]:
+    is_object = target == 1
+    missed, wrong = is_object & ~prediction, ~is_object & prediction
+    info = torch.iinfo(target.dtype)
+    if info.min <= ignore_label <= info.max:  # a number outside would be wrapped into it
+        counts = target != ignore_label
+        missed, wrong = missed & counts, wrong & counts
+    errors = torch.stack([missed, wrong], 1)
     depth = _squared(backend, ~errors.flatten(0, 1), border=True).view(errors.shape)
     if allowed is not None:
         depth = torch.where(allowed[:, None], depth, 0)

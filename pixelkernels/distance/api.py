@@ -4,7 +4,7 @@ Shared by all of them:
 
 - Pixel centres lie at integers, distances are Euclidean and in pixels, points are (row, column).
 - A mask is bool, or an integer dtype with nonzero meaning True.
-- Distances of masks are computed on integers and are exact: every backend gives the same ones.
+- Distances between pixels are computed on integers: every backend gives the same bits.
 - Nothing here has a gradient: clicks and masks are data. Results carry no graph.
 - `backend` asks for one of "cpu", "cuda", "triton" and "eager"; None takes the first usable one. A
   backend that was asked for and cannot serve raises `BackendUnavailable`.
@@ -91,10 +91,11 @@ def distance_transform(
         sampling: (row, column) spacing of the pixels, > 0; not with `squared`.
 
     Returns: the shape of `mask`, float32 with +inf in images without a True pixel, or int32 with
-    2^31 - 1 there. Squared distances are exact; float32 ones are rounded from exact squares, with
-    `sampling` from float32 squares.
-    Memory: the result, and a bool copy of an integer or not contiguous mask; on a GPU one more
-    int32 per 32 pixels.
+    2^31 - 1 there. Squared distances are exact. The others are their roots, rounded once; with
+    `sampling`, or a side above 32767, squares are kept in float32.
+    Memory: the result, and a bool copy of an integer or not contiguous mask. triton takes 3 more
+    bytes per pixel (5 where H > 32767), cuda 4 where a row does not fit in shared memory (more than
+    20000 pixels).
     Source: Felzenszwalb and Huttenlocher, distance transforms of sampled functions.
     """
     spacing = check_distance_transform(mask, squared, sampling)
@@ -125,8 +126,8 @@ def next_click(
 
     Returns: NextClick(points [B, 2] int64, labels [B] int64 1 or 0, valid [B] bool). With no error
     left the label is 0, the point (0, 0) and valid False.
-    Memory: 10 bytes per pixel. Depths are compared as exact squared integers, so sides are at most
-    32767.
+    Memory: at most 16 bytes per pixel. Depths are compared as exact squared integers, so sides are
+    at most 32767.
     Source: the evaluation protocol of f-BRS, RITM and SAM 2.
     """
     check_next_click(prediction, target, not_clicked, ignore_label)

@@ -42,13 +42,15 @@ distance_transform = kernel(
 )
 
 # Two steps that only the CPU has a kernel for; elsewhere they are a few of torch's own.
-# kinds [B, H, W] uint8, 0 no error, 1 or 2 -> the largest squared distance of an allowed pixel to
-# where its kind ends, [B, 2] int32 (0 for none), and the first pixel that has it, [B, 2] int64
+# prediction [B, H, W] bool and target [B, H, W] -> of the missed and of the wrong pixels, the
+# largest squared distance of an allowed one to where these end, [B, 2] int32 (0 for none), and the
+# first pixel that has it, [B, 2] int64
 deepest_errors = kernel(
-    "deepest_errors(Tensor kinds, Tensor? allowed) -> (Tensor depth, Tensor place)",
-    lambda kinds, allowed: (
-        kinds.new_empty((kinds.shape[0], 2), dtype=torch.int32),
-        kinds.new_empty((kinds.shape[0], 2), dtype=torch.int64),
+    "deepest_errors(Tensor prediction, Tensor target, Tensor? allowed, int ignore_label)"
+    " -> (Tensor depth, Tensor place)",
+    lambda prediction, *rest: (
+        prediction.new_empty((prediction.shape[0], 2), dtype=torch.int32),
+        prediction.new_empty((prediction.shape[0], 2), dtype=torch.int64),
     ),
 )
 # allowed [B, H, W] bool, order [B, H, W] int32 >= 0, farthest [B] bool -> points [B, count, 2]

@@ -1,14 +1,13 @@
-"""What the region kernels share: addressing, small maths, tile shapes, blocks, launching."""
+"""What the region kernels share: addressing, small maths, tile shapes, blocks."""
 
 from __future__ import annotations
-
-import contextlib
-from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ..._triton import next_power_of_2
 
 # A large GPU is full with about this many programs of one warp; more only make the merge longer.
 PROGRAMS = 4096
@@ -75,10 +74,6 @@ def sign(x):
     return tl.where(x > 0, 1.0, 0.0) - tl.where(x < 0, 1.0, 0.0)
 
 
-def next_power_of_2(n: int) -> int:
-    return 1 << max(n - 1, 0).bit_length()
-
-
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -138,12 +133,3 @@ def strides(x: Tensor) -> tuple[tuple[int, int, int, int], bool]:
 def bytes_of(labels: Tensor) -> Tensor:
     """Triton loads no bool: the same bytes as uint8."""
     return labels.view(torch.uint8) if labels.dtype == torch.bool else labels
-
-
-def launch(kernel: Any, programs: int, like: Tensor, *args: Any, **options: Any) -> None:
-    """Run `programs` programs on the device of `like`."""
-    on_device: Any = contextlib.nullcontext()
-    if like.device.type == "cuda":
-        on_device = torch.cuda.device(like.device)
-    with on_device:
-        kernel[(programs,)](*args, **options)

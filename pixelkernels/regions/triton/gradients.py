@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._triton import launch
 from ._common import (
     MOMENTS,
     PULL_1,
@@ -14,7 +15,6 @@ from ._common import (
     ceil_div,
     gather_rows,
     hinge,
-    launch,
     load_labels,
     load_tile,
     pixel_offsets,

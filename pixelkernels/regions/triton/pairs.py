@@ -5,13 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._triton import launch, next_power_of_2
 from ._common import (
     bytes_of,
     ceil_div,
-    launch,
     load_labels,
     load_tile,
-    next_power_of_2,
     pixel_offsets,
     pixel_tile,
     sign,

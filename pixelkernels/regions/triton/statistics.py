@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._triton import launch, next_power_of_2
 from ._common import (
     MOMENTS,
     PULL_1,
@@ -14,10 +15,8 @@ from ._common import (
     ceil_div,
     gather_rows,
     hinge,
-    launch,
     load_labels,
     load_tile,
-    next_power_of_2,
     pixel_offsets,
     sign,
     split,

@@ -8,11 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._triton import launch, next_power_of_2
 from ._common import (
     ceil_div,
-    launch,
     load_tile,
-    next_power_of_2,
     pixel_offsets,
     pixel_tile,
     split,

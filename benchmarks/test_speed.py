@@ -1,4 +1,4 @@
-"""The regions workloads under pytest-benchmark.
+"""The workloads under pytest-benchmark.
 
     pytest benchmarks/ [--all-workloads] [--device cuda] [-k menet]
 
@@ -17,7 +17,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from . import environment, measure
 from .case import Case, Side, library_sides, peer_sides
-from .registry import WORKLOADS, Workload
+from .registry import WORKLOADS
+from .workload import Workload
 
 ROUNDS = 5
 
@@ -30,10 +31,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             mode,
             side,
             id=f"{workload.name}-{variant}-{mode}-{side.name}",
-            marks=pytest.mark.benchmark(group=f"{workload.title}, {variant} labels, {mode}"),
+            marks=pytest.mark.benchmark(group=f"{workload.title}, {variant}, {mode}"),
         )
         for workload in WORKLOADS
-        if workload.family == "regions" and (everything or workload.quick)
+        if everything or workload.quick
         for variant in (workload.variants if everything else workload.variants[:1])
         for mode in workload.modes
         for side in _sides(workload, device)
@@ -42,8 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _sides(workload: Workload, device: str) -> list[Side]:
-    tiny = workload.inputs("coherent", device, shrink=16)
-    return library_sides(workload, tiny) + peer_sides(workload)
+    tiny = workload.inputs(workload.variants[0], device, shrink=16)
+    return library_sides(workload, tiny) + peer_sides(workload, device)
 
 
 @functools.lru_cache(maxsize=1)  # the oracle of the current group: its tests are neighbours
@@ -60,6 +61,8 @@ def _environment(device: str) -> dict[str, object]:
 def test_speed(
     benchmark: BenchmarkFixture, key: tuple[Workload, str, str], mode: str, side: Side
 ) -> None:
+    if side.missing:
+        pytest.skip(side.missing)
     case, device = _case(*key), key[2]
     case.check(side, mode)
     call = case.bind(side, mode)
@@ -69,7 +72,7 @@ def test_speed(
         "backend": side.name if side.kind == "library" else None,
         "floor_bytes": floor.bytes,
         "floor_operations": floor.operations,
-        "extra_mib": measure.extra_memory(call, device),
+        "extra_mib": None if side.own_memory else measure.extra_memory(call, device),
         "environment": _environment(device),
     }
     if device == "cpu":

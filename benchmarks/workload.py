@@ -1,0 +1,66 @@
+"""What a workload is: an operation at a size, its inputs, its peers and its floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .inputs import SEED, Inputs
+from .peers import Peer
+
+FORWARD, BOTH = "forward", "forward+backward"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What no implementation can avoid: bytes to and from memory, and arithmetic operations."""
+
+    bytes: int
+    operations: int
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """One operation at one size.
+
+    `draw(variant, generator, shrink)` makes the inputs, with sides `shrink` times smaller in tests.
+    `library(*tensors, backend=...)` and each peer's `call(*tensors)` give the same outputs.
+    """
+
+    name: str
+    title: str
+    family: str
+    op: str
+    source: str
+    draw: Callable[[str, torch.Generator, int], Inputs]
+    library: Callable[..., tuple[Tensor, ...]]
+    peers: dict[str, Peer]
+    floor: Callable[[Inputs, str], Floor]
+    variants: tuple[str, ...] = ("coherent", "random")
+    modes: tuple[str, ...] = (BOTH,)
+    # part of the short default run
+    quick: bool = False
+    # pixels are chosen by rank: one at the cut may go either way in float32, with its gradient
+    ranks: bool = False
+    # what the outputs are checked against, given the inputs in float64; None: the eager backend
+    oracle: Callable[..., tuple[Tensor, ...]] | None = None
+    # backends that take seconds or much memory at this size: tests check them on smaller inputs,
+    # and nobody times them
+    slow: tuple[str, ...] = ()
+
+    def inputs(
+        self,
+        variant: str,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        shrink: int = 1,
+    ) -> Inputs:
+        generator = torch.Generator().manual_seed(SEED)
+        return self.draw(variant, generator, shrink).to(device, dtype)
+
+
+def size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,121 @@
+"""click_maps: each tile of a map compares its pixels with the few clicks near enough to matter."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..._triton import launch, next_power_of_2
+
+# As in ops.ENCODINGS.
+EUCLIDEAN: tl.constexpr = tl.constexpr(0)
+DISK: tl.constexpr = tl.constexpr(1)
+TANH: tl.constexpr = tl.constexpr(2)
+
+
+@triton.jit
+def apart(points, at, known, row, column):
+    """Squared distances of (row, column) to the clicks `at`; they are +inf where not `known`."""
+    r = tl.load(points + 2 * at, mask=known, other=float("inf"))
+    c = tl.load(points + 2 * at + 1, mask=known, other=float("inf"))
+    return (row - r) * (row - r) + (column - c) * (column - c)
+
+
+@triton.jit(do_not_specialize=["clicks"])
+def _click_maps_kernel(
+    points,
+    labels,
+    maps,
+    clicks,
+    height,
+    width,
+    scale,
+    half_diagonal,
+    ENCODING: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """One tile of one map. `scale` is what the encoding compares with or divides by."""
+    program = tl.program_id(0).to(tl.int64)
+    across, down = tl.cdiv(width, COLUMNS), tl.cdiv(height, ROWS)
+    left = (program % across).to(tl.int32) * COLUMNS
+    plane = program // across
+    top = (plane % down).to(tl.int32) * ROWS
+    plane //= down
+    points += plane // 2 * clicks * 2
+    labels += plane // 2 * clicks
+    label = 1 - plane % 2
+    middle = top + (ROWS - 1) / 2
+    center = left + (COLUMNS - 1) / 2
+
+    lane = tl.arange(0, CHUNK)
+    nearest = tl.full([CHUNK], float("inf"), tl.float32)
+    for first in range(0, clicks, CHUNK):
+        at = first + lane
+        own = tl.load(labels + at, mask=at < clicks, other=-1) == label
+        d2 = apart(points, at, own, middle, center)
+        nearest = tl.minimum(nearest, tl.where(d2 == d2, d2, float("inf")))
+    # rounding must not lose a click: the slack is far above what float32 loses on either side
+    reach = (tl.sqrt(tl.min(nearest, axis=0)) + 2 * half_diagonal) * (1 + 1e-5) + 1e-3
+    reach *= reach
+
+    row = (top + tl.arange(0, ROWS))[:, None]
+    column = (left + tl.arange(0, COLUMNS))[None, :]
+    best = tl.full([ROWS, COLUMNS], float("inf"), tl.float32)
+    for first in range(0, clicks, CHUNK):
+        at = first + lane
+        own = tl.load(labels + at, mask=at < clicks, other=-1) == label
+        # false for NaN
+        near = own & (apart(points, at, own, middle, center) <= reach)
+        i = tl.min(tl.where(near, lane, CHUNK), axis=0)
+        while i < CHUNK:
+            d2 = apart(points, first + i, True, row.to(tl.float32), column.to(tl.float32))
+            best = tl.minimum(best, d2)
+            i = tl.min(tl.where(near & (lane > i), lane, CHUNK), axis=0)
+
+    if ENCODING == EUCLIDEAN:
+        value = tl.minimum(tl.sqrt_rn(best), scale)
+    elif ENCODING == DISK:
+        value = tl.where(best <= scale, 1.0, 0.0)
+    elif ENCODING == TANH:
+        fading = tl.exp(-4 * (tl.sqrt_rn(best) / scale))
+        value = (1 - fading) / (1 + fading)
+    else:
+        value = tl.exp(-(best / scale))
+    where = maps + (plane * height + row) * width + column
+    tl.store(where, value, mask=(row < height) & (column < width))
+
+
+def click_maps(
+    points: Tensor,
+    labels: Tensor,
+    height: int,
+    width: int,
+    encoding: int,
+    radius: float,
+    truncate: float,
+) -> Tensor:
+    batch, clicks, _ = points.shape
+    maps = points.new_empty((batch, 2, height, width))
+    rows, columns = min(next_power_of_2(height), 32), min(next_power_of_2(width), 64)
+    scale = (truncate, radius**2, radius, 2 * radius**2)[encoding]
+    if encoding != EUCLIDEAN.value:
+        # in float32 neither 0 nor infinite, so that nothing divided by it is NaN
+        scale = min(max(scale, 1e-37), 1e37)
+    if maps.numel():
+        launch(
+            _click_maps_kernel,
+            batch * 2 * triton.cdiv(height, rows) * triton.cdiv(width, columns),
+            points,
+            *(points, labels, maps, clicks, height, width, scale),
+            ((rows - 1) ** 2 + (columns - 1) ** 2) ** 0.5 / 2,
+            ENCODING=encoding,
+            ROWS=rows,
+            COLUMNS=columns,
+            CHUNK=128,
+            # the bits of eager PyTorch, which decide on which side of the disk's edge a pixel lies
+            enable_fp_fusion=False,
+        )
+    return maps
