@@ -128,7 +128,7 @@ def _into(out: Any, result: Any) -> Any:
 
 def transforms(mask: Tensor, transform: Transform) -> tuple[Tensor]:
     """Image by image, through NumPy, each written to its place where that saves a copy."""
-    images = (~mask).numpy()
+    images = ~mask.numpy()
     if len(images) == 1:
         return (torch.from_numpy(transform(images[0])[None].astype(np.float32, copy=False)),)
     results = np.empty(images.shape, np.float32)

@@ -72,7 +72,7 @@ def define_check(
     name: str,
     argument: str,
     message: str,
-    valid: Callable[[Tensor], Tensor],
+    invalid: Callable[[Tensor], Tensor],
     absent: float = 0,
 ) -> Callable[[Tensor], Tensor]:
     """An operator that returns its argument with invalid entries set to `absent`, and on CPU raises
@@ -83,17 +83,22 @@ def define_check(
     """
 
     def check(values: Tensor) -> Tensor:
-        ok = valid(values)
-        if values.device.type == "cpu" and not bool(ok.all()):
-            raise ValueError(f"{argument}: {message}, got {values[~ok][0].item()}")
-        return torch.where(ok, values, absent).contiguous()
+        wrong = invalid(values)
+        if values.device.type != "cpu":
+            return torch.where(wrong, absent, values).contiguous()
+        if bool(wrong.any()):
+            raise ValueError(f"{argument}: {message}, got {values[wrong][0].item()}")
+        return values.clone(memory_format=torch.contiguous_format)
 
     def save(ctx: Any, inputs: Any, output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
+        if output.device.type != "cpu":
+            ctx.save_for_backward(*inputs)
 
     def backward(ctx: Any, grad: Tensor) -> Tensor:
+        if grad.device.type == "cpu":
+            return grad
         (values,) = ctx.saved_tensors
-        return torch.where(valid(values), grad, 0)
+        return torch.where(invalid(values), 0, grad)
 
     _library.define(f"{name}(Tensor values) -> Tensor")
     _library.impl(name, check, "CompositeExplicitAutograd")

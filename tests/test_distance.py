@@ -252,13 +252,13 @@ def test_next_click_is_the_literal_algorithm(wrong, seed, ignore_label, mostly):
 
 @pytest.mark.parametrize("backend", COMPILED)
 def test_next_click_of_a_batch(backend, device):
-    target = testing.coherent_labels(6, 70, 133, 4)
-    prediction = testing.coherent_labels(6, 70, 133, 4, seed=5) == 1
+    target = testing.coherent_labels(6, 50, 91, 4)
+    prediction = testing.coherent_labels(6, 50, 91, 4, seed=5) == 1
     prediction[3] = target[3] == 1  # nothing to correct
     click = pk.next_click(prediction.to(device), target.to(device), backend=backend)
     for image in range(6):
         point, label, valid = next_click(
-            prediction[image].numpy(), target[image].numpy(), np.ones((70, 133), bool), -1
+            prediction[image].numpy(), target[image].numpy(), np.ones((50, 91), bool), -1
         )
         assert (tuple(click.points[image].tolist()), click.labels[image], click.valid[image]) == (
             point,

@@ -65,13 +65,13 @@ click_points = define_check(
     "click_points",
     "points",
     CLICK_POINTS,
-    lambda points: ~points.isnan(),
+    torch.isnan,
     absent=torch.nan,
 )
 click_labels = define_check(
     "click_labels",
     "labels",
     CLICK_LABELS,
-    lambda labels: (labels >= -1) & (labels <= 1),
+    lambda labels: (labels < -1) | (labels > 1),
     absent=-1,
 )

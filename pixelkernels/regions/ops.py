@@ -122,7 +122,7 @@ compact_labels = kernel(
     ),
 )
 nonnegative = define_check(
-    "nonnegative", "weights", "expected no negative value", lambda weights: ~(weights < 0)
+    "nonnegative", "weights", "expected no negative value", lambda weights: weights < 0
 )
 
 
