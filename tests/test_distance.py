@@ -64,6 +64,16 @@ def test_transform_is_scipys(backend, mask, spacing):
 
 
 @pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("sampling", [(1e3, 1e-2), (1e-2, 1e3), (1e-6, 2e-6), (3e5, 2e5)], ids=str)
+def test_transform_of_very_unequal_spacings(sampling, backend, device):
+    # one axis is lost in the other's rounding, and neighbouring pixels disagree on their sites
+    mask = testing.random_labels(4, 90, 500, high=300) == 3
+    expected = [ndimage.distance_transform_edt(~one, sampling=sampling) for one in mask.numpy()]
+    actual = pk.distance_transform(mask.to(device), sampling=sampling, backend=backend)
+    np.testing.assert_allclose(actual.cpu().numpy(), np.stack(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("shape", [(480, 854), (33, 3000)], ids=str)
 def test_transform_of_large_masks(shape, backend, device):
     labels = testing.coherent_labels(2, *shape, 9)

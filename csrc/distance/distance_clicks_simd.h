@@ -15,6 +15,12 @@ PK_INLINE V minimum(V a, V b) {
   return b < a ? b : a;
 }
 
+PK_INLINE bool any(I32 lanes) {
+  uint64_t parts[4];
+  std::memcpy(parts, &lanes, sizeof parts);
+  return (parts[0] | parts[1] | parts[2] | parts[3]) != 0;
+}
+
 // e^x for x <= 0, to about an ulp; 0 where float32 has no normal number for it
 PK_INLINE Floats exp_negative(Floats x) {
   const Floats limit = splat(-87.0f), clamped = x < limit ? limit : x;
@@ -30,17 +36,16 @@ PK_INLINE Floats exp_negative(Floats x) {
 
 // The clicks of one map, and those of them that a tile needs.
 struct Clicks {
-  float *row, *column, *distance, *near_row, *near_column;
+  float *row, *column, *squared, *near_row, *near_column;
   int64_t count, near;
 
-  Clicks(const ClickMaps& s, int64_t map, float* scratch)
-      : row(scratch),
-        column(scratch + s.clicks),
-        distance(scratch + 2 * s.clicks),
-        near_row(scratch + 3 * s.clicks),
-        near_column(scratch + 4 * s.clicks),
-        count(0),
-        near(0) {
+  Clicks(const ClickMaps& s, int64_t map, float* scratch) : count(0), near(0) {
+    const int64_t room = s.clicks + kClickRoom;
+    row = scratch;
+    column = row + room;
+    squared = column + room;
+    near_row = squared + room;
+    near_column = near_row + room;
     const int64_t first = map / 2 * s.clicks, label = 1 - map % 2;
     for (int64_t i = first; i < first + s.clicks; ++i) {
       const float r = s.points[2 * i], c = s.points[2 * i + 1];
@@ -48,24 +53,32 @@ struct Clicks {
       column[count] = c;
       count += s.labels[i] == label && r == r && c == c;
     }
+    for (int64_t i = count; i < count + kLanes; ++i) row[i] = column[i] = __builtin_inff();
   }
 
   // A click can be the nearest in a tile only if no other one is nearer to all of it: by the
-  // triangle inequality, if it is within `reach` of the tile's nearest.
+  // triangle inequality, if it is within `reach` of the tile's centre.
   void cull(float centre_row, float centre_column, float half_diagonal) {
-    float nearest = __builtin_inff();
-    for (int64_t i = 0; i < count; ++i) {
-      const float r = row[i] - centre_row, c = column[i] - centre_column;
-      distance[i] = __builtin_sqrtf(r * r + c * c);
+    Floats lanes = splat(__builtin_inff());
+    for (int64_t i = 0; i < count; i += kLanes) {
+      const Floats r = load(row + i) - centre_row, c = load(column + i) - centre_column;
+      const Floats d2 = r * r + c * c;
+      store(squared + i, d2);
+      lanes = minimum(lanes, d2);
     }
-    for (int64_t i = 0; i < count; ++i) nearest = distance[i] < nearest ? distance[i] : nearest;
+    float least = lanes[0];
+    for (int i = 1; i < kLanes; ++i) least = lanes[i] < least ? lanes[i] : least;
     // a little more than needed, for the rounding of the distances
-    const float reach = (nearest + 2 * half_diagonal) * 1.00001f + 0.01f;
+    const float reach = (__builtin_sqrtf(least) + 2 * half_diagonal) * 1.00001f + 0.01f;
+    const Floats limit = splat(reach * reach);
     near = 0;
-    for (int64_t i = 0; i < count; ++i) {
-      near_row[near] = row[i];
-      near_column[near] = column[i];
-      near += distance[i] <= reach;
+    for (int64_t first = 0; first < count; first += kLanes) {
+      if (!any(load(squared + first) <= limit)) continue;
+      for (int64_t i = first; i < count && i < first + kLanes; ++i) {
+        near_row[near] = row[i];
+        near_column[near] = column[i];
+        near += squared[i] <= limit[0];
+      }
     }
   }
 };

@@ -20,6 +20,7 @@ struct ClickMaps {
 
 constexpr int64_t kClickRows = 16;     // a tile of a map
 constexpr int64_t kClickColumns = 32;  // a multiple of the lanes
+constexpr int64_t kClickRoom = 16;     // floats past a list of clicks
 
 // How distances are computed: as whole squares in uint32, where a square of two sides of up to
 // 32767 fits, or as float.
@@ -63,7 +64,7 @@ struct Picks {
 };
 
 struct DistanceKernels {
-  // rows [begin, end) of one map, at most kClickRows; `scratch` holds 5 floats per click
+  // rows [begin, end) of one map, at most kClickRows; `scratch` holds 5 (N + kClickRoom) floats
   void (*click_rows)(const ClickMaps&, int64_t map, int64_t begin, int64_t end, float* scratch);
   // squared distances along columns [begin, end) of an image, at most kColumns
   void (*columns)(const Transform&, int64_t image, int64_t begin, int64_t end);
@@ -77,7 +78,7 @@ struct DistanceKernels {
 };
 
 constexpr int64_t kBlock = 16;  // pixels of a row that share their candidates
-inline int64_t row_scratch(int64_t width) { return 3 * (width + 2 * kBlock); }
+constexpr int64_t row_scratch(int64_t width) { return 3 * (width + 2 * kBlock); }
 
 namespace baseline {
 extern const DistanceKernels kDistanceKernels;

@@ -32,10 +32,21 @@ void for_pieces(int64_t images, int64_t length, int64_t step, int64_t work, cons
 }
 
 template <class Loop>
-void run(const ClickMaps& s, int64_t images, const Loop& loop) {
-  for_pieces(2 * images, s.height, kClickRows, s.width, loop,
+void click_maps(const float* points, const int64_t* labels, int64_t images, int64_t clicks,
+                int64_t height, int64_t width, int64_t encoding, double radius, double truncate,
+                float* out, const Loop& loop) {
+  const ClickMaps s{points,
+                    labels,
+                    clicks,
+                    height,
+                    width,
+                    static_cast<Encoding>(encoding),
+                    static_cast<float>(radius),
+                    static_cast<float>(truncate),
+                    out};
+  for_pieces(2 * images, height, kClickRows, width, loop,
              [&](int64_t map, int64_t begin, int64_t end) {
-               std::vector<float> scratch(5 * s.clicks + 1);
+               std::vector<float> scratch(5 * (clicks + kClickRoom));
                distance_kernels().click_rows(s, map, begin, end, scratch.data());
              });
 }
@@ -58,7 +69,7 @@ class SquaresTable {
 };
 
 template <class A, class Loop>
-void run_as(Transform s, int64_t images, const Loop& loop) {
+void transform(Transform s, int64_t images, const Loop& loop) {
   const SquaresTable<A> squares(s.width, static_cast<A>(s.column_spacing));
   s.squares = squares.middle();
   for_pieces(images, s.width, kColumns, s.height, loop,
@@ -73,12 +84,24 @@ void run_as(Transform s, int64_t images, const Loop& loop) {
 }
 
 template <class Loop>
-void run(Transform s, int64_t images, const Loop& loop) {
-  if (images * s.height * s.width == 0) return;
+void distance_transform(const bool* mask, int64_t images, int64_t height, int64_t width,
+                        bool squared, double row_spacing, double column_spacing, bool border,
+                        void* out, const Loop& loop) {
+  if (images * height * width == 0) return;
   constexpr int64_t kLongest = 32767;  // two squares of it fit below kFar
-  s.whole =
-      s.row_spacing == 1 && s.column_spacing == 1 && s.height <= kLongest && s.width <= kLongest;
-  s.whole ? run_as<uint32_t>(s, images, loop) : run_as<float>(s, images, loop);
+  const bool whole =
+      row_spacing == 1 && column_spacing == 1 && height <= kLongest && width <= kLongest;
+  const Transform s{reinterpret_cast<const uint8_t*>(mask),
+                    height,
+                    width,
+                    static_cast<float>(row_spacing),
+                    static_cast<float>(column_spacing),
+                    whole,
+                    squared,
+                    border,
+                    nullptr,
+                    out};
+  whole ? transform<uint32_t>(s, images, loop) : transform<float>(s, images, loop);
 }
 
 }  // namespace pixelkernels

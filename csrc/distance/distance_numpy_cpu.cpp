@@ -14,43 +14,31 @@ const auto alone = [](int64_t n, int64_t, const auto& body) {
   for (int64_t i = 0; i < n; ++i) body(i);
 };
 
-py::array click_maps(Array<float> points, Array<int64_t> labels, int64_t height, int64_t width,
-                     int encoding, double radius, double truncate) {
-  const int64_t batch = points.shape(0);
-  Array<float> maps({batch, int64_t{2}, height, width});
-  const ClickMaps problem{points.data(),
-                          labels.data(),
-                          points.shape(1),
-                          height,
-                          width,
-                          static_cast<Encoding>(encoding),
-                          static_cast<float>(radius),
-                          static_cast<float>(truncate),
-                          maps.mutable_data()};
+py::array maps_of_arrays(Array<float> points, Array<int64_t> labels, int64_t height, int64_t width,
+                         int64_t encoding, double radius, double truncate) {
+  const int64_t images = points.shape(0), clicks = points.shape(1);
+  Array<float> maps({images, int64_t{2}, height, width});
+  const float* from = points.data();
+  const int64_t* kinds = labels.data();
+  float* out = maps.mutable_data();
   {
     py::gil_scoped_release released;
-    run(problem, batch, alone);
+    click_maps(from, kinds, images, clicks, height, width, encoding, radius, truncate, out, alone);
   }
   return maps;
 }
 
-py::array distance_transform(Array<bool> mask, bool squared, double row_spacing,
+py::array transform_of_array(Array<bool> mask, bool squared, double row_spacing,
                              double column_spacing, bool border) {
   const int64_t images = mask.shape(0), height = mask.shape(1), width = mask.shape(2);
   const std::vector<int64_t> shape{images, height, width};
   py::array distance = squared ? py::array(Array<int32_t>(shape)) : py::array(Array<float>(shape));
-  Transform problem{};
-  problem.mask = reinterpret_cast<const uint8_t*>(mask.data());
-  problem.height = height;
-  problem.width = width;
-  problem.row_spacing = static_cast<float>(row_spacing);
-  problem.column_spacing = static_cast<float>(column_spacing);
-  problem.squared = squared;
-  problem.border = border;
-  problem.out = distance.mutable_data();
+  const bool* from = mask.data();
+  void* out = distance.mutable_data();
   {
     py::gil_scoped_release released;
-    run(problem, images, alone);
+    distance_transform(from, images, height, width, squared, row_spacing, column_spacing, border,
+                       out, alone);
   }
   return distance;
 }
@@ -58,8 +46,8 @@ py::array distance_transform(Array<bool> mask, bool squared, double row_spacing,
 }  // namespace
 
 void bind_distance(py::module_& m) {
-  m.def("click_maps", &click_maps);
-  m.def("distance_transform", &distance_transform);
+  m.def("click_maps", &maps_of_arrays);
+  m.def("distance_transform", &transform_of_array);
 }
 
 }  // namespace pixelkernels

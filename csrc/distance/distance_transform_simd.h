@@ -109,8 +109,9 @@ struct Row {
     }
     int lane = 0;
     for (int i = 1; i < kLanes; ++i) lane = best[i] < best[lane] ? i : lane;
+    // what lies beyond `high` can win by rounding alone
     const int64_t found = place[lane] + lane;
-    return static_cast<int32_t>(found < width ? found : width - 1);
+    return static_cast<int32_t>(found < high ? found : high);
   }
 
   void find_anchors() {
