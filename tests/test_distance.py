@@ -10,6 +10,7 @@ from distance_cases import ENCODINGS, NOWHERE, hard_masks, masks, next_click, sq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from test_promises import peak_extra_bytes
 
 import pixelkernels as pk
 from pixelkernels import testing
@@ -457,6 +458,22 @@ def test_same_bits_on_every_run_and_thread_count(name, backend, device):
             assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.keeps_memory
+def test_memory_is_what_the_docstrings_say():
+    points, labels = clicks(8, 300, 512, 512)
+    mask = testing.coherent_labels(16, 512, 512, 5) == 1
+    moved = mask.roll(40, 2)
+    pixels, slack = mask.numel(), 4 << 20
+    allowed = {
+        4 * pixels: lambda: pk.click_maps(points, labels, (512, 512)),
+        4.001 * pixels: lambda: pk.distance_transform(mask),
+        5 * pixels: lambda: pk.next_click(moved, mask),
+        40 * pixels: lambda: pk.simulate_clicks(mask, 3, 3),
+    }
+    for most, call in allowed.items():
+        assert peak_extra_bytes(call) <= most + slack
 
 
 def test_vmap_falls_back_to_eager():

@@ -126,8 +126,8 @@ def next_click(
 
     Returns: NextClick(points [B, 2] int64, labels [B] int64 1 or 0, valid [B] bool). With no error
     left the label is 0, the point (0, 0) and valid False.
-    Memory: at most 16 bytes per pixel. Depths are compared as exact squared integers, so sides are
-    at most 32767.
+    Memory: 5 bytes per pixel on cpu, about 30 elsewhere. Depths are compared as exact squared
+    integers, so sides are at most 32767.
     Source: the evaluation protocol of f-BRS, RITM and SAM 2.
     """
     check_next_click(prediction, target, not_clicked, ignore_label)
