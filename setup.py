@@ -23,7 +23,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
 TORCH_TARGET = "2.10"
 WHEEL_ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
@@ -108,7 +108,8 @@ class NinjaBuild(build_ext):
     def build_extensions(self) -> None:
         import ninja
 
-        build = Path(self.build_temp).resolve()
+        # pip would give an editable build an empty folder each time
+        build = ROOT / "build" if self.developer else Path(self.build_temp).resolve()
         build.mkdir(parents=True, exist_ok=True)
         (build / "build.ninja").write_text(self.rules(build))
         jobs = os.environ.get("MAX_JOBS")
