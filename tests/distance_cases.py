@@ -60,6 +60,15 @@ def next_click(
     return (int(row), int(column)), int(positive), True
 
 
+def clicks(batch=2, count=12, height=48, width=65, seed=0):
+    """Some inside, some outside, at whole and at broken places, some padding."""
+    generator = torch.Generator().manual_seed(seed)
+    size = torch.tensor([height, width])
+    points = (1.4 * torch.rand(batch, count, 2, generator=generator) - 0.2) * size
+    points[:, ::2] = points[:, ::2].round()
+    return points, torch.randint(-1, 2, (batch, count), generator=generator)
+
+
 @st.composite
 def masks(draw: st.DrawFn, most: int = 40) -> NDArray[np.bool_]:
     height, width = (draw(st.integers(1, most)) for _ in range(2))

@@ -57,9 +57,8 @@ struct Picks {
   const uint8_t* farthest;
   int32_t* gaps;  // [B, H, W], to be written
   int64_t height, width, count;
-  int32_t
-      apart;  // the least squared distance between picks; no pixel farther than `reach` is nearer
-  int64_t reach;
+  int32_t apart;    // the least squared distance between picks
+  int64_t reach;    // pixels with a smaller one are within so many rows and columns
   int64_t* points;  // [B, count, 2]
 };
 

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from .._dispatch import choose
+from .._labels import plain
 from . import ops, reference
 
 NOWHERE = 2**31 - 1
@@ -52,15 +53,6 @@ def _mask(values: Tensor) -> Tensor:
     return values if values.dtype == torch.bool else values != 0
 
 
-def _plain(labels: Tensor) -> Tensor:
-    """Labels as the kernels take them: contiguous, in a dtype they are compiled for."""
-    if labels.dtype == torch.bool:
-        labels = labels.view(torch.uint8)
-    elif labels.dtype in (torch.uint16, torch.uint32, torch.uint64):
-        labels = labels.long()
-    return labels.contiguous()
-
-
 def _transform(
     backend: str, mask: Tensor, squared: bool, spacing: tuple[float, float], border: bool
 ) -> Tensor:
@@ -83,7 +75,8 @@ def next_click(
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     chosen = choose("next_click", (prediction, target), backend)
-    prediction, target = _mask(prediction).contiguous(), _plain(target)
+    target = target.view(torch.uint8) if target.dtype == torch.bool else target
+    prediction, target = _mask(prediction).contiguous(), plain(target)
     allowed = None if not_clicked is None else _mask(not_clicked).contiguous()
     deepest = partial(ops.deepest_errors, "cpu") if chosen == "cpu" else partial(_deepest, chosen)
     depth, place = deepest(prediction, target, allowed, ignore_label)

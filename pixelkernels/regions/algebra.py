@@ -9,15 +9,9 @@ import torch
 from torch import Tensor
 
 from .._dispatch import choose
+from .._labels import plain
 from .._reductions import mean_over_images, wide
 from . import ops, reference
-
-
-def _plain(labels: Tensor) -> Tensor:
-    """Labels as the kernels take them: contiguous, in a dtype they are compiled for."""
-    if labels.dtype in (torch.uint16, torch.uint32, torch.uint64):
-        labels = labels.long()
-    return labels.contiguous()
 
 
 def region_stats(
@@ -26,7 +20,7 @@ def region_stats(
     chosen = choose("region_stats", (features, labels), backend)
     if chosen == "eager":
         return reference.region_stats(features, labels, num_regions, normalize)
-    return ops.region_stats(chosen, features, _plain(labels), num_regions, normalize)
+    return ops.region_stats(chosen, features, plain(labels), num_regions, normalize)
 
 
 def cas_loss(
@@ -129,7 +123,7 @@ def _metric_expression_released(
 
 
 def _mine(features: Tensor, mask: Tensor, mean: Tensor, normalize: bool, backend: str) -> Tensor:
-    labels = _plain(mask)
+    labels = plain(mask)
     scores = ops.region_contrast(backend, features.detach(), labels, mean, normalize).flatten(1)
     mine = ops.hard_pixels if backend == "cpu" else lambda _, *args: reference.hard_pixels(*args)
     return mine(backend, scores, labels.flatten(1)).view(labels.shape)
@@ -165,7 +159,7 @@ def discriminative_loss(
             background,
         )
     count, mean, pulls, _ = ops.region_pull(
-        chosen, features, _plain(labels), num_regions, float(delta_var), norm
+        chosen, features, plain(labels), num_regions, float(delta_var), norm
     )
     if background is not None:
         region = torch.arange(num_regions, device=count.device)
@@ -232,4 +226,4 @@ def compact_labels(
     chosen = choose("compact_labels", (labels,), backend)
     if chosen == "eager":
         return reference.compact_labels(labels, ignore)
-    return ops.compact_labels(chosen, _plain(labels), ignore)
+    return ops.compact_labels(chosen, plain(labels), ignore)
