@@ -22,6 +22,15 @@ from .regions import (
     metric_expression_loss,
     region_stats,
 )
+from .similarity import (
+    LabelTransfer,
+    PriorMask,
+    TransferredLabels,
+    label_transfer,
+    matching_scores,
+    prior_mask,
+    sample_reference,
+)
 
 __version__ = "0.1.0"
 
@@ -30,9 +39,12 @@ __all__ = [
     "CASLoss",
     "ClickMaps",
     "DiscriminativeLoss",
+    "LabelTransfer",
     "MetricExpressionLoss",
     "NextClick",
+    "PriorMask",
     "RegionStats",
+    "TransferredLabels",
     "available_backends",
     "background_distance",
     "cas_loss",
@@ -41,10 +53,14 @@ __all__ = [
     "discriminative_loss",
     "distance_transform",
     "explain",
+    "label_transfer",
     "masked_average_pool",
+    "matching_scores",
     "metric_expression_loss",
     "next_click",
+    "prior_mask",
     "region_stats",
+    "sample_reference",
     "simulate_clicks",
     "use_backend",
 ]

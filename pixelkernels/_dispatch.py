@@ -31,7 +31,13 @@ ORDER: dict[str, tuple[str, ...]] = {
 FALLBACK_ORDER = ("triton", "eager")
 
 # Ops that lack a compiled or Triton form; every other op has all four backends.
-ONLY: dict[str, tuple[str, ...]] = {"compact_labels": ("cpu", "eager")}
+ONLY: dict[str, tuple[str, ...]] = {
+    "compact_labels": ("cpu", "eager"),
+    "matching_scores": ("triton", "cpu", "eager"),
+    "label_transfer": ("triton", "cpu", "eager"),
+    "sample_reference": ("triton", "cpu", "eager"),
+    "prior_mask": ("triton", "cpu", "eager"),
+}
 
 DTYPES: dict[str, tuple[torch.dtype, ...]] = {
     "cpu": (torch.float16, torch.bfloat16, torch.float32, torch.float64),

@@ -115,3 +115,8 @@ def define_check(
         f"pixelkernels::{name}", lambda info, dims, values: (checked(values), dims[0]), lib=_library
     )
     return checked
+
+
+nonnegative = define_check(
+    "nonnegative", "weights", "expected no negative value", lambda weights: weights < 0
+)

@@ -51,7 +51,7 @@ using Accumulate = typename AccumulateOf<T>::type;
 
 template <class A>
 PK_INLINE Vec<A> splat(A value) {
-  return Vec<A>{} + value;
+  return value - Vec<A>{};
 }
 
 template <class A>

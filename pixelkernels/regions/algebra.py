@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._dispatch import choose
 from .._labels import plain
+from .._library import nonnegative
 from .._reductions import mean_over_images, wide
 from . import ops, reference
 
@@ -183,7 +184,7 @@ def background_distance(
     features: Tensor, weights: Tensor, squared: bool, minmax: bool, backend: str | None
 ) -> Tensor:
     chosen = choose("background_distance", (features, weights), backend)
-    weights = ops.nonnegative(weights.to(wide(features).dtype))
+    weights = nonnegative(weights.to(wide(features).dtype))
     if chosen == "eager":
         distance = reference.background_distance(features, weights, squared)
     else:
@@ -198,7 +199,7 @@ def masked_average_pool(
     features: Tensor, weights: Tensor, eps: float, upsample: bool, backend: str | None
 ) -> Tensor:
     chosen = choose("masked_average_pool", (features, weights), backend)
-    weights = ops.nonnegative(weights.to(wide(features).dtype))
+    weights = nonnegative(weights.to(wide(features).dtype))
     if upsample:
         rows = _interpolation(weights.shape[1], features.shape[2], weights)
         columns = _interpolation(weights.shape[2], features.shape[3], weights)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._library import Kernel, define_check
+from .._library import Kernel
 from .._reductions import wide
 
 kernel = partial(Kernel, "regions")
@@ -120,9 +120,6 @@ compact_labels = kernel(
         torch.empty_like(labels, dtype=torch.int64),
         labels.new_empty(labels.shape[:1], dtype=torch.int64),
     ),
-)
-nonnegative = define_check(
-    "nonnegative", "weights", "expected no negative value", lambda weights: weights < 0
 )
 
 

@@ -1,0 +1,190 @@
+// The matrix product that everything here is made of, and the packing of its sides. Torch-free; one
+// copy per instruction set.
+#pragma once
+
+#include "common/tiles.h"
+#include "similarity/similarity_cpu.h"
+
+namespace pixelkernels {
+namespace PK_ISA {
+
+// A tile of the result is 6 rows of kWide vectors: 12 of the 16 registers that AVX2 has, and enough
+// sums at a time to hide the latency of a multiplication.
+template <class A>
+constexpr int kWide = sizeof(A) == 4 ? 2 : 1;
+template <class A>
+constexpr int kPanel = kWide<A> * kLanes;
+
+template <class A>
+constexpr int64_t panels_of(int64_t pixels) {
+  return (pixels + kPanel<A> - 1) / kPanel<A>;
+}
+
+// rows[r] += sum_t left(t, r) right_t, with right_t the panel at right + t kPanel
+template <int kStep, int kRow, class A>
+PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
+                        Vec<A> rows[kTile][kWide<A>]) {
+  for (int64_t t = 0; t < depth; ++t) {
+    Vec<A> panel[kWide<A>];
+#pragma GCC unroll 2
+    for (int v = 0; v < kWide<A>; ++v) panel[v] = load(right + t * kPanel<A> + v * kLanes);
+#pragma GCC unroll 6
+    for (int r = 0; r < kTile; ++r) {
+      const Vec<A> factor = splat(left[t * kStep + r * kRow]);
+#pragma GCC unroll 2
+      for (int v = 0; v < kWide<A>; ++v) rows[r][v] += factor * panel[v];
+    }
+  }
+}
+
+template <class A>
+PK_INLINE void load_rows(const A* p, Vec<A> rows[kTile][kWide<A>]) {
+#pragma GCC unroll 6
+  for (int r = 0; r < kTile; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < kWide<A>; ++v) rows[r][v] = load(p + (r * kWide<A> + v) * kLanes);
+}
+
+template <class A>
+PK_INLINE void store_rows(A* p, const Vec<A> rows[kTile][kWide<A>]) {
+#pragma GCC unroll 6
+  for (int r = 0; r < kTile; ++r)
+#pragma GCC unroll 2
+    for (int v = 0; v < kWide<A>; ++v) store(p + (r * kWide<A> + v) * kLanes, rows[r][v]);
+}
+
+// dots [panels][tiles * 6][kPanel] of `tiles` tiles of points, from `first` on, with `panels`
+// panels of queries.
+template <class A>
+void products(const Points& points, int64_t first, int64_t tiles, const A* query, int64_t panels,
+              A* dots) {
+  const Depth& depth = points.depth;
+  const int64_t all = tiles_of(points.count);
+  if (depth.slabs == 0) std::memset(dots, 0, sizeof(A) * panels * tiles * kTile * kPanel<A>);
+  for (int64_t slab = 0; slab < depth.slabs; ++slab) {
+    const A* left =
+        static_cast<const A*>(points.packed) + (slab * all + first) * depth.slab * kTile;
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      const A* right = query + (slab * panels + panel) * depth.slab * kPanel<A>;
+      A* out = dots + panel * tiles * kTile * kPanel<A>;
+      for (int64_t tile = 0; tile < tiles; ++tile, out += kTile * kPanel<A>) {
+        Vec<A> rows[kTile][kWide<A>] = {};
+        if (slab > 0) load_rows(out, rows);
+        multiply<kTile, 1>(left + tile * depth.slab * kTile, right, depth.slab, rows);
+        store_rows(out, rows);
+      }
+    }
+  }
+}
+
+// Query pixels [begin, begin + pixels) into `panels` panels, filled up with 0, and their |q|^2.
+template <class T, class A>
+void pack_pixels(const Plane<T>& plane, const Depth& depth, int64_t begin, int64_t pixels,
+                 int64_t panels, A* packed, A* square) {
+  Offsets offsets;
+  offsets.fill(plane, begin, static_cast<int>(pixels));
+  Vec<A> sums[kBlock / kLanes] = {};
+  for (int64_t channel = 0; channel < depth.padded(); channel += kLanes) {
+    const int64_t left = depth.channels - channel;
+    const int channels = left < 0 ? 0 : left < kLanes ? static_cast<int>(left) : kLanes;
+    // a slab is a multiple of the lanes
+    A* slab =
+        packed + (channel / depth.slab * panels * depth.slab + channel % depth.slab) * kPanel<A>;
+    for (int64_t t = 0; t < panels * kWide<A>; ++t) {
+      Vec<A> rows[kLanes] = {};
+      const int64_t pixel = t * kLanes;
+      if (pixel < pixels && channels > 0)
+        load_tile<Rows::kChannels>(plane, offsets.start[t], begin + pixel,
+                                   static_cast<int>(pixels - pixel), channel, channels, rows);
+      Vec<A> squares[kLanes];
+      A* out = slab + t / kWide<A> * depth.slab * kPanel<A> + t % kWide<A> * kLanes;
+#pragma GCC unroll 8
+      for (int c = 0; c < kLanes; ++c) {
+        squares[c] = rows[c] * rows[c];
+        store(out + c * kPanel<A>, rows[c]);
+      }
+      sums[t] += sum_rows(squares);
+    }
+  }
+  for (int64_t t = 0; t < panels * kWide<A>; ++t) store(square + t * kLanes, sums[t]);
+}
+
+template <class T>
+PK_INLINE const T* place_of(const Points& points, const Plane<T>& plane, int64_t p) {
+  return plane.data + plane.offset(points.order[p]);
+}
+
+template <class T, class A>
+void squares(const Points& points, void* square, int64_t begin, int64_t end) {
+  const Plane<T> plane(points.features, points.image);
+  for (int64_t first = begin; first < end; first += kPointsTogether) {
+    const int64_t n = end - first < kPointsTogether ? end - first : kPointsTogether;
+    double sums[kPointsTogether] = {};
+    const T* place[kPointsTogether];
+    for (int64_t i = 0; i < n; ++i) place[i] = place_of(points, plane, first + i);
+    for (int64_t d = 0; d < points.depth.channels; ++d)
+      for (int64_t i = 0; i < n; ++i) {
+        const double x = scalar(place[i][d * plane.channel_stride]);
+        sums[i] += x * x;
+      }
+    for (int64_t i = 0; i < n; ++i) static_cast<A*>(square)[first + i] = static_cast<A>(sums[i]);
+  }
+}
+
+template <class T, class A>
+void means(const Points& points, const int64_t* offsets, int64_t classes, void* out, int64_t begin,
+           int64_t end) {
+  const Plane<T> plane(points.features, points.image);
+  const A* factor = static_cast<const A*>(points.factor);
+  for (int64_t c = 0; c < classes; ++c) {
+    A* row = static_cast<A*>(out) + c * points.depth.channels;
+    for (int64_t d = begin; d < end; ++d) {
+      double sum = 0;
+      for (int64_t p = offsets[c]; p < offsets[c + 1]; ++p) {
+        const double x = scalar(*(place_of(points, plane, p) + d * plane.channel_stride));
+        sum += factor ? x * factor[p] : x;
+      }
+      const int64_t n = offsets[c + 1] - offsets[c];
+      row[d] = static_cast<A>(sum / static_cast<double>(n ? n : 1));
+    }
+  }
+}
+
+template <class T, class A>
+void pack(const Points& points, int64_t group) {
+  const Plane<T> plane(points.features, points.image);
+  const Depth& depth = points.depth;
+  const int64_t tiles = tiles_of(points.count), begin = group * kPointsTogether;
+  const int64_t left = tiles * kTile - begin;
+  const int64_t n = left < kPointsTogether ? left : kPointsTogether;
+  const A* factor = static_cast<const A*>(points.factor);
+  const T* place[kPointsTogether];
+  A times[kPointsTogether];
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t p = begin + i;
+    place[i] = p < points.count ? place_of(points, plane, p) : nullptr;
+    times[i] = factor && p < points.count ? factor[p] : 1;
+  }
+  for (int64_t d = 0; d < depth.padded(); ++d) {
+    A* packed = static_cast<A*>(points.packed) +
+                (d / depth.slab * tiles * depth.slab + d % depth.slab) * kTile;
+    A* across = static_cast<A*>(points.across);
+    if (across) across += (d / kTile * tiles * kTile) * kTile + d % kTile;
+    for (int64_t i = 0; i < n; ++i) {
+      const int64_t p = begin + i;
+      const bool there = place[i] && d < depth.channels;
+      const A x = there ? times[i] * scalar(place[i][d * plane.channel_stride]) : A(0);
+      packed[p / kTile * depth.slab * kTile + p % kTile] = x;
+      if (across) across[p * kTile] = x;
+    }
+  }
+  // the rest of the last six channels
+  if (points.across)
+    for (int64_t d = depth.padded(); d % kTile; ++d)
+      for (int64_t i = 0; i < n; ++i)
+        static_cast<A*>(
+            points.across)[(d / kTile * tiles * kTile + begin + i) * kTile + d % kTile] = 0;
+}
+
+}  // namespace PK_ISA
+}  // namespace pixelkernels

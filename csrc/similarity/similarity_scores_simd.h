@@ -1,0 +1,162 @@
+// Scores of a block of queries: its products with some points at a time, reduced while they are in
+// the cache. Torch-free; one copy per instruction set.
+#pragma once
+
+#include "similarity/similarity_reduce_simd.h"
+
+namespace pixelkernels {
+namespace PK_ISA {
+
+// A block's scratch, in parts of whole cache lines.
+template <class A>
+struct ScoresScratch {
+  int64_t query, square, dots;
+  explicit ScoresScratch(const Matching& m)
+      : query(m.points.depth.padded() * kBlock * sizeof(A)),
+        square(kBlock * sizeof(A)),
+        dots(kPointsTogether * kBlock * sizeof(A)) {}
+  int64_t bytes(int64_t states) const { return query + square + dots + states; }
+};
+
+template <class A, class Body>
+PK_INLINE void with_metric(const Matching& m, const Body& body) {
+  switch (m.metric) {
+    case Metric::kDot:
+      return body.template run<Metric::kDot>();
+    case Metric::kCosine:
+      return body.template run<Metric::kCosine>();
+    case Metric::kSqeuclidean:
+      return body.template run<Metric::kSqeuclidean>();
+    case Metric::kPrior:
+      return body.template run<Metric::kPrior>();
+  }
+}
+
+// Runs of one class in points [begin, end).
+template <class Body>
+PK_INLINE void for_runs(const Points& points, int64_t begin, int64_t end, const Body& body) {
+  for (int64_t p = begin; p < end;) {
+    const int64_t first = p;
+    while (p < end && points.label[p] == points.label[first]) ++p;
+    body(points.label[first], first, p);
+  }
+}
+
+template <class A>
+PK_INLINE void choose_labels(const Matching& m, const Lanes& lanes) {
+  const A* scores = static_cast<const A*>(m.scores) + lanes.pixel;
+  for (int64_t i = 0; i < lanes.count; ++i) {
+    int64_t label = -1;
+    A best = 0;
+    for (int64_t c = 0; c < m.classes; ++c) {
+      const A score = scores[c * m.pixels + i];
+      const bool better = m.smaller ? score < best : score > best;
+      if (m.count[c] && (label < 0 || better || (best != best && score == score)))
+        label = c, best = score;
+    }
+    m.labels[lanes.pixel + i] = label;
+  }
+}
+
+template <class Reduction, class A>
+struct BlockScores {
+  const Matching& m;
+  int64_t begin, pixels;
+  const A *query, *square;
+  A* dots;
+  typename Reduction::State* states;
+
+  template <Metric metric>
+  void run() const {
+    const int64_t panels = panels_of<A>(pixels), each = Reduction::states(m);
+    for (int64_t i = 0; i < panels * m.classes; ++i) Reduction::clear(m, states + i * each);
+    const int64_t tiles = tiles_of(m.points.count);
+    for (int64_t tile = 0; tile < tiles; tile += kTilesTogether) {
+      const int64_t some = tiles - tile < kTilesTogether ? tiles - tile : kTilesTogether;
+      products(m.points, tile, some, query, panels, dots);
+      const int64_t first = tile * kTile, past = first + some * kTile;
+      const int64_t end = past < m.points.count ? past : m.points.count;
+      for (int64_t i = 0; i < panels; ++i) {
+        const Panel<metric, A> panel(m, square + i * kPanel<A>);
+        A* rows = dots + i * some * kTile * kPanel<A>;
+        for_runs(m.points, first, end, [&](int64_t c, int64_t from, int64_t to) {
+          Reduction::run(panel, rows + (from - first) * kPanel<A>, from, to,
+                         states + (i * m.classes + c) * each);
+        });
+      }
+    }
+    for (int64_t t = 0; t * kLanes < pixels; ++t) {
+      const int64_t left = pixels - t * kLanes;
+      const Lanes lanes{begin + t * kLanes, left < kLanes ? left : kLanes};
+      Reduction::finish(m, states + t / kWide<A> * m.classes * each, t % kWide<A>, lanes);
+      choose_labels<A>(m, lanes);
+    }
+  }
+};
+
+// body.run<reduce, transform>(), where kSum stands for kMean too, and kMax for all that select,
+// whose transform comes last.
+template <class Body>
+PK_INLINE auto with_reduction(const Matching& m, const Body& body) {
+  constexpr auto kIdentity = Transform::kIdentity, kSigmoid = Transform::kSigmoid,
+                 kExp = Transform::kExp;
+  const bool soft = m.reduce == Reduce::kSoftmax;
+  if (!soft && m.reduce != Reduce::kSum && m.reduce != Reduce::kMean)
+    return body.template run<Reduce::kMax, kIdentity>();
+  switch (m.transform) {
+    case Transform::kSigmoid:
+      return soft ? body.template run<Reduce::kSoftmax, kSigmoid>()
+                  : body.template run<Reduce::kSum, kSigmoid>();
+    case Transform::kExp:
+      return soft ? body.template run<Reduce::kSoftmax, kExp>()
+                  : body.template run<Reduce::kSum, kExp>();
+    default:
+      return soft ? body.template run<Reduce::kSoftmax, kIdentity>()
+                  : body.template run<Reduce::kSum, kIdentity>();
+  }
+}
+
+template <class A>
+struct StatesBytes {
+  const Matching& m;
+  template <Reduce reduce, Transform transform>
+  int64_t run() const {
+    using Reduction = typename ReductionOf<reduce, transform, A>::type;
+    return Reduction::states(m) * sizeof(typename Reduction::State) * m.classes *
+           panels_of<A>(kBlock);
+  }
+};
+
+template <class A>
+struct AnyScores {
+  const Matching& m;
+  int64_t begin, pixels;
+  char* scratch;
+
+  template <Reduce reduce, Transform transform>
+  void run() const {
+    using Reduction = typename ReductionOf<reduce, transform, A>::type;
+    const ScoresScratch<A> parts(m);
+    A* query = reinterpret_cast<A*>(scratch);
+    A* square = reinterpret_cast<A*>(scratch + parts.query);
+    A* dots = reinterpret_cast<A*>(scratch + parts.query + parts.square);
+    auto* states = reinterpret_cast<typename Reduction::State*>(scratch + parts.bytes(0));
+    with_metric<A>(m, BlockScores<Reduction, A>{m, begin, pixels, query, square, dots, states});
+  }
+};
+
+template <class A>
+int64_t scores_scratch(const Matching& m) {
+  return ScoresScratch<A>(m).bytes(with_reduction(m, StatesBytes<A>{m}));
+}
+
+template <class T, class A>
+void scores(const Matching& m, int64_t begin, int64_t pixels, void* scratch) {
+  char* bytes = static_cast<char*>(scratch);
+  pack_pixels(Plane<T>(m.query, m.image), m.points.depth, begin, pixels, panels_of<A>(pixels),
+              reinterpret_cast<A*>(bytes), reinterpret_cast<A*>(bytes + ScoresScratch<A>(m).query));
+  with_reduction(m, AnyScores<A>{m, begin, pixels, bytes});
+}
+
+}  // namespace PK_ISA
+}  // namespace pixelkernels

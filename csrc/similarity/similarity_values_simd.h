@@ -1,0 +1,116 @@
+// From products to similarities and scores, in vectors. Torch-free; one copy per instruction set.
+#pragma once
+
+#include "similarity/similarity_product_simd.h"
+
+namespace pixelkernels {
+namespace PK_ISA {
+
+typedef int64_t I64 __attribute__((vector_size(64)));
+
+// Integers as wide as a float: what comparisons give and places are kept in.
+template <class A>
+struct IntegersOf;
+template <>
+struct IntegersOf<float> {
+  using type = I32;
+};
+template <>
+struct IntegersOf<double> {
+  using type = I64;
+};
+template <class A>
+using Integers = typename IntegersOf<A>::type;
+
+PK_INLINE I32 fill(I32, int64_t value) { return I32{} + static_cast<int32_t>(value); }
+PK_INLINE I64 fill(I64, int64_t value) { return I64{} + value; }
+
+template <class A>
+PK_INLINE Integers<A> integers(int64_t value) {
+  return fill(Integers<A>{}, value);
+}
+
+template <class A>
+PK_INLINE Vec<A> larger(Vec<A> a, Vec<A> b) {
+  return a > b ? a : b;
+}
+
+PK_INLINE bool any(I32 mask) {
+  typedef int64_t Words __attribute__((vector_size(32)));
+  const Words words = (Words)mask;
+  return ((words[0] | words[1]) | (words[2] | words[3])) != 0;
+}
+PK_INLINE bool any(I64 mask) {
+  int64_t all = 0;
+  for (int i = 0; i < kLanes; ++i) all |= mask[i];
+  return all != 0;
+}
+
+// e^x = 2^n e^r with |r| <= log(2) / 2, where eight terms of the series are exact to float. 2^n
+// comes in two factors, since n reaches from the smallest subnormal number to past the largest.
+PK_INLINE Vec<float> exponential(Vec<float> x) {
+  const Vec<float> most = splat(89.0f), least = splat(-104.0f);
+  x = x > most ? most : x;
+  x = x < least ? least : x;
+  // adding 1.5 * 2^23 rounds to a whole number
+  const Vec<float> magic = splat(12582912.0f);
+  const Vec<float> n = (x * 1.44269504f + magic) - magic;
+  const Vec<float> r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  Vec<float> series = splat(1.0f / 5040);
+  series = series * r + 1.0f / 720;
+  series = series * r + 1.0f / 120;
+  series = series * r + 1.0f / 24;
+  series = series * r + 1.0f / 6;
+  series = series * r + 0.5f;
+  series = series * r + 1.0f;
+  series = series * r + 1.0f;
+  const I32 whole = __builtin_convertvector(n, I32);
+  const I32 half = whole >> 1;
+  return series * (Vec<float>)((half + 127) << 23) * (Vec<float>)((whole - half + 127) << 23);
+}
+
+PK_INLINE Vec<double> exponential(Vec<double> x) {
+  for (int i = 0; i < kLanes; ++i) x[i] = __builtin_exp(x[i]);
+  return x;
+}
+
+template <Transform transform, class V>
+PK_INLINE V transformed(V x) {
+  if (transform == Transform::kExp) return exponential(x);
+  if (transform == Transform::kSigmoid) return 1 / (1 + exponential(-x));
+  return x;
+}
+
+// the derivative, from the transformed value
+template <Transform transform, class V>
+PK_INLINE V slope(V y) {
+  if (transform == Transform::kExp) return y;
+  if (transform == Transform::kSigmoid) return y * (1 - y);
+  return V{} + 1;
+}
+
+// What a panel of queries knows about itself: 1 / |q|, |q|^2 or |q|.
+template <Metric metric, class A>
+PK_INLINE Vec<A> about_query(Vec<A> square) {
+  if (metric == Metric::kSqeuclidean || metric == Metric::kDot) return square;
+  Vec<A> norm;
+  for (int i = 0; i < kLanes; ++i)
+    norm[i] = static_cast<A>(__builtin_sqrt(static_cast<double>(square[i])));
+  if (metric == Metric::kPrior) return norm;
+  const Vec<A> least = splat(static_cast<A>(1e-12));
+  return 1 / (norm < least ? least : norm);
+}
+
+template <Metric metric, class A>
+PK_INLINE Vec<A> similarity(Vec<A> dot, Vec<A> query, A point, A eps) {
+  if (metric == Metric::kCosine) return dot * query;  // the points have been normalised
+  if (metric == Metric::kPrior) return dot / (query * point + eps);
+  if (metric == Metric::kSqeuclidean) {
+    const Vec<A> square = (query + point) - 2 * dot;
+    return square < Vec<A>{} ? Vec<A>{} : square;
+  }
+  return dot;
+}
+
+}  // namespace PK_ISA
+}  // namespace pixelkernels

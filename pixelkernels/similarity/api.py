@@ -1,0 +1,303 @@
+"""The public functions and modules of the similarity family: argument checks and documentation.
+
+Shared by all of them:
+
+- Features are float16, bfloat16, float32 or float64, all tensors of a call in one dtype, in any
+  strides. Products are accumulated, and scores returned, in float32 (float64 for float64, on `cpu`
+  and `eager`). triton multiplies float32 as `torch.get_float32_matmul_precision()` says: in full
+  ("highest", the default) or as TF32.
+- Labels are any integer dtype or bool, on the features' device. Labels outside [0, num_classes) are
+  ignored: such a point enters nothing and has gradient 0, whatever its features hold.
+- The matrix of all similarities, K x N for K reference points and N query pixels, is never stored,
+  neither forward nor backward, except by eager.
+- `backend` asks for one of "cpu", "triton" and "eager"; None takes the first usable one. A backend
+  that was asked for and cannot serve raises `BackendUnavailable`.
+- cpu and triton give the same bits on every run, do not wait for the device, and differentiate
+  once. Of equal maxima the first point gets the gradient.
+- Wrong dtypes and types raise TypeError, wrong shapes, devices and options ValueError, before
+  anything is launched.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from .. import _validation as check
+from .._modules import OptionsModule
+from . import algebra, ops
+
+
+class TransferredLabels(NamedTuple):
+    """`labels` [B, *spatial] int64 and the `scores` [B, L, *spatial] they were chosen by."""
+
+    labels: Tensor
+    scores: Tensor
+
+
+def matching_scores(
+    query: Tensor,
+    reference: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    metric: str = "dot",
+    transform: str = "identity",
+    scale: float | Tensor = 1.0,
+    shift: float | Tensor = 0.0,
+    reduce: str = "sum",
+    k: int | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """How well each query pixel matches each class of labelled reference points.
+
+    score_c(i) = reduce_{j: l_j = c} transform(scale * s(q_i, r_j) + shift). Equivalent eager code,
+    for one image, class and the metric "dot":
+
+        s = reference[b].flatten(1)[:, labels[b].flatten() == c].T @ query[b].flatten(1)
+        score = torch.sigmoid(scale * s + shift).mean(0)
+
+    Args:
+        query: [B, D, H, W] or [B, D, N].
+        reference: [B, D, K] or [B, D, H', W'].
+        labels: [B, K] or [B, H', W'], integer or bool; outside [0, num_classes): ignored.
+        num_classes: L >= 1.
+        metric: s is "dot", <q, r>; "cosine", with each norm at least 1e-12; or "sqeuclidean",
+            |q - r|^2.
+        transform: "identity", "sigmoid" or "exp".
+        scale, shift: numbers, or 0-d tensors, which get a gradient.
+        reduce: over the points of a class: "sum", "mean", "max", "min", "topk" (the mean of the
+            min(k, count) best) or "softmax" (over all valid points, then summed by class).
+        k: for "topk", >= 1.
+
+    Returns: [B, L, *query's spatial shape]. A class without points has the worst score: +inf where
+    a smaller score is better, which is for "sqeuclidean" with scale > 0, else -inf. Differentiable
+    in query, reference, scale and shift.
+
+    Sums and means without a transform collapse exactly, to the product with one prototype per class
+    (and, for "sqeuclidean", the second moments).
+    Memory: forward, the result, and a packed copy of the reference; backward, the gradients, two
+    packed copies of the reference, one of the query at most, and 16 MiB. max, min and topk keep 4
+    bytes per score for the backward, topk 8.
+    Source: Najafi et al., similarity learning for dense label transfer (affine, sum; the released
+    code: cosine, sigmoid, mean); FEELVOS, VideoMatch (nearest point, top-k mean).
+    """
+    options = (metric, transform, scale, shift, reduce, k)
+    _check_matching(query, reference, labels, num_classes, *options)
+    return algebra.matching(
+        "matching_scores", query, reference, labels, num_classes, *options, backend
+    )[0]
+
+
+def label_transfer(
+    query: Tensor,
+    reference: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    metric: str = "dot",
+    transform: str = "identity",
+    scale: float | Tensor = 1.0,
+    shift: float | Tensor = 0.0,
+    reduce: str = "sum",
+    k: int | None = None,
+    backend: str | None = None,
+) -> TransferredLabels:
+    """Label every query pixel with the class that matches it best: argmax_c score_c(i).
+
+    The arguments and scores are those of `matching_scores`. The best class has the smallest score
+    for "sqeuclidean" with scale > 0, else the largest; of equal ones the smallest label. A class
+    without points is never chosen, and a NaN score only where there is no other.
+
+    Returns: TransferredLabels(labels [B, *spatial] int64, scores [B, L, *spatial]); label -1 in an
+    image without a valid reference point. Differentiable in the scores.
+    Source: Najafi et al., eq. 4: argmax_l sum_{j in N_l} of the affine similarity.
+    """
+    options = (metric, transform, scale, shift, reduce, k)
+    _check_matching(query, reference, labels, num_classes, *options)
+    scores, best = algebra.matching(
+        "label_transfer", query, reference, labels, num_classes, *options, backend
+    )
+    return TransferredLabels(best, scores)
+
+
+def sample_reference(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    num_per_class: int,
+    *,
+    generator: Generator | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Draw reference points of every class: stochastic pooling.
+
+    Uniform without replacement among the pixels of a class, in random order. Equivalent eager code,
+    for one image and class:
+
+        place = (labels[b] == c).flatten().nonzero()[:, 0]
+        points = features[b].flatten(1)[:, place[torch.randperm(len(place))[:num_per_class]]]
+
+    Args:
+        features: [B, D, H, W].
+        labels: [B, H, W], integer or bool; outside [0, num_classes): never drawn.
+        num_classes: L >= 1.
+        num_per_class: n >= 1.
+        generator: on the device of `labels`; the same state gives the same points on one backend.
+
+    Returns: (reference [B, D, L*n], labels [B, L*n] int64), class by class. Where a class has fewer
+    than n pixels the last of its rows are zeros with label -1. Differentiable in features.
+    Memory: 24 bytes per pixel; nothing waits for the device.
+    Source: Najafi et al., K points per class of the reference frame.
+    """
+    check.features("features", features)
+    check.labels("labels", labels, features)
+    check.integer("num_classes", num_classes, minimum=1)
+    check.integer("num_per_class", num_per_class, minimum=1)
+    return algebra.sample_reference(
+        features, labels, num_classes, num_per_class, generator, backend
+    )
+
+
+def prior_mask(
+    query: Tensor,
+    support: Tensor,
+    weights: Tensor,
+    *,
+    eps: float = 1e-7,
+    minmax_eps: float = 1e-7,
+    reduce: str = "max",
+    normalize: str | None = "minmax",
+    backend: str | None = None,
+) -> Tensor:
+    """The training-free prior of few-shot segmentation: how like the masked support a pixel is.
+
+    With u_j = w_j s_j, prior(i) = max_j q_i.u_j / (|q_i| |u_j| + eps) over all support positions;
+    one of weight 0 counts as 0. Then (prior - min)/(max - min + minmax_eps) per image and, for
+    several shots, their mean. Equivalent eager code, for one image and shot:
+
+        u = (support[b] * weights[b]).flatten(1)
+        q = query[b].flatten(1)
+        prior = (u.T @ q / (u.norm(dim=0)[:, None] * q.norm(dim=0) + eps)).amax(0)
+
+    Args:
+        query: [B, C, h, w].
+        support: [B, C, h', w'], or [B, S, C, h', w'] for S >= 1 shots.
+        weights: the mask of the support, [B, ...] or [B, S, ...], floating point >= 0. Of another
+            size than h' x w' it is resized (bilinear, align_corners=True). A pixel of weight
+            exactly 0 is never multiplied, NaN or not, and that weight's gradient is 0. Negative
+            weights raise ValueError on CPU.
+        reduce: "max", or "softmax": sum_j softmax_j(cos(q_i, s_j)) w_j with the features unweighted
+            and each norm at least 1e-12; here pixels of weight 0 do enter the softmax.
+        normalize: "minmax" or None: the values as they are.
+
+    Returns: [B, h, w]. Differentiable in query, support and weights.
+    Memory: packed copies of the support's masked pixels; the [h'w', hw] matrix does not exist.
+    Source: PFENet's prior ("max"), SCCAN ("softmax"); the thesis' IPF prior.
+    """
+    check.features("query", query)
+    check.tensor("support", support)
+    if support.dim() == 4:
+        support, weights = support[:, None], _with_shots(weights)
+    expected = [query.shape[0], "S", query.shape[1], "h'", "w'"]
+    _same_kind("support", support, query, "query")
+    if support.dim() != 5 or list(support.shape[:3:2]) != list(query.shape[:2]):
+        raise ValueError(
+            f"support: expected shape {expected} (or without S) for a query of shape "
+            f"{list(query.shape)}, got {list(support.shape)}"
+        )
+    check.tensor("weights", weights)
+    if not weights.is_floating_point():
+        raise TypeError(f"weights: expected a floating-point dtype, got {weights.dtype}")
+    if weights.dim() != 4 or weights.shape[:2] != support.shape[:2]:
+        raise ValueError(
+            f"weights: expected shape {[*support.shape[:2], 'H', 'W']} (or [B, H, W] for a support "
+            f"without shots), got {list(weights.shape)}"
+        )
+    check.on_device("weights", weights, query, "query")
+    if support.shape[1] == 0:
+        raise ValueError("support: expected at least one shot, got 0")
+    check.number("eps", eps, minimum=0)
+    check.number("minmax_eps", minmax_eps, minimum=0)
+    check.option("reduce", reduce, ("max", "softmax"))
+    check.option("normalize", normalize, ("minmax", None))
+    return algebra.prior_mask(
+        query, support, weights, eps, minmax_eps, reduce, normalize == "minmax", backend
+    )
+
+
+class LabelTransfer(OptionsModule):
+    """`label_transfer` as a module: `LabelTransfer(**options)(query, reference, labels, L)`."""
+
+    def forward(
+        self, query: Tensor, reference: Tensor, labels: Tensor, num_classes: int
+    ) -> TransferredLabels:
+        return label_transfer(query, reference, labels, num_classes, **self.options)
+
+
+class PriorMask(OptionsModule):
+    """`prior_mask` as a module: `PriorMask(**options)(query, support, weights)`."""
+
+    def forward(self, query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
+        return prior_mask(query, support, weights, **self.options)
+
+
+def _check_matching(
+    query: Any,
+    reference: Any,
+    labels: Any,
+    num_classes: Any,
+    metric: Any,
+    transform: Any,
+    scale: Any,
+    shift: Any,
+    reduce: Any,
+    k: Any,
+) -> None:
+    for name, value in (("query", query), ("reference", reference)):
+        check.tensor(name, value)
+        if not value.is_floating_point():
+            raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+        if value.dim() not in (3, 4):
+            raise ValueError(
+                f"{name}: expected shape [B, D, H, W] or [B, D, N], got {list(value.shape)}"
+            )
+    _same_kind("reference", reference, query, "query")
+    if reference.shape[:2] != query.shape[:2]:
+        raise ValueError(
+            f"reference: expected {list(query.shape[:2])} images and channels as query, got "
+            f"{list(reference.shape[:2])}"
+        )
+    check.per_pixel("labels", check.integers("labels", labels), reference)
+    check.integer("num_classes", num_classes, minimum=1)
+    check.option("metric", metric, ops.METRICS)
+    check.option("transform", transform, ops.TRANSFORMS)
+    check.option("reduce", reduce, ops.REDUCES)
+    for name, value in (("scale", scale), ("shift", shift)):
+        if not isinstance(value, Tensor):
+            check.number(name, value)
+        elif value.dim() != 0 or not value.is_floating_point():
+            raise ValueError(
+                f"{name}: expected a number or a 0-d floating-point tensor, got "
+                f"{value.dtype}{list(value.shape)}"
+            )
+        else:
+            check.on_device(name, value, query, "query")
+    if (k is not None) != (reduce == "topk"):
+        raise ValueError(f"k: expected a number with reduce='topk' and only there, got {k!r}")
+    if k is not None:
+        check.integer("k", k, minimum=1)
+
+
+def _same_kind(name: str, value: Tensor, like: Tensor, like_name: str) -> None:
+    if value.dtype != like.dtype:
+        raise TypeError(f"{name}: expected dtype {like.dtype} as {like_name}, got {value.dtype}")
+    check.on_device(name, value, like, like_name)
+
+
+def _with_shots(weights: Any) -> Any:
+    if isinstance(weights, torch.Tensor) and weights.dim() == 3:
+        return weights[:, None]
+    return weights

@@ -1,0 +1,146 @@
+"""Similarity: the operators, their fakes and their gradients."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._library import Kernel
+from .._reductions import wide
+
+kernel = partial(Kernel, "similarity")
+
+# the numbers that the kernels know these by
+METRICS = ("dot", "cosine", "sqeuclidean")
+TRANSFORMS = ("identity", "sigmoid", "exp")
+REDUCES = ("sum", "mean", "max", "min", "topk", "softmax")
+
+
+def _scores_fake(
+    query: Tensor, reference: Tensor, order: Tensor, offsets: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    reduce = REDUCES[rest[5]]
+    batch, size = query.shape[0], query.shape[2:]
+    classes = offsets.shape[1] - 1
+    scores = wide(query).new_empty((batch, classes, *size))
+    edges = {"max": 0, "min": 0, "topk": classes, "softmax": 1}.get(reduce, 0)
+    places = {"max": classes, "min": classes, "topk": classes}.get(reduce, 0)
+    return (
+        scores,
+        query.new_empty((batch, *size), dtype=torch.int64),
+        scores.new_empty((batch, edges, *size)),
+        query.new_empty((batch, places, *size), dtype=torch.int32),
+    )
+
+
+# query [B, D, H, W] and reference [B, D, H', W']. order [B, H' W'] int64 lists the flat reference
+# positions class by class, those of class c at offsets[c] to offsets[c + 1] - 1 of offsets
+# [B, L + 1] int64, the ignored ones after offsets[L]. values [B, H' W']: softmax sums values_j
+# times the probability of j. scale and shift are 0-d, and like scores float32 (float64 for
+# float64).
+# -> scores [B, L, H, W]; labels [B, H, W]; and what the gradient reads: edge, the k-th best
+# similarity of each class for topk, [B, L, H, W], the logarithm of the softmax's sum, [B, 1, H, W];
+# place, where in `order` the best point of a class stands for max and min, the last one taken for
+# topk, int32 [B, L, H, W], -1 in an absent class.
+matching_scores = kernel(
+    "matching_scores(Tensor query, Tensor reference, Tensor order, Tensor offsets, Tensor? values,"
+    " Tensor scale, Tensor shift, int metric, int transform, int reduce, int k)"
+    " -> (Tensor scores, Tensor labels, Tensor edge, Tensor place)",
+    _scores_fake,
+)
+matching_scores_backward = kernel(
+    "matching_scores_backward(Tensor grad_scores, Tensor query, Tensor reference, Tensor order,"
+    " Tensor offsets, Tensor? values, Tensor scale, Tensor shift, Tensor scores, Tensor edge,"
+    " Tensor place, int metric, int transform, int reduce, int k)"
+    " -> (Tensor query, Tensor reference, Tensor values, Tensor scale, Tensor shift)",
+    lambda grad_scores, query, reference, order, offsets, values, scale, shift, *rest: (
+        torch.empty_like(query),
+        torch.empty_like(reference),
+        scale.new_empty(0) if values is None else torch.empty_like(values),
+        torch.empty_like(scale),
+        torch.empty_like(shift),
+    ),
+)
+# query [B, C, h, w], support [B, C, h', w'] and weights [B, h', w'] of the scores' dtype
+# -> scores [B, h, w], and where the best support pixel lies, int32, -1 where the best is a zero
+prior_scores = kernel(
+    "prior_scores(Tensor query, Tensor support, Tensor weights, float eps)"
+    " -> (Tensor scores, Tensor place)",
+    lambda query, *rest: (
+        wide(query).new_empty((query.shape[0], *query.shape[2:])),
+        query.new_empty((query.shape[0], *query.shape[2:]), dtype=torch.int32),
+    ),
+)
+# counts [B, L] int64 and seed [1] int64 -> [B, L, num] int64: the first `num` of a random
+# permutation of 0 ... counts - 1, then -1
+sample_ranks = kernel(
+    "sample_ranks(Tensor counts, Tensor seed, SymInt num) -> Tensor",
+    lambda counts, seed, num: counts.new_empty((*counts.shape, num)),
+)
+
+
+def _save_scores(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, ctx.metric, ctx.transform, ctx.reduce, ctx.k = inputs
+    scores, labels, edge, place = output
+    ctx.save_for_backward(*tensors, scores, edge, place)
+    ctx.mark_non_differentiable(labels, edge, place)
+
+
+def _scores_gradient(backend: str, ctx: Any, grad_scores: Tensor, *_: None) -> Any:
+    query, reference, values, scale, shift = matching_scores_backward(
+        backend,
+        grad_scores.contiguous(),
+        *ctx.saved_tensors,
+        ctx.metric,
+        ctx.transform,
+        ctx.reduce,
+        ctx.k,
+    )
+    if ctx.saved_tensors[4] is None:
+        values = None
+    return query, reference, None, None, values, scale, shift, None, None, None, None
+
+
+def _save_prior(ctx: Any, inputs: Any, output: Any) -> None:
+    query, support, weights, ctx.eps = inputs
+    ctx.save_for_backward(query, support, weights, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _prior_gradient(backend: str, ctx: Any, grad_scores: Tensor, _: None) -> Any:
+    """Only the best support pixel has a part: a gather, the quotient rule and a scatter."""
+    query, support, weights, place = ctx.saved_tensors
+    if weights.numel() == 0:
+        return *(torch.zeros_like(x) for x in (query, support, weights)), None
+    image = torch.arange(query.shape[0], device=query.device)[:, None]
+    found = place.flatten(1) >= 0
+    best = place.flatten(1).clamp(min=0).long()
+    q = wide(query).flatten(2).mT
+    s = wide(support).flatten(2).mT[image, best]
+    w = weights.flatten(1).gather(1, best)[..., None]
+    u = w * s
+    norm_q, norm_u = (torch.linalg.vector_norm(x, dim=2, keepdim=True) for x in (q, u))
+    below = norm_q * norm_u + ctx.eps
+    # where an image has nothing to be compared with, `below` may be 0
+    g = torch.where(found, grad_scores.flatten(1), 0)[..., None] / torch.where(below == 0, 1, below)
+    cosine = (q * u).sum(2, keepdim=True) / torch.where(below == 0, 1, below)
+    grad_q = g * (u - cosine * norm_u * q / torch.where(norm_q == 0, 1, norm_q))
+    grad_u = g * (q - cosine * norm_q * u / torch.where(norm_u == 0, 1, norm_u))
+    # index_put_ adds up in a fixed order on every device
+    grad_s = torch.zeros_like(support, dtype=q.dtype).flatten(2).mT.contiguous()
+    grad_s.index_put_((image, best), w * grad_u, accumulate=True)
+    grad_w = torch.zeros_like(weights).flatten(1)
+    grad_w.index_put_((image, best), (s * grad_u).sum(2), accumulate=True)
+    return (
+        grad_q.mT.reshape(query.shape).to(query.dtype),
+        grad_s.mT.reshape(support.shape).to(support.dtype),
+        grad_w.view(weights.shape),
+        None,
+    )
+
+
+matching_scores.differentiable(_save_scores, _scores_gradient)
+prior_scores.differentiable(_save_prior, _prior_gradient)

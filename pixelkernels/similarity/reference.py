@@ -1,0 +1,140 @@
+"""Similarity, stated in plain PyTorch: the oracle for every backend, and the `eager` backend
+itself.
+
+Notation: N query pixels q_i, K reference points r_j with labels l_j in [0, L), s_ij their
+similarity, v_ij = transform(scale s_ij + shift). Matrices are [B, K, N].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+from torch.nn.functional import normalize, pad
+
+from .._reductions import wide
+
+TRANSFORM = {"identity": lambda x: x, "sigmoid": torch.sigmoid, "exp": torch.exp}
+
+
+def similarity(query: Tensor, reference: Tensor, metric: str) -> Tensor:
+    """[B, D, N] and [B, D, K] -> [B, K, N]: <q, r>, <q, r>/(|q| |r|) or |q - r|^2."""
+    if metric == "cosine":
+        query, reference = normalize(query, dim=1), normalize(reference, dim=1)
+    product = _product(reference.mT, query)
+    if metric != "sqeuclidean":
+        return product
+    squares = reference.square().sum(1)[:, :, None] + query.square().sum(1)[:, None]
+    return (squares - 2 * product).clamp(min=0)
+
+
+def matching_scores(
+    query: Tensor,
+    reference: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    metric: str,
+    transform: str,
+    scale: Tensor,
+    shift: Tensor,
+    reduce: str,
+    k: int,
+) -> Tensor:
+    """scores[b, c, i] = the reduction of v_ij over the points j with label c."""
+    # one more point that is ignored, so that there is always something to reduce
+    index = pad(labels.flatten(1).long(), (0, 1), value=-1)
+    r = pad(wide(reference).flatten(2), (0, 1))
+    valid = (index >= 0) & (index < num_classes)
+    r = torch.where(valid[:, None], r, 0)
+    q = wide(query).flatten(2)
+    v = TRANSFORM[transform](scale * similarity(q, r, metric) + shift)
+    if reduce == "softmax":
+        v = torch.where(valid[:, :, None], v, -torch.inf).softmax(1)
+    smaller = smaller_is_better(metric, scale)
+    worst = torch.where(smaller, torch.inf, -torch.inf).to(v.dtype)
+    scores = []
+    for label in range(num_classes):
+        own = (index == label)[:, :, None]
+        count = own.sum(1)
+        if reduce in ("sum", "softmax"):
+            score = torch.where(own, v, 0).sum(1)
+        elif reduce == "mean":
+            score = torch.where(own, v, 0).sum(1) / count.clamp(min=1)
+        elif reduce == "max":
+            score = torch.where(own, v, -torch.inf).amax(1)
+        elif reduce == "min":
+            score = torch.where(own, v, torch.inf).amin(1)
+        else:
+            best = torch.where(smaller, -v, v)
+            best = torch.where(own, best, -torch.inf).topk(min(k, v.shape[1]), 1).values
+            taken = torch.arange(best.shape[1], device=v.device)[:, None] < count[:, :, None]
+            total = torch.where(taken, torch.where(smaller, -best, best), 0).sum(1)
+            score = total / count.clamp(min=1, max=k)
+        scores.append(torch.where(count > 0, score, worst))
+    return torch.stack(scores, 1).unflatten(2, query.shape[2:])
+
+
+def best_labels(scores: Tensor, present: Tensor, smaller: Tensor) -> Tensor:
+    """The first class of those with the best score among the ones `present` [B, L]; -1 for none.
+
+    NaN is the worst score of all.
+    """
+    present = present.view(*present.shape, *[1] * (scores.dim() - 2))
+    rank = torch.where(smaller, -scores, scores)
+    rank = torch.where(present & ~rank.isnan(), rank, -torch.inf)
+    # a present class may have the rank of an absent one: among equals, the present ones come first
+    best = present & (rank == rank.amax(1, keepdim=True))
+    return torch.where(present.any(1), best.byte().argmax(1), -1)
+
+
+def smaller_is_better(metric: str, scale: Tensor) -> Tensor:
+    """Whether a smaller score means a better match: a 0-d bool tensor."""
+    return (scale > 0) & (metric == "sqeuclidean")
+
+
+def sample_reference(
+    features: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    num_per_class: int,
+    keys: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Of each class the `num_per_class` pixels with the smallest of `keys` [B, N]."""
+    index = labels.flatten(1).long()
+    order = keys.argsort(1)
+    picked, picked_labels = [], []
+    for label in range(num_classes):
+        own = (index == label).gather(1, order)
+        first = own.byte().argsort(dim=1, descending=True, stable=True)[:, :num_per_class]
+        place = pad(order.gather(1, first), (0, num_per_class - first.shape[1]))
+        found = pad(own.gather(1, first), (0, num_per_class - first.shape[1]))
+        pixels = pad(features.flatten(2), (0, 1)).gather(
+            2, place[:, None].expand(-1, features.shape[1], -1)
+        )
+        picked.append(torch.where(found[:, None], pixels, 0))
+        picked_labels.append(torch.where(found, label, -1))
+    return torch.cat(picked, 2), torch.cat(picked_labels, 1)
+
+
+def prior_scores(query: Tensor, support: Tensor, weights: Tensor, eps: float) -> Tensor:
+    """max_j q_i.u_j / (|q_i| |u_j| + eps) with u_j = w_j s_j; [B, h, w]."""
+    q = wide(query).flatten(2)
+    w = wide(weights).flatten(1)[:, None]
+    u = torch.where(w != 0, wide(support).flatten(2), 0) * w
+    norms = vector_norm(u, dim=1)[:, :, None] * vector_norm(q, dim=1)[:, None]
+    cosine = _product(u.mT, q) / (norms + eps)
+    if cosine.shape[1] == 0:
+        cosine = pad(cosine, (0, 0, 0, 1))
+    return cosine.amax(1).unflatten(1, query.shape[2:])
+
+
+def prior_softmax(query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
+    """sum_j softmax_j(cos(q_i, s_j)) w_j; [B, h, w]."""
+    cosine = similarity(wide(query).flatten(2), wide(support).flatten(2), "cosine")
+    scores = (cosine.softmax(1) * wide(weights).flatten(1)[:, :, None]).sum(1)
+    return scores.unflatten(1, query.shape[2:])
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
