@@ -50,12 +50,12 @@ void pack_query(const Gradient& g, int64_t block) {
   const Depth& depth = parts.depth;
   // a last block is filled up with zeros
   std::memset(parts.packed(), 0, sizeof(A) * depth.padded() * kBlock);
-  std::memset(parts.square(), 0, sizeof(A) * kBlock);
   std::memset(parts.query(), 0, sizeof(A) * parts.sixes * kTile * kBlock);
   std::memset(parts.row_sums(), 0, sizeof(A) * kBlock);
   std::memset(parts.totals(), 0, sizeof(double) * 2);
   pack_pixels(Plane<T>(g.matching.query, g.matching.image), depth, parts.begin, parts.pixels,
-              parts.panels, parts.packed(), parts.square());
+              parts.panels, parts.packed());
+  square_pixels(depth, parts.panels, parts.packed(), parts.square());
   const bool unit = g.matching.metric == Metric::kCosine;
   for (int64_t t = 0; t < kBlock; t += kLanes) {
     Vec<A> scale = splat(static_cast<A>(1));
@@ -175,10 +175,9 @@ struct BlockWeights {
           const A* across = static_cast<const A*>(m.points.across) +
                             (six * all * kTile + g.chunk + first) * kTile;
           A* query = parts.query() + (six * parts.panels + i) * kTile * kPanel<A>;
-          Vec<A> sums[kTile][kWide<A>];
-          load_rows(query, sums);
+          Vec<A> sums[kTile][kWide<A>] = {};
           multiply<kTile, 1>(across, weights, rows, sums);
-          store_rows(query, sums);
+          add_rows(query, sums);
         }
       }
     }
@@ -272,13 +271,12 @@ void gather(const Gradient& g, int64_t group) {
       for (int64_t tile = first; tile < last; ++tile) {
         A* out = static_cast<A*>(g.point) +
                  ((g.chunk / kTile + tile) * pieces + piece) * kTile * kPanel<A>;
-        Vec<A> rows[kTile][kWide<A>];
-        load_rows(out, rows);
+        Vec<A> rows[kTile][kWide<A>] = {};
         for (int64_t i = 0; i < parts.panels; ++i)
           multiply<1, kPanel<A>>(parts.weights() + (i * parts.rows + tile * kTile) * kPanel<A>,
                                  parts.across() + (piece * kBlock + i * kPanel<A>)*kPanel<A>,
                                  kPanel<A>, rows);
-        store_rows(out, rows);
+        add_rows(out, rows);
       }
     const int64_t end = last * kTile < g.points ? last * kTile : g.points;
     for (int64_t p = first * kTile; p < end; ++p) {

@@ -37,12 +37,16 @@ PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
   }
 }
 
+// Sums that grow long are made of short ones, which keeps their rounding small.
 template <class A>
-PK_INLINE void load_rows(const A* p, Vec<A> rows[kTile][kWide<A>]) {
+PK_INLINE void add_rows(A* p, const Vec<A> rows[kTile][kWide<A>]) {
 #pragma GCC unroll 6
   for (int r = 0; r < kTile; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < kWide<A>; ++v) rows[r][v] = load(p + (r * kWide<A> + v) * kLanes);
+    for (int v = 0; v < kWide<A>; ++v) {
+      A* at = p + (r * kWide<A> + v) * kLanes;
+      store(at, load(at) + rows[r][v]);
+    }
 }
 
 template <class A>
@@ -69,21 +73,22 @@ void products(const Points& points, int64_t first, int64_t tiles, const A* query
       A* out = dots + panel * tiles * kTile * kPanel<A>;
       for (int64_t tile = 0; tile < tiles; ++tile, out += kTile * kPanel<A>) {
         Vec<A> rows[kTile][kWide<A>] = {};
-        if (slab > 0) load_rows(out, rows);
         multiply<kTile, 1>(left + tile * depth.slab * kTile, right, depth.slab, rows);
-        store_rows(out, rows);
+        if (slab)
+          add_rows(out, rows);
+        else
+          store_rows(out, rows);
       }
     }
   }
 }
 
-// Query pixels [begin, begin + pixels) into `panels` panels, filled up with 0, and their |q|^2.
+// Query pixels [begin, begin + pixels) into `panels` panels, filled up with 0.
 template <class T, class A>
 void pack_pixels(const Plane<T>& plane, const Depth& depth, int64_t begin, int64_t pixels,
-                 int64_t panels, A* packed, A* square) {
+                 int64_t panels, A* packed) {
   Offsets offsets;
   offsets.fill(plane, begin, static_cast<int>(pixels));
-  Vec<A> sums[kBlock / kLanes] = {};
   for (int64_t channel = 0; channel < depth.padded(); channel += kLanes) {
     const int64_t left = depth.channels - channel;
     const int channels = left < 0 ? 0 : left < kLanes ? static_cast<int>(left) : kLanes;
@@ -96,17 +101,30 @@ void pack_pixels(const Plane<T>& plane, const Depth& depth, int64_t begin, int64
       if (pixel < pixels && channels > 0)
         load_tile<Rows::kChannels>(plane, offsets.start[t], begin + pixel,
                                    static_cast<int>(pixels - pixel), channel, channels, rows);
-      Vec<A> squares[kLanes];
       A* out = slab + t / kWide<A> * depth.slab * kPanel<A> + t % kWide<A> * kLanes;
 #pragma GCC unroll 8
-      for (int c = 0; c < kLanes; ++c) {
-        squares[c] = rows[c] * rows[c];
-        store(out + c * kPanel<A>, rows[c]);
-      }
-      sums[t] += sum_rows(squares);
+      for (int c = 0; c < kLanes; ++c) store(out + c * kPanel<A>, rows[c]);
     }
   }
-  for (int64_t t = 0; t < panels * kWide<A>; ++t) store(square + t * kLanes, sums[t]);
+}
+
+// |q|^2 of packed pixels: apart from the packing, so that it is rounded alike for all strides.
+template <class A>
+void square_pixels(const Depth& depth, int64_t panels, const A* packed, A* square) {
+  std::memset(square, 0, sizeof(A) * panels * kPanel<A>);
+  for (int64_t slab = 0; slab < depth.slabs; ++slab)
+    for (int64_t panel = 0; panel < panels; ++panel) {
+      Vec<A> sums[kWide<A>] = {};
+      for (int64_t d = 0; d < depth.slab; ++d, packed += kPanel<A>)
+        for (int v = 0; v < kWide<A>; ++v) {
+          const Vec<A> x = load(packed + v * kLanes);
+          sums[v] += x * x;
+        }
+      for (int v = 0; v < kWide<A>; ++v) {
+        A* out = square + panel * kPanel<A> + v * kLanes;
+        store(out, load(out) + sums[v]);
+      }
+    }
 }
 
 template <class T>

@@ -153,8 +153,12 @@ int64_t scores_scratch(const Matching& m) {
 template <class T, class A>
 void scores(const Matching& m, int64_t begin, int64_t pixels, void* scratch) {
   char* bytes = static_cast<char*>(scratch);
-  pack_pixels(Plane<T>(m.query, m.image), m.points.depth, begin, pixels, panels_of<A>(pixels),
-              reinterpret_cast<A*>(bytes), reinterpret_cast<A*>(bytes + ScoresScratch<A>(m).query));
+  const Depth& depth = m.points.depth;
+  const int64_t panels = panels_of<A>(pixels);
+  A* query = reinterpret_cast<A*>(bytes);
+  pack_pixels(Plane<T>(m.query, m.image), depth, begin, pixels, panels, query);
+  A* square = reinterpret_cast<A*>(bytes + ScoresScratch<A>(m).query);
+  if (m.metric != Metric::kDot) square_pixels(depth, panels, query, square);
   with_reduction(m, AnyScores<A>{m, begin, pixels, bytes});
 }
 

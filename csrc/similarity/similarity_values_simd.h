@@ -92,7 +92,8 @@ PK_INLINE V slope(V y) {
 // What a panel of queries knows about itself: 1 / |q|, |q|^2 or |q|.
 template <Metric metric, class A>
 PK_INLINE Vec<A> about_query(Vec<A> square) {
-  if (metric == Metric::kSqeuclidean || metric == Metric::kDot) return square;
+  if (metric == Metric::kDot) return Vec<A>{};
+  if (metric == Metric::kSqeuclidean) return square;
   Vec<A> norm;
   for (int i = 0; i < kLanes; ++i)
     norm[i] = static_cast<A>(__builtin_sqrt(static_cast<double>(square[i])));

@@ -1,0 +1,407 @@
+"""What every op of the similarity family promises beside its result."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import backends, needs_gpu
+from similarity_cases import COMBINATIONS, METRICS, REDUCES, inputs, options
+from test_promises import peak_extra_bytes
+
+import pixelkernels as pk
+from pixelkernels import testing
+from pixelkernels.similarity import ops
+from pixelkernels.similarity.algebra import points_by_class
+
+COMPILED = backends("cpu", "triton")
+
+
+def calls(backend, device):
+    """Every function as (call, arguments), the arguments with a second, narrower form."""
+    query, reference, labels, _ = inputs(device=device)
+    weights = testing.weights(2, 5, 14, device=device)
+    chosen = options("cosine", "sigmoid", "mean")
+
+    def scores(query, reference, labels):
+        return pk.matching_scores(query, reference, labels, 3, backend=backend, **chosen)
+
+    def transfer(query, reference, labels):
+        return pk.label_transfer(
+            query, reference, labels, 3, metric="sqeuclidean", reduce="min", backend=backend
+        )
+
+    def prior(query, reference, weights):
+        return pk.prior_mask(query, reference, weights, backend=backend)
+
+    def prior_softmax(query, reference, weights):
+        return pk.prior_mask(query, reference, weights, reduce="softmax", backend=backend)
+
+    def sample(reference, labels):
+        return pk.sample_reference(reference, labels, 3, 5, backend=backend)
+
+    return {
+        "matching_scores": (scores, (query, reference, labels)),
+        "label_transfer": (transfer, (query, reference, labels)),
+        "prior_mask": (prior, (query, reference, weights)),
+        "prior_mask, softmax": (prior_softmax, (query, reference, weights)),
+        "sample_reference": (sample, (reference, labels)),
+    }
+
+
+NAMES = tuple(calls(None, "cpu"))
+
+
+def flat(result):
+    return [result] if isinstance(result, torch.Tensor) else list(result)
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("name", NAMES)
+def test_compiles_whole_with_dynamic_shapes(name, backend, device):
+    torch._dynamo.reset()
+    call, arguments = calls(backend, device)[name]
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
+    for tensors in (arguments, [x[..., 1:].contiguous() for x in arguments]):
+        results = []
+        for run in (compiled, call):
+            leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
+            torch.manual_seed(0)
+            found = flat(run(*leaves))
+            loss = sum(x.square().sum() for x in found if x.is_floating_point())
+            used = [x for x in leaves if x.is_floating_point()]
+            results.append([*found, *torch.autograd.grad(loss, used)])
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+def test_opcheck(layout, backend, device):
+    suffix = "_triton" if backend == "triton" else ""
+    names = ("matching_scores", "matching_scores_backward", "prior_scores", "sample_ranks")
+    scores, backward, prior, ranks = (
+        getattr(torch.ops.pixelkernels, name + suffix).default for name in names
+    )
+    query, reference, labels, classes = inputs(device=device, layout=layout)
+    query.requires_grad_(), reference.requires_grad_()
+    order, offsets = points_by_class(labels, classes)
+    one = torch.tensor(0.5, device=device)
+    values = testing.weights(2, 70, device=device)
+    for reduce in range(len(REDUCES)):
+        given = values if REDUCES[reduce] == "softmax" else None
+        codes = (reduce % len(METRICS), reduce % 3, reduce, 2)
+        arguments = (query, reference, order, offsets, given, one, one, *codes)
+        torch.library.opcheck(scores, arguments)
+        found, _, edge, place = scores(
+            *[x.detach() if hasattr(x, "detach") else x for x in arguments]
+        )
+        saved = (query.detach(), reference.detach(), order, offsets, given, one, one)
+        grad = torch.ones_like(found)
+        torch.library.opcheck(backward, (grad, *saved, found, edge, place, *codes))
+    weights = testing.weights(2, 5, 14, device=device)
+    torch.library.opcheck(prior, (query, reference, weights.requires_grad_(), 1e-7))
+    torch.library.opcheck(ranks, (offsets.diff(), torch.tensor([5], device=device), 6))
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("name", NAMES)
+def test_same_bits_on_every_run_and_thread_count(name, backend, device):
+    call, arguments = calls(backend, device)[name]
+
+    def run():
+        leaves = [x.detach().requires_grad_(x.is_floating_point()) for x in arguments]
+        torch.manual_seed(0)
+        found = flat(call(*leaves))
+        loss = sum(x.square().sum() for x in found if x.is_floating_point())
+        used = [x for x in leaves if x.is_floating_point()]
+        return [*found, *torch.autograd.grad(loss, used)]
+
+    first = run()
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, threads, threads + 1):
+            torch.set_num_threads(count)
+            assert all(torch.equal(a, b) for a, b in zip(first, run(), strict=True))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids="-".join)
+def test_gradients_are_the_same_on_every_thread_count(combination):
+    case = inputs(shape=(2, 9, 40, 50), points=(30, 70))
+    threads = torch.get_num_threads()
+
+    def run():
+        leaves = [x.detach().requires_grad_() for x in case[:2]]
+        found = pk.matching_scores(*leaves, *case[2:], **options(*combination))
+        return torch.autograd.grad(found[:, :3].square().sum(), leaves)
+
+    first = run()
+    try:
+        torch.set_num_threads(1)
+        assert all(torch.equal(a, b) for a, b in zip(first, run(), strict=True))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def peak_of_one(run):
+    """`peak_extra_bytes` of one call, without a warm-up."""
+    calls = iter((lambda: None, run))
+    return peak_extra_bytes(lambda: next(calls)())
+
+
+@pytest.mark.keeps_memory
+def test_memory_does_not_grow_with_the_number_of_pairs():
+    """102 480 queries and as many points: the matrix of their similarities would take 42 GB."""
+    query, reference, labels, classes = inputs(shape=(1, 8, 240, 427), points=(240, 427))
+    chosen = options("dot", "sigmoid", "mean", scale=0.1)
+    result = 4 * query[0, 0].numel() * classes
+    pk.matching_scores(query[..., :9], reference[..., :9], labels[..., :9], classes, **chosen)
+    forward = peak_of_one(lambda: pk.matching_scores(query, reference, labels, classes, **chosen))
+    # int64 labels and orders weigh as much as two channels, and sorting takes several
+    assert forward <= query.nbytes + reference.nbytes + 3 * result + (8 << 20)
+
+
+@pytest.mark.keeps_memory
+@pytest.mark.parametrize(
+    "combination", [("dot", "sigmoid", "mean"), ("sqeuclidean", "identity", "topk")], ids="-".join
+)
+def test_memory_of_the_gradient_does_not_either(combination):
+    """A quarter of the pixels of each: the matrix would take 2.6 GB."""
+    query, reference, labels, classes = inputs(shape=(1, 8, 120, 213), points=(120, 213))
+    chosen = options(*combination, scale=0.1)
+
+    def both():
+        leaves = [x.detach().requires_grad_() for x in (query, reference)]
+        found = pk.matching_scores(*leaves, labels, classes, **chosen)
+        torch.autograd.grad(found[:, : classes - 1].sum(), leaves)
+
+    assert peak_extra_bytes(both) <= 10 * query.nbytes + (32 << 20)
+
+
+@pytest.mark.keeps_memory
+def test_memory_of_a_prior_mask():
+    query = testing.features(2, 512, 60, 60)
+    support = testing.features(2, 512, 60, 60, seed=1)
+    weights = testing.coherent_labels(2, 60, 60, 2).float()
+    extra = peak_extra_bytes(lambda: pk.prior_mask(query, support, weights))
+    assert extra <= support[0].nbytes + (4 << 20)
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+def test_a_second_derivative_raises(backend, device):
+    query, reference, labels, classes = inputs(device=device)
+    query.requires_grad_()
+    found = pk.matching_scores(query, reference, labels, classes, backend=backend, reduce="mean")
+    loss = found[:, :2].square().sum()
+    (gradient,) = torch.autograd.grad(loss, query, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "sample_reference"])
+def test_vmap_falls_back_to_eager(name):
+    call, arguments = calls(None, "cpu")[name]
+    stacked = [torch.stack([x, x.flip(-1)]) for x in arguments]
+    mapped = flat(torch.func.vmap(call)(*stacked))
+    for i in range(2):
+        expected = flat(calls("eager", "cpu")[name][0](*(x[i] for x in stacked)))
+        for one, e in zip(mapped, expected, strict=True):
+            torch.testing.assert_close(one[i], e)
+
+
+@pytest.mark.parametrize("backend", backends("eager", "cpu", "triton"))
+@pytest.mark.parametrize("name", NAMES)
+def test_autocast_changes_nothing(name, backend, device):
+    call, arguments = calls(backend, device)[name]
+    low = [x.bfloat16() if x.is_floating_point() else x for x in arguments]
+    for tensors in (arguments, low):
+        torch.manual_seed(0)
+        plain = flat(call(*tensors))
+        with torch.autocast(device, dtype=torch.bfloat16):
+            torch.manual_seed(0)
+            cast = flat(call(*tensors))
+        assert all(torch.equal(a, b) for a, b in zip(cast, plain, strict=True))
+
+
+def test_gradients_keep_the_layout_of_the_features():
+    query, reference, labels, classes = inputs(layout="channels_last")
+    leaves = query.requires_grad_(), reference.requires_grad_()
+    found = pk.matching_scores(*leaves, labels, classes, transform="sigmoid", reduce="mean")
+    for leaf, gradient in zip(leaves, torch.autograd.grad(found[:, :2].sum(), leaves), strict=True):
+        assert gradient.stride() == leaf.stride()
+
+
+def test_modules_are_their_functions():
+    query, reference, labels, classes = inputs()
+    module = pk.LabelTransfer(metric="cosine", reduce="topk", k=4)
+    expected = pk.label_transfer(
+        query, reference, labels, classes, metric="cosine", reduce="topk", k=4
+    )
+    found = module(query, reference, labels, classes)
+    assert isinstance(found, pk.TransferredLabels)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert "reduce='topk'" in repr(module)
+    weights = testing.weights(2, 5, 14)
+    prior = pk.PriorMask(normalize=None)
+    assert torch.equal(
+        prior(query, reference, weights),
+        pk.prior_mask(query, reference, weights, normalize=None),
+    )
+    assert "normalize=None" in repr(prior)
+
+
+@needs_gpu
+@pytest.mark.parametrize("backend", backends("triton"))
+@pytest.mark.parametrize("name", NAMES)
+def test_captures_in_a_cuda_graph(name, backend, device):
+    call, arguments = calls(backend, device)[name]
+    expected = flat(call(*arguments))
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = flat(call(*arguments))
+    graph.replay()
+    torch.cuda.synchronize()
+    if name != "sample_reference":  # which draws anew
+        assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
+
+
+@needs_gpu
+def test_tf32_is_used_where_it_is_allowed():
+    query, reference, labels, classes = inputs(device="cuda", shape=(1, 128, 40, 50))
+    before = torch.get_float32_matmul_precision()
+    found = {}
+    try:
+        for precision in ("highest", "high"):
+            torch.set_float32_matmul_precision(precision)
+            found[precision] = pk.matching_scores(
+                query, reference, labels, classes, reduce="max", backend="triton"
+            )[:, : classes - 1]
+    finally:
+        torch.set_float32_matmul_precision(before)
+    oracle = pk.matching_scores(
+        query.double(), reference.double(), labels, classes, reduce="max", backend="eager"
+    )[:, : classes - 1]
+    assert (found["highest"] - oracle).abs().max() <= 1e-5 * oracle.abs().max()
+    assert (found["high"] - oracle).abs().max() <= 1e-2 * oracle.abs().max()
+
+
+def test_shapes_past_two_to_the_31_on_meta():
+    query = torch.empty(300, 64, 512, 512, device="meta")
+    points = torch.empty(300, 64, 1, 7, device="meta")
+    order = torch.empty(300, 7, dtype=torch.int64, device="meta")
+    offsets = torch.empty(300, 41, dtype=torch.int64, device="meta")
+    one = torch.empty((), device="meta")
+    for suffix in ("", "_triton"):
+        scores = getattr(torch.ops.pixelkernels, f"matching_scores{suffix}")
+        found = scores(query, points, order, offsets, None, one, one, 0, 0, 2, 0)
+        assert found[0].shape == (300, 40, 512, 512)
+
+
+Q, R = torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 7)
+Y = torch.zeros(2, 7, dtype=torch.int64)
+S, W = torch.zeros(2, 3, 6, 5), torch.ones(2, 6, 5)
+BAD_CALLS = {
+    "query list": (TypeError, "query", lambda: pk.matching_scores([1], R, Y, 2)),
+    "query int": (TypeError, "query.*int64", lambda: pk.matching_scores(Q.long(), R, Y, 2)),
+    "query rank": (
+        ValueError,
+        r"query.*\[B, D, H, W\]",
+        lambda: pk.matching_scores(Q[0, 0], R, Y, 2),
+    ),
+    "reference dtype": (
+        TypeError,
+        "reference.*float32.*float64",
+        lambda: pk.label_transfer(Q, R.double(), Y, 2),
+    ),
+    "reference device": (
+        ValueError,
+        "reference.*device",
+        lambda: pk.label_transfer(Q, R.to("meta"), Y, 2),
+    ),
+    "reference channels": (
+        ValueError,
+        r"reference.*\[2, 3\].*\[2, 2\]",
+        lambda: pk.label_transfer(Q, R[:, :2], Y, 2),
+    ),
+    "labels float": (TypeError, "labels", lambda: pk.label_transfer(Q, R, Y.float(), 2)),
+    "labels size": (ValueError, r"labels.*\[2, 7\]", lambda: pk.label_transfer(Q, R, Y[:, 1:], 2)),
+    "classes zero": (ValueError, "num_classes.*0", lambda: pk.label_transfer(Q, R, Y, 0)),
+    "metric": (
+        ValueError,
+        "metric.*'l2'",
+        lambda: pk.matching_scores(Q, R, Y, 2, metric="l2"),
+    ),
+    "transform": (
+        ValueError,
+        "transform.*'tanh'",
+        lambda: pk.matching_scores(Q, R, Y, 2, transform="tanh"),
+    ),
+    "reduce": (ValueError, "reduce.*'all'", lambda: pk.matching_scores(Q, R, Y, 2, reduce="all")),
+    "k missing": (ValueError, "k.*None", lambda: pk.matching_scores(Q, R, Y, 2, reduce="topk")),
+    "k unused": (ValueError, "k.*3", lambda: pk.matching_scores(Q, R, Y, 2, k=3)),
+    "k zero": (
+        ValueError,
+        "k.*at least 1",
+        lambda: pk.matching_scores(Q, R, Y, 2, reduce="topk", k=0),
+    ),
+    "scale text": (TypeError, "scale", lambda: pk.matching_scores(Q, R, Y, 2, scale="1")),
+    "scale vector": (
+        ValueError,
+        r"scale.*0-d.*\[2\]",
+        lambda: pk.matching_scores(Q, R, Y, 2, scale=torch.ones(2)),
+    ),
+    "shift device": (
+        ValueError,
+        "shift.*device",
+        lambda: pk.matching_scores(Q, R, Y, 2, shift=torch.ones((), device="meta")),
+    ),
+    "backend": (
+        pk.BackendUnavailable,
+        "no cuda implementation",
+        lambda: pk.matching_scores(Q, R, Y, 2, backend="cuda"),
+    ),
+    "sample labels": (
+        ValueError,
+        r"labels.*\[2, 4, 5\]",
+        lambda: pk.sample_reference(Q, Y, 2, 3),
+    ),
+    "sample none": (
+        ValueError,
+        "num_per_class.*0",
+        lambda: pk.sample_reference(Q, Q[:, 0].long(), 2, 0),
+    ),
+    "support channels": (ValueError, "support", lambda: pk.prior_mask(Q, S[:, :2], W)),
+    "support list": (TypeError, "support", lambda: pk.prior_mask(Q, [S], W)),
+    "support dtype": (TypeError, "support", lambda: pk.prior_mask(Q, S.half(), W)),
+    "weights int": (TypeError, "weights.*int64", lambda: pk.prior_mask(Q, S, W.long())),
+    "weights shots": (
+        ValueError,
+        r"weights.*\[2, 3, 'H', 'W'\]",
+        lambda: pk.prior_mask(Q, S[:, None].expand(2, 3, 3, 6, 5), W),
+    ),
+    "weights negative": (ValueError, "weights.*-1", lambda: pk.prior_mask(Q, S, -W)),
+    "no shots": (
+        ValueError,
+        "at least one shot",
+        lambda: pk.prior_mask(Q, S[:, None][:, :0], W[:, None][:, :0]),
+    ),
+    "prior eps": (ValueError, "eps", lambda: pk.prior_mask(Q, S, W, eps=-1)),
+    "prior reduce": (ValueError, "reduce.*'mean'", lambda: pk.prior_mask(Q, S, W, reduce="mean")),
+    "prior normalize": (
+        ValueError,
+        "normalize.*'l2'",
+        lambda: pk.prior_mask(Q, S, W, normalize="l2"),
+    ),
+}
+
+
+@pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS)
+def test_bad_input_names_the_argument(call):
+    error, message, run = call
+    with pytest.raises(error, match=message):
+        run()
+
+
+def test_the_operators_know_the_options():
+    assert (ops.METRICS, ops.REDUCES) == (METRICS, REDUCES)
