@@ -86,12 +86,10 @@ class Case:
             generator = torch.Generator().manual_seed(SEED)
             self._cotangents = [_cotangent(output, generator) for output in outputs]
             run = self._both
-        exact, rounded = run(oracle, inputs.double().leaves()), run(oracle, self.inputs)
-        self._exact = (*exact[0], *exact[1])
-        self._budgets = [
-            _budgets(low, high)
-            for low, high in zip((*rounded[0], *rounded[1]), self._exact, strict=True)
-        ]
+        double = inputs.double().leaves()
+        self._exact = self._compared(run(oracle, double), double)
+        rounded = self._compared(run(oracle, self.inputs), self.inputs)
+        self._budgets = [_budgets(*pair) for pair in zip(rounded, self._exact, strict=True)]
 
     def bind(self, side: Side, mode: str) -> Callable[[], Result]:
         """The call to time, without arguments."""
@@ -102,21 +100,28 @@ class Case:
     def check(self, side: Side, mode: str) -> None:
         """Raise WrongResult if a result of the side is off the oracle by more than the budget."""
         outputs, gradients = self.bind(side, mode)()
-        results = (*outputs, *gradients)
+        results = self._compared((outputs, gradients), self.inputs)
+        number = len(results) - len(gradients)
         for position, (result, exact, (library_budget, peer_budget)) in enumerate(
             zip(results, self._exact, self._budgets, strict=False)
         ):
-            what = f"output {position}" if position < len(outputs) else "gradient"
+            what = f"output {position}" if position < number else "gradient"
             if result.shape != exact.shape:
                 raise WrongResult(f"{what} is {list(result.shape)}, not {list(exact.shape)}")
             error = _difference(result, exact)
-            if self.workload.ranks and position >= len(outputs):
+            if self.workload.ranks and position >= number:
                 distance, allowed = float(error.norm()), CUT_TOLERANCE * float(exact.norm())
             else:
                 distance = _largest(error)
                 allowed = library_budget if side.kind == "library" else peer_budget
             if not distance <= allowed:
                 raise WrongResult(f"{what} is off by {distance:.3g}, allowed {allowed:.3g}")
+
+    def _compared(self, result: Result, inputs: Inputs) -> tuple[Tensor, ...]:
+        outputs, gradients = result
+        if self.workload.compared:
+            outputs = self.workload.compared(outputs, *inputs.tensors)
+        return (*outputs, *gradients)
 
     def _forward(self, call: Call, inputs: Inputs) -> Result:
         with torch.no_grad():

@@ -19,11 +19,16 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pixelkernels as pk
+from pixelkernels._dispatch import BACKENDS, ONLY
 from pixelkernels.distance.algebra import STRATEGIES
+from pixelkernels.similarity.ops import METRICS, REDUCES, TRANSFORMS
 
 SHAPES = ((2, 3, 7, 9), (1, 17, 13, 31), (1, 70, 5, 67))
 REGIONS = 5
 # images, height and width, and clicks per image
+CLASSES = 3
+# images, channels, query pixels, and height and width of the reference
+MATCHES = ((2, 3, 63, 5, 7), (1, 17, 403, 9, 15), (1, 70, 335, 1, 129), (2, 5, 7, 0, 3))
 IMAGES = ((2, 7, 9, 3), (1, 13, 131, 70), (3, 67, 5, 0), (1, 1, 1, 1))
 Operation = Callable[..., Any]
 # what the inputs are, and the inputs
@@ -119,12 +124,66 @@ def distance_inputs(device: str) -> Inputs:
             yield f"{shape} {clicks} clicks, {share:.0%} True", (mask, points, labels)
 
 
+def similarity() -> dict[str, Operation]:
+    """From queries, reference points, their labels and weights, a scale and a shift."""
+
+    def match(**options: Any) -> Operation:
+        if options["reduce"] == "topk":
+            options["k"] = 5
+        return lambda q, r, y, _, a, b: pk.matching_scores(
+            q, r, y, CLASSES, scale=a, shift=b, **options
+        ).sum()
+
+    def transfer(q: Tensor, r: Tensor, y: Tensor, *_: Tensor) -> Tensor:
+        return pk.label_transfer(q, r, y, CLASSES, reduce="max").scores.sum()
+
+    def prior(**options: Any) -> Operation:
+        return lambda q, r, _, w, *__: pk.prior_mask(q[..., None], r, w, **options).sum()
+
+    def sample(q: Tensor, r: Tensor, y: Tensor, *_: Tensor) -> Tensor:
+        return pk.sample_reference(r, y, CLASSES, 11)[0].square().sum()
+
+    return {
+        **{
+            f"matching_scores, {metric}, {transform}, {reduce}": match(
+                metric=metric, transform=transform, reduce=reduce
+            )
+            for metric in METRICS
+            for transform in TRANSFORMS
+            for reduce in REDUCES
+        },
+        "label_transfer": transfer,
+        "prior_mask": prior(),
+        "prior_mask, as it is": prior(normalize=None),
+        "prior_mask, softmax": prior(reduce="softmax"),
+        "sample_reference": sample,
+    }
+
+
+def similarity_inputs(device: str) -> Inputs:
+    """Of the weights some are 0, and of the labels one class is missing."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for images, channels, pixels, *sides in MATCHES:
+            query = torch.randn(images, channels, pixels, device=device).to(dtype)
+            reference = torch.randn(images, channels, *sides, device=device).to(dtype)
+            labels = torch.randint(-1, CLASSES - 1, (images, *sides), device=device)
+            weights = torch.rand(labels.shape, device=device) * (labels != 0)
+            numbers = (torch.tensor(value, device=device) for value in (0.3, -0.1))
+            floats = (query, reference, weights, *numbers)
+            query, reference, weights, scale, shift = (t.requires_grad_() for t in floats)
+            text = f"{[images, channels, pixels]} {sides} {dtype}".replace("torch.", "")
+            yield text, (query, reference, labels, weights, scale, shift)
+
+
 def main() -> int:
     backend = sys.argv[1] if len(sys.argv) > 1 else "cuda"
     device = "cpu" if backend in ("cpu", "eager") else "cuda"
     torch.manual_seed(0)
     failed = False
-    for family, inputs in ((regions(), regions_inputs), (distance(), distance_inputs)):
+    families = [(regions(), regions_inputs), (distance(), distance_inputs)]
+    if backend in ONLY.get("matching_scores", BACKENDS):
+        families.append((similarity(), similarity_inputs))
+    for family, inputs in families:
         for name, operation in family.items():
             done = 0
             for text, tensors in inputs(device):

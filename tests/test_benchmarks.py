@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -62,7 +63,36 @@ def test_floors_of_distances() -> None:
     assert floors["next-click"] == 28 * 20 * 30 * (1 + 4)
 
 
-@pytest.mark.parametrize("name", ["region-stats-menet", "click-maps-ritm-tanh", "next-click"])
+def test_floors_of_similarity() -> None:
+    pixels, channels = 15 * 26, 128
+    floors = {
+        workload.name: workload.floor(
+            workload.inputs(workload.variants[0], shrink=SHRINK), workload.modes[0]
+        )
+        for workload in select(family="similarity")
+    }
+    transfer = floors["label-transfer-k200"]
+    read = 4 * channels * (pixels + 200) + 8 * 200
+    assert transfer.bytes == read + pixels * (4 * 2 + 8)
+    assert transfer.operations == 2 * channels * 200 * pixels
+    # one sum per class in place of its 100 points
+    assert floors["label-transfer-prototypes"].operations == transfer.operations // 100
+    assert floors["matching-scores-k200"].operations == 3 * transfer.operations
+    # of 3x3 support pixels 4 are kept
+    assert floors["prior-mask"].operations == 4 * 2 * 2048 * 9 * 4
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "region-stats-menet",
+        "click-maps-ritm-tanh",
+        "next-click",
+        "label-transfer-k200",
+        "prior-mask",
+        "sample-reference",
+    ],
+)
 def test_inputs_are_seeded(name: str) -> None:
     workload = select(name)[0]
     variant = workload.variants[0]
@@ -97,6 +127,36 @@ def test_infinities_and_integers_are_compared_exactly(name: str, variant: str) -
 
     with pytest.raises(WrongResult):
         case.check(Side("wrong", "peer", off), FORWARD)
+
+
+def test_random_results_are_held_to_what_they_promise() -> None:
+    workload = select("sample-reference")[0]
+    case = tiny(workload, "coherent")
+
+    def side(change: Callable[[torch.Tensor, torch.Tensor], object]) -> Side:
+        def call(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            points, labels = workload.library(*tensors, backend="eager")
+            change(points, labels)
+            return points, labels
+
+        return Side("side", "peer", call)
+
+    def other_features(points: torch.Tensor, labels: torch.Tensor) -> None:
+        points[0, 5, 0] += 1e-3
+
+    def other_class(points: torch.Tensor, labels: torch.Tensor) -> None:
+        points[0, :, 0] = points[0, :, labels[0] != labels[0, 0]][:, 0]
+
+    def other_label(points: torch.Tensor, labels: torch.Tensor) -> None:
+        labels[0, 0] += 1
+
+    def twice(points: torch.Tensor, labels: torch.Tensor) -> None:
+        points[0, :, 0] = points[0, :, 1]
+
+    case.check(side(lambda points, labels: None), FORWARD)
+    for change in (other_features, other_class, other_label, twice):
+        with pytest.raises(WrongResult):
+            case.check(side(change), FORWARD)
 
 
 def test_a_peer_without_its_package_is_reported() -> None:

@@ -73,16 +73,6 @@ void pack_query(const Gradient& g, int64_t block) {
   }
 }
 
-// Lanes of [P, N] values, `missing` past the last query.
-template <class A>
-PK_INLINE Vec<A> load_lanes(const void* values, int64_t at, int64_t count, A missing) {
-  const A* p = static_cast<const A*>(values) + at;
-  if (count >= kLanes) return load(p);
-  Vec<A> x = splat(missing);
-  for (int64_t i = 0; i < count; ++i) x[i] = p[i];
-  return x;
-}
-
 // dL/d(scale s + shift) of one point after the other, for some queries and one class.
 template <Transform transform, class A>
 struct SumWeight {

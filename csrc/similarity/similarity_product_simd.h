@@ -95,6 +95,13 @@ void pack_pixels(const Plane<T>& plane, const Depth& depth, int64_t begin, int64
     // a slab is a multiple of the lanes
     A* slab =
         packed + (channel / depth.slab * panels * depth.slab + channel % depth.slab) * kPanel<A>;
+    // of each channel a block has a few cache lines only, which no hardware sees coming
+    if (plane.pixel_stride == 1)
+      for (int c = 0; c < channels; ++c) {
+        const T* next = plane.data + (channel + c) * plane.channel_stride + begin + kBlock;
+        for (int64_t i = 0; i < kBlock; i += 64 / static_cast<int64_t>(sizeof(T)))
+          __builtin_prefetch(next + i, 0, 2);
+      }
     for (int64_t t = 0; t < panels * kWide<A>; ++t) {
       Vec<A> rows[kLanes] = {};
       const int64_t pixel = t * kLanes;

@@ -42,20 +42,22 @@ PK_INLINE void for_runs(const Points& points, int64_t begin, int64_t end, const 
   }
 }
 
+// Of the classes that are there the best, the first of equal ones; NaN only where there is no
+// other.
 template <class A>
 PK_INLINE void choose_labels(const Matching& m, const Lanes& lanes) {
-  const A* scores = static_cast<const A*>(m.scores) + lanes.pixel;
-  for (int64_t i = 0; i < lanes.count; ++i) {
-    int64_t label = -1;
-    A best = 0;
-    for (int64_t c = 0; c < m.classes; ++c) {
-      const A score = scores[c * m.pixels + i];
-      const bool better = m.smaller ? score < best : score > best;
-      if (m.count[c] && (label < 0 || better || (best != best && score == score)))
-        label = c, best = score;
-    }
-    m.labels[lanes.pixel + i] = label;
+  Vec<A> best = {};
+  Integers<A> label = integers<A>(-1);
+  for (int64_t c = 0; c < m.classes; ++c) {
+    if (m.count[c] == 0) continue;
+    const Vec<A> score = load_lanes<A>(m.scores, c * m.pixels + lanes.pixel, lanes.count, 0);
+    const Integers<A> better = m.smaller ? score < best : score > best;
+    const Integers<A> take = (label < 0) | better | ((best != best) & (score == score));
+    best = take ? score : best;
+    label = take ? integers<A>(c) : label;
   }
+  const I64 wide = __builtin_convertvector(label, I64);
+  std::memcpy(m.labels + lanes.pixel, &wide, sizeof(int64_t) * lanes.count);
 }
 
 template <class Reduction, class A>

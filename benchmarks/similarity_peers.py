@@ -1,0 +1,204 @@
+"""What users write or call today for the similarity family, independent of the library.
+
+A score takes queries [B, D, N], reference points [B, D, K], their labels [B, K] and the number of
+classes L, and gives [B, L, N]. The points lie class by class, as many of each, as they do where
+they were drawn so: most of the code here relies on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+from torch.nn.functional import normalize, one_hot
+from torch.utils.checkpoint import checkpoint
+
+# of the affine map before the sigmoid: dot products of one class lie near 30 (see `embeddings`)
+SCALE, SHIFT = 0.05, -0.1
+SCORES = 2**21  # of a chunk, which then stay in the caches
+# With a gradient every chunk leaves something behind, which would fragment the heap: these scores
+# are large enough that malloc maps them apart from it.
+TRAINING_SCORES = 2**23
+NEAREST = 20  # points of VideoMatch's mean
+EPS = 1e-7  # PFENet's, in the quotient and in the min-max
+
+Score = Callable[[Tensor, Tensor, Tensor, int], Tensor]
+
+
+def _by_class(scores: Tensor, num_classes: int) -> Tensor:
+    """[B, K, N] -> [B, L, K/L, N]."""
+    return scores.unflatten(1, (num_classes, -1))
+
+
+def sigmoid_mean(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    scores = torch.sigmoid(SCALE * (reference.mT @ query) + SHIFT)
+    return _by_class(scores, num_classes).mean(2)
+
+
+def sigmoid_mean_in_place(
+    query: Tensor, reference: Tensor, labels: Tensor, num_classes: int
+) -> Tensor:
+    """One matrix of scores in memory, and the means as a product with a one-hot matrix."""
+    scores = ((SCALE * reference).mT @ query).add_(SHIFT).sigmoid_()
+    member = one_hot(labels, num_classes).to(scores.dtype)
+    return (member / member.sum(1, keepdim=True)).mT @ scores
+
+
+def dot_sum(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    return _by_class(reference.mT @ query, num_classes).sum(2)
+
+
+def prototypes(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """The shortcut of a sum of dot products: one product with the sum of a class."""
+    return reference.unflatten(2, (num_classes, -1)).sum(3).mT @ query
+
+
+def nearest(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """|r|^2 - 2 <q, r>, of which the smallest in each class, and then |q|^2."""
+    squares = reference.square().sum(1)[..., None]
+    scores = torch.baddbmm(squares, reference.mT, query, alpha=-2)
+    return _by_class(scores, num_classes).amin(2) + query.square().sum(1, keepdim=True)
+
+
+def top_mean(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Points last, where `topk` wants them."""
+    scores = normalize(query, dim=1).mT @ normalize(reference, dim=1)
+    best = scores.unflatten(2, (num_classes, -1)).topk(NEAREST).values
+    return best.mean(3).mT
+
+
+# torch.compile would unroll the loop: this way it compiles the score of one chunk
+@partial(torch.compiler.disable, recursive=False)
+def in_chunks(
+    query: Tensor, reference: Tensor, labels: Tensor, num_classes: int, score: Score
+) -> Tensor:
+    """Some thousand queries at a time. In float64 this is the oracle."""
+    points = reference.shape[2]
+    if torch.is_grad_enabled():  # checkpoints: or else the scores of all chunks are kept after all
+        again = partial(checkpoint, score, use_reentrant=False)
+        chunks = query.split(TRAINING_SCORES // points, 2)
+        return torch.cat([again(chunk, reference, labels, num_classes) for chunk in chunks], 2)
+    chunks = query.split(SCORES // points, 2)
+    scores = query.new_empty(len(query), num_classes, query.shape[2])
+    for chunk, place in zip(chunks, scores.split(chunks[0].shape[2], 2), strict=True):
+        place.copy_(score(chunk, reference, labels, num_classes))
+    return scores
+
+
+def nearest_faiss(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    return _faiss(query, reference, num_classes, 1, "IndexFlatL2")
+
+
+def top_mean_faiss(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    query, reference = normalize(query, dim=1), normalize(reference, dim=1)
+    return _faiss(query, reference, num_classes, NEAREST, "IndexFlatIP")
+
+
+def _faiss(query: Tensor, reference: Tensor, num_classes: int, k: int, kind: str) -> Tensor:
+    """The mean over the k best of each class, image by image and class by class."""
+    scores = [
+        torch.stack([_search(image, points, k, kind).mean(1) for points in classes])
+        for image, classes in zip(
+            query, reference.unflatten(2, (num_classes, -1)).transpose(1, 2), strict=True
+        )
+    ]
+    return torch.stack(scores)
+
+
+def _search(query: Tensor, points: Tensor, k: int, kind: str) -> Tensor:
+    """[D, N] and [D, K] -> the k best of the K, [N, k]."""
+    import faiss
+
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index: Any = getattr(faiss, kind)(len(points))
+    index.add(points.mT.contiguous().numpy())
+    return torch.from_numpy(index.search(query.mT.contiguous().numpy(), k)[0])
+
+
+def _minmax(prior: Tensor) -> Tensor:
+    least, most = prior.amin((1, 2), keepdim=True), prior.amax((1, 2), keepdim=True)
+    return (prior - least) / (most - least + EPS)
+
+
+def prior_as_written(query: Tensor, support: Tensor, weights: Tensor) -> tuple[Tensor]:
+    """PFENet's steps."""
+    u, q = (support * weights[:, None]).flatten(2), query.flatten(2)
+    norms = torch.bmm(vector_norm(u, dim=1)[..., None], vector_norm(q, dim=1)[:, None])
+    similarity = torch.bmm(u.mT, q) / (norms + EPS)
+    return (_minmax(similarity.amax(1).view(len(q), *query.shape[2:])),)
+
+
+def prior_exact(query: Tensor, support: Tensor, weights: Tensor) -> tuple[Tensor]:
+    """The oracle: the same image by image, which needs less memory."""
+    images = zip(query.split(1), support.split(1), weights.split(1), strict=True)
+    return (torch.cat([prior_as_written(*image)[0] for image in images]),)
+
+
+def prior_normalised(query: Tensor, support: Tensor, weights: Tensor) -> tuple[Tensor]:
+    """The features divided by their norms before the product."""
+    u = normalize((support * weights[:, None]).flatten(2), dim=1)
+    q = normalize(query.flatten(2), dim=1)
+    return (_minmax(torch.bmm(u.mT, q).amax(1).view(len(q), *query.shape[2:])),)
+
+
+def _prior_by_image(
+    query: Tensor, support: Tensor, weights: Tensor, largest: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor]:
+    """Image by image, without the support pixels of weight 0, whose similarity is 0.
+
+    `largest` gives the largest product [N] of each of q [C, N] with any of u [C, K].
+    """
+    priors = []
+    for q, s, w in zip(query, support, weights, strict=True):
+        kept = w > 0
+        prior = largest(normalize(q.flatten(1), dim=0), normalize(s[:, kept], dim=0))
+        priors.append(prior.view(q.shape[1:]) if kept.all() else prior.view(q.shape[1:]).relu())
+    return (_minmax(torch.stack(priors)),)
+
+
+def prior_compacted(query: Tensor, support: Tensor, weights: Tensor) -> tuple[Tensor]:
+    return _prior_by_image(query, support, weights, lambda q, u: (u.mT @ q).amax(0))
+
+
+def prior_faiss(query: Tensor, support: Tensor, weights: Tensor) -> tuple[Tensor]:
+    return _prior_by_image(query, support, weights, lambda q, u: _search(q, u, 1, "IndexFlatIP"))
+
+
+def sample_loop(
+    features: Tensor, labels: Tensor, num_classes: int, num_per_class: int
+) -> tuple[Tensor, Tensor]:
+    """Image by image and class by class: the oracle."""
+    count = num_classes * num_per_class
+    points = features.new_zeros(*features.shape[:2], count)
+    drawn = labels.new_full((len(labels), count), -1)
+    for image, (pixels, own) in enumerate(zip(features.flatten(2), labels.flatten(1), strict=True)):
+        for label in range(num_classes):
+            place = (own == label).nonzero()[:, 0]
+            place = place[torch.randperm(len(place), device=place.device)[:num_per_class]]
+            rows = slice(label * num_per_class, label * num_per_class + len(place))
+            points[image, :, rows] = pixels[:, place]
+            drawn[image, rows] = label
+    return points, drawn
+
+
+def sample_sorted(
+    features: Tensor, labels: Tensor, num_classes: int, num_per_class: int
+) -> tuple[Tensor, Tensor]:
+    """All classes at once, by one sort by label and a random number in [0, 1)."""
+    labels = labels.flatten(1)
+    # float32 has too few digits: label + number could round to the next label
+    keys = labels + torch.rand(labels.shape, dtype=torch.float64, device=labels.device)
+    keys, order = keys.sort(1)
+    classes = torch.arange(num_classes, dtype=keys.dtype, device=keys.device)
+    first = torch.searchsorted(keys, classes.expand(len(keys), -1).contiguous())
+    rows = torch.arange(num_per_class, device=keys.device)
+    at = (first[..., None] + rows).flatten(1)
+    place = order.gather(1, at.clamp(max=order.shape[1] - 1))
+    wanted = torch.arange(num_classes, device=keys.device).repeat_interleave(num_per_class)
+    found = (at < order.shape[1]) & (labels.gather(1, place) == wanted)
+    points = features.flatten(2).gather(2, place[:, None].expand(-1, features.shape[1], -1))
+    return torch.where(found[:, None], points, 0), torch.where(found, wanted, -1)

@@ -1,0 +1,324 @@
+"""The workloads of the similarity family."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import pixelkernels as pk
+
+from . import similarity_peers as peers
+from .inputs import Inputs, embeddings, label_map
+from .peers import Peer, with_compiled
+from .similarity_peers import Score, in_chunks
+from .workload import BOTH, FORWARD, Floor, Workload, size
+
+CHANNELS = 128
+FRAME = (240, 427)
+# Eager code goes through all points once per class: with more it takes seconds.
+FEW_POINTS = 200
+
+
+def _draw_points(
+    variant: str, generator: torch.Generator, shrink: int, *, points: int, classes: int, train: bool
+) -> Inputs:
+    """A frame, and of each class as many points of a like one, class by class."""
+    height, width = (side // shrink for side in FRAME)
+    frame = label_map(variant, generator, 1, height, width, classes)
+    labels = torch.arange(classes).repeat_interleave(points // classes)[None]
+    together = torch.cat((frame.flatten(1), labels), 1)[:, None]
+    drawn = embeddings(generator, together, classes, CHANNELS).flatten(2)
+    query, reference = drawn.split((height * width, points), 2)
+    tensors = query.unflatten(2, (height, width)).contiguous(), reference.contiguous(), labels
+    return Inputs(tensors, differentiable=(0, 1) if train else ())
+
+
+def _draw_support(
+    variant: str, generator: torch.Generator, shrink: int, *, shape: tuple[int, int, int, int]
+) -> Inputs:
+    """Query, support and mask: all of the support ("full"), or the half around a random pixel.
+
+    The features are those of a network's last stage, behind a ReLU.
+    """
+    batch, channels, height, width = (*shape[:2], *(side // shrink for side in shape[2:]))
+    query, support = (
+        embeddings(
+            generator, label_map("coherent", generator, batch, height, width, 2), 2, channels
+        ).relu()
+        for _ in range(2)
+    )
+    weights = torch.ones(batch, height, width)
+    if variant != "full":
+        rows, columns = torch.arange(height)[:, None], torch.arange(width)
+        row, column = torch.rand(2, batch, 1, 1, generator=generator)
+        distance = (rows - row * height).square() + (columns - column * width).square()
+        far = distance.flatten(1).argsort(1)[:, height * width // 2 :]
+        weights.flatten(1).scatter_(1, far, 0)
+    return Inputs((query, support, weights), differentiable=())
+
+
+def _draw_frames(
+    variant: str,
+    generator: torch.Generator,
+    shrink: int,
+    *,
+    shape: tuple[int, int, int, int],
+    classes: int,
+) -> Inputs:
+    """Features, of which the first channel tells the pixel, and labels."""
+    batch, channels, height, width = (*shape[:2], *(side // shrink for side in shape[2:]))
+    labels = label_map(variant, generator, batch, height, width, classes)
+    features = embeddings(generator, labels, classes, channels)
+    features[:, 0] = torch.arange(height * width).view(height, width)
+    return Inputs((features, labels), differentiable=())
+
+
+def _floor_matching(inputs: Inputs, mode: str, *, rows: int, classes: int, labelled: bool) -> Floor:
+    """Forward reads everything and writes the scores, and the labels where they are wanted;
+    backward reads it again, with the gradient of the scores, and writes two gradients.
+
+    `rows` of the reference are multiplied with each query: all points, or one sum per class. The
+    gradients take two such products, if those of the forward pass are neither kept nor repeated.
+    """
+    query, reference, _ = inputs.tensors
+    pixels = query.shape[0] * query.shape[2:].numel()
+    read = sum(tensor.nbytes for tensor in inputs.tensors)
+    scores = classes * pixels * query.element_size()
+    operations = 2 * query.shape[1] * rows * pixels
+    if mode == FORWARD:
+        return Floor(read + scores + (8 * pixels if labelled else 0), operations)
+    return Floor(2 * (read + scores) + query.nbytes + reference.nbytes, 3 * operations)
+
+
+def _floor_prior(inputs: Inputs, mode: str) -> Floor:
+    """The query, the mask, and the support where the mask is not 0; and the prior."""
+    query, support, weights = inputs.tensors
+    kept = (weights != 0).flatten(1).sum(1)
+    channels, pixels = query.shape[1], query.shape[2:].numel()
+    pairs = int(kept.sum()) * pixels
+    read = query.nbytes + weights.nbytes + int(kept.sum()) * channels * support.element_size()
+    return Floor(read + len(query) * pixels * query.element_size(), 2 * channels * pairs)
+
+
+def _floor_sample(inputs: Inputs, mode: str, *, drawn: int) -> Floor:
+    """The labels, each looked at once, and the drawn points, read and written with theirs."""
+    features, labels = inputs.tensors
+    points = len(features) * drawn
+    values = points * features.shape[1] * features.element_size()
+    return Floor(labels.nbytes + 2 * values + 8 * points, labels.numel())
+
+
+def _call(score: Score, classes: int, labelled: bool) -> Callable[..., tuple[Tensor, ...]]:
+    def call(query: Tensor, reference: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        scores = score(query.flatten(2), reference, labels, classes)
+        scores = scores.unflatten(2, query.shape[2:])
+        return (scores.argmax(1), scores) if labelled else (scores,)
+
+    return call
+
+
+def _matching(
+    name: str,
+    what: str,
+    points: int,
+    classes: int,
+    score: Score,
+    options: dict[str, Any],
+    *,
+    op: str = "matching_scores",
+    mode: str = FORWARD,
+    eager: dict[str, Score] | None = None,
+    compiled: dict[str, Score] | None = None,
+    faiss: Score | None = None,
+    collapses: bool = False,
+    **more: Any,
+) -> Workload:
+    """`score` is a peer, whole and in chunks; there are others, eager alone or compiled too.
+
+    With `collapses` one sum per class will do in place of its points.
+    """
+    labelled = op == "label_transfer"
+    as_call = partial(_call, classes=classes, labelled=labelled)
+    chunked = partial(in_chunks, score=score)
+
+    def library(
+        query: Tensor, reference: Tensor, labels: Tensor, backend: str | None
+    ) -> tuple[Tensor, ...]:
+        if labelled:
+            arguments = query, reference, labels, classes
+            return tuple(pk.label_transfer(*arguments, **options, backend=backend))
+        return (pk.matching_scores(query, reference, labels, classes, **options, backend=backend),)
+
+    both = {"all_scores": score} | (compiled or {})
+    alone = {"in chunks": chunked} | (eager or {})
+    if mode == FORWARD:
+        both["in_chunks"] = alone.pop("in chunks")
+    alternatives = with_compiled(**{label: as_call(peer) for label, peer in both.items()})
+    for label, peer in alone.items():
+        alternatives[f"eager {label}"] = Peer(as_call(peer))
+    if faiss:
+        alternatives["FAISS"] = Peer(as_call(faiss), devices=("cpu",), package="faiss")
+    return Workload(
+        name=name,
+        title=f"{what}, {points} points in {classes} classes, {CHANNELS}x{size(FRAME)}",
+        family="similarity",
+        op=op,
+        draw=partial(_draw_points, points=points, classes=classes, train=mode == BOTH),
+        library=library,
+        peers=alternatives,
+        floor=partial(
+            _floor_matching,
+            rows=classes if collapses else points,
+            classes=classes,
+            labelled=labelled,
+        ),
+        variants=("coherent",),
+        modes=(mode,),
+        oracle=as_call(chunked),
+        slow=("eager",) if points > FEW_POINTS else (),
+        **more,
+    )
+
+
+def _sigmoid_mean(points: int, classes: int, train: bool) -> Workload:
+    """The scores of the released code of dense label transfer; with their gradient, alone."""
+    return _matching(
+        f"{'matching-scores' if train else 'label-transfer'}-k{points}",
+        f"{'matching scores' if train else 'label transfer'}, mean of sigmoids",
+        points,
+        classes,
+        peers.sigmoid_mean,
+        {
+            "transform": "sigmoid",
+            "scale": peers.SCALE,
+            "shift": peers.SHIFT,
+            "reduce": "mean",
+        },
+        op="matching_scores" if train else "label_transfer",
+        mode=BOTH if train else FORWARD,
+        eager={
+            "in place, one-hot matmul": peers.sigmoid_mean_in_place,
+            "in chunks, in place": partial(in_chunks, score=peers.sigmoid_mean_in_place),
+        },
+        source="Najafi et al., released code",
+        quick=points == FEW_POINTS,
+    )
+
+
+def _prior_mask() -> Workload:
+    shape = (4, 2048, 60, 60)
+
+    def library(
+        query: Tensor, support: Tensor, weights: Tensor, backend: str | None
+    ) -> tuple[Tensor]:
+        return (pk.prior_mask(query, support, weights, backend=backend),)
+
+    alternatives = with_compiled(
+        as_PFENet=peers.prior_as_written, normalised_first=peers.prior_normalised
+    )
+    alternatives["eager masked-out support dropped first"] = Peer(peers.prior_compacted, waits=True)
+    alternatives["FAISS"] = Peer(peers.prior_faiss, devices=("cpu",), package="faiss")
+    return Workload(
+        name="prior-mask",
+        title=f"prior mask, {size(shape)}",
+        family="similarity",
+        op="prior_mask",
+        source="PFENet",
+        draw=partial(_draw_support, shape=shape),
+        library=library,
+        peers=alternatives,
+        floor=_floor_prior,
+        variants=("half", "full"),
+        modes=(FORWARD,),
+        oracle=peers.prior_exact,
+    )
+
+
+def _sample_reference() -> Workload:
+    shape, classes, per_class = (4, CHANNELS, *FRAME), 21, 100
+
+    def library(features: Tensor, labels: Tensor, backend: str | None) -> tuple[Tensor, ...]:
+        return pk.sample_reference(features, labels, classes, per_class, backend=backend)
+
+    sizes = {"num_classes": classes, "num_per_class": per_class}
+    alternatives = with_compiled(sort_by_label_and_chance=partial(peers.sample_sorted, **sizes))
+    loop = partial(peers.sample_loop, **sizes)
+    alternatives["eager loop over labels"] = Peer(loop, waits=True)
+    return Workload(
+        name="sample-reference",
+        title=f"reference points, {per_class} of each of {classes} classes, {size(shape)}",
+        family="similarity",
+        op="sample_reference",
+        source="Najafi et al.",
+        draw=partial(_draw_frames, shape=shape, classes=classes),
+        library=library,
+        peers=alternatives,
+        floor=partial(_floor_sample, drawn=classes * per_class),
+        modes=(FORWARD,),
+        quick=True,
+        oracle=loop,
+        compared=_promises,
+        slow=("eager",),
+    )
+
+
+def _promises(outputs: tuple[Tensor, ...], features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """What must not depend on chance: the labels drawn, which are those of the pixels that the
+    points come from; what the points differ by from those pixels; how many pixels are distinct."""
+    points, drawn = outputs
+    found, pixels = drawn >= 0, labels[0].numel()
+    place = points[:, 0].nan_to_num().long().clamp(0, pixels - 1)
+    own = torch.where(found, labels.flatten(1).gather(1, place), -1)
+    expected = features.flatten(2).gather(2, place[:, None].expand_as(points))
+    off = points - torch.where(found[:, None], expected, 0)
+    used = torch.zeros(len(labels), pixels + 1, dtype=torch.bool, device=labels.device)
+    used.scatter_(1, torch.where(found, place, pixels), True)
+    return drawn, own, off, used[:, :pixels].sum(1)
+
+
+WORKLOADS: tuple[Workload, ...] = (
+    *(
+        _sigmoid_mean(100 * classes, classes, train)
+        for classes in (2, 21)
+        for train in (False, True)
+    ),
+    _matching(
+        "label-transfer-prototypes",
+        "label transfer, sum of products",
+        200,
+        2,
+        peers.dot_sum,
+        {"reduce": "sum"},
+        op="label_transfer",
+        compiled={"class_prototypes_then_matmul": peers.prototypes},
+        collapses=True,
+        source="Najafi et al., eq. 4",
+        quick=True,
+    ),
+    _matching(
+        "nearest-point",
+        "nearest point, squared distance",
+        2100,
+        21,
+        peers.nearest,
+        {"metric": "sqeuclidean", "reduce": "min"},
+        faiss=peers.nearest_faiss,
+        source="FEELVOS",
+    ),
+    _matching(
+        "top-mean",
+        f"mean of the {peers.NEAREST} best cosines",
+        2000,
+        2,
+        peers.top_mean,
+        {"metric": "cosine", "reduce": "topk", "k": peers.NEAREST},
+        faiss=peers.top_mean_faiss,
+        source="VideoMatch",
+    ),
+    _prior_mask(),
+    _sample_reference(),
+)
