@@ -14,7 +14,19 @@ from skimage import data
 
 import pixelkernels as pk
 from pixelkernels import _dispatch
-from pixelkernels.demo import command, comparison, interaction, photos, scene, steps, training
+from pixelkernels.demo import (
+    command,
+    comparison,
+    interaction,
+    labels,
+    network,
+    photos,
+    scene,
+    steps,
+    stereo,
+    training,
+    transfer,
+)
 
 pytestmark = pytest.mark.keeps_memory  # it trains: time matters
 
@@ -40,7 +52,7 @@ def test_packaged_photos(tmp_path, capsys):
     assert run("--steps", 2, "--out", tmp_path) == 0
     strips = pictures(tmp_path)
     names = {"astronaut", "coffee", "chelsea", "rocket", "motorcycle"}
-    assert set(strips) == names | {f"{name}-clicks" for name in names}
+    assert set(strips) == names | {f"{name}-clicks" for name in names} | {"label-transfer"}
     for strip in strips.values():
         panels = np.array_split(strip[:64], strip.shape[1] // 64, axis=1)
         assert len(panels) >= 5
@@ -50,7 +62,15 @@ def test_packaged_photos(tmp_path, capsys):
     for step in steps.STEPS:
         assert step.name in out
     rows = {row["name"]: row for row in facts["steps"]}
-    assert set(rows) == {step.name for step in steps.STEPS}
+    assert set(rows) == {step.name for step in steps.STEPS} | {"label_transfer"}
+    assert rows["label_transfer"]["backward"] is True
+    transferred = facts["label_transfer"]
+    assert 0.7 < transferred["share_known"] < 1
+    assert transferred["share_equal"] > 0.99
+    for name, share in transferred["share_right"].items():
+        assert f"{name} {share:.1%}" in out
+    in_place, *_, found = transferred["share_right"].values()
+    assert in_place < found < 1
     for name in CLICK_STEPS:
         assert rows[name]["backward"] is False
         assert min(rows[name]["milliseconds"].values()) > 0
@@ -73,7 +93,8 @@ def test_photos_of_a_folder(tmp_path):
     Image.fromarray(data.rocket()).save(folder / "two.jpg")
     assert run("--steps", 1, "--images", folder, "--out", tmp_path / "out") == 0
     assert set(pictures(tmp_path / "out")) == {
-        "one.png", "two.jpg", "one.png-clicks", "two.jpg-clicks"
+        "one.png", "two.jpg", "one.png-clicks", "two.jpg-clicks",
+        "label-transfer",
     }  # fmt: skip
     (folder / "one.png").unlink()
     (folder / "two.jpg").unlink()
@@ -149,3 +170,48 @@ def test_a_wrong_step_of_the_interaction_is_reported(monkeypatch, name):
     spoil(monkeypatch, name)
     with pytest.raises(training.Mismatch, match=f"{name}: "):
         interaction.interact(*two_halves(left_half()))
+
+
+def test_the_columns_of_the_stereo_pair_show_the_same():
+    pair = stereo.packaged()
+    known = pair.columns >= 0
+    columns = np.broadcast_to(np.arange(photos.SIDE), known.shape)
+    there = np.take_along_axis(pair.left.pixels, pair.columns.clip(min=0)[..., None], axis=1)
+    gaps = [
+        np.abs(pixels.astype(int) - pair.right.pixels)[known].mean()
+        for pixels in (there, pair.left.pixels)
+    ]
+    assert gaps[0] < gaps[1] / 3
+    assert (pair.columns >= columns)[known].all(), "a spot is further right in the right photo"
+    carried = pair.carry_over(columns)
+    assert np.array_equal(carried, pair.columns)
+
+
+def test_labels_are_transferred_to_the_same_photo():
+    pair = stereo.packaged()
+    columns = np.broadcast_to(np.arange(photos.SIDE), pair.columns.shape)
+    done = transfer.transfer(
+        stereo.Pair(pair.left, pair.left, columns), network.from_seed(0, "cpu"), "cpu"
+    )
+    assert np.array_equal(done.truth, labels.salient_object(pair.left.pixels))
+    assert done.share_right["copied in place"] == 1
+    *_, found = done.share_right.values()
+    assert found > 0.9
+
+
+def test_wrong_transferred_labels_are_reported(monkeypatch):
+    spoil(monkeypatch, "label_transfer")
+    with pytest.raises(training.Mismatch, match="label_transfer: 1 of"):
+        transfer.transfer(stereo.packaged(), network.from_seed(0, "cpu"), "cpu")
+
+
+def test_labels_may_differ_only_where_scores_are_equal():
+    scores = torch.tensor([[[0.2, 0.9, 0.5], [0.8, 0.1, 0.5]]])
+    eager = pk.TransferredLabels(torch.tensor([[1, 0, 0]]), scores)
+    assert transfer.share_equal(eager, eager) == 1
+    tied = eager._replace(labels=torch.tensor([[1, 0, 1]]))
+    assert transfer.share_equal(eager, tied) == pytest.approx(2 / 3)
+    with pytest.raises(training.Mismatch, match="1 of 3 labels"):
+        transfer.share_equal(eager, eager._replace(labels=torch.tensor([[0, 0, 0]])))
+    with pytest.raises(training.Mismatch, match="a result or gradient"):
+        transfer.share_equal(eager, eager._replace(scores=scores + 0.1))

@@ -41,12 +41,14 @@ class Cost:
 
 def compare_all(features: Tensor, scene: Scene, device: str) -> list[Cost]:
     return [
-        _compare(step, step.space(features).detach().requires_grad_(), scene, device)
+        compare(step, step.space(features), scene, device)
         for step in tqdm(STEPS, desc="timing the steps", unit="op")
     ]
 
 
-def _compare(step: Step, features: Tensor, scene: Scene, device: str) -> Cost:
+def compare(step: Step, features: Tensor, scene: Scene, device: str) -> Cost:
+    """Raises Mismatch."""
+    features = features.detach().requires_grad_()
     calls: dict[str, Callable[[], tuple[Tensor, ...]]] = {
         side: partial(_results, step, features, scene, backend) for side, backend in SIDES.items()
     }

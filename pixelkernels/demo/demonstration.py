@@ -7,7 +7,18 @@ from pathlib import Path
 import torch
 
 from .. import _dispatch
-from . import click_pictures, comparison, interaction, pictures, report, scene, steps
+from . import (
+    click_pictures,
+    comparison,
+    interaction,
+    pictures,
+    report,
+    scene,
+    steps,
+    stereo,
+    transfer,
+    transfer_pictures,
+)
 from .photos import Photo
 from .training import SIDES, train
 
@@ -37,7 +48,11 @@ def demonstrate(photos: list[Photo], device: str, out: Path, count: int) -> None
     saliency = steps.saliency(features[steps.SALIENCY_LOSS], setting)
     clicked = interaction.interact(features[steps.SALIENCY_LOSS], setting)
 
-    facts = report.collect(device, setting, trainings, costs, saliency, clicked)
+    pair, networks = stereo.packaged(), {t.step.name: t.network for t in trainings}
+    handed_on = transfer.transfer(pair, networks[transfer.NETWORK], device)
+    costs.append(comparison.compare(handed_on.step, handed_on.query, setting, device))
+
+    facts = report.collect(device, setting, trainings, costs, saliency, clicked, handed_on)
     print(f"\n{report.table(facts)}\n")
     mean = facts["saliency"]
     print(
@@ -46,10 +61,12 @@ def demonstrate(photos: list[Photo], device: str, out: Path, count: int) -> None
     )
     after_each = ", ".join(f"{iou:.2f}" for iou in clicked.iou.mean(0).tolist())
     print(f"mean IoU after each click on the largest error: {after_each}")
+    print(report.transferred(facts["label_transfer"]))
     spaces = {training.step.name: training.step.space(training.features) for training in trainings}
     written = [
         *pictures.write(out, photos, setting, spaces, saliency),
         *click_pictures.write(out, photos, setting, clicked),
+        transfer_pictures.write(out, pair, handed_on),
         report.write(out, facts),
     ]
     print("wrote", ", ".join(map(str, written)))

@@ -31,7 +31,7 @@ def packaged() -> list[Photo]:
         "rocket": data.rocket(),
         "motorcycle": data.stereo_motorcycle()[0],
     }
-    return [Photo(name, _square(Image.fromarray(array))) for name, array in arrays.items()]
+    return [Photo(name, square(Image.fromarray(array))) for name, array in arrays.items()]
 
 
 def from_folder(folder: Path) -> list[Photo]:
@@ -49,12 +49,12 @@ def from_folder(folder: Path) -> list[Photo]:
 def _read(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as image:
-            return _square(ImageOps.exif_transpose(image))
+            return square(ImageOps.exif_transpose(image))
     except OSError as error:
         raise ValueError(f"--images: cannot read {path}: {error}") from error
 
 
-def _square(image: Image.Image) -> NDArray[np.uint8]:
+def square(image: Image.Image) -> NDArray[np.uint8]:
     """The middle of the photo, at the common size."""
     fitted = ImageOps.fit(image.convert("RGB"), (SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(fitted)

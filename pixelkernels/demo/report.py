@@ -15,6 +15,7 @@ from .comparison import Cost
 from .interaction import Interaction
 from .scene import Scene
 from .training import Training
+from .transfer import POINTS, Transfer
 
 HEADER = (
     "", "served by", "eager ms", "accelerated ms", "times faster", "eager MiB", "accelerated MiB"
@@ -28,9 +29,10 @@ def collect(
     costs: list[Cost],
     saliency: Tensor,
     interaction: Interaction,
+    transfer: Transfer,
 ) -> dict[str, Any]:
-    """Everything the table shows, the losses of every step and the IoU after every click, as plain
-    values.
+    """Everything the table shows, the losses of every step, the IoU after every click and how well
+    labels were transferred, as plain values.
     """
     served = {cost.step.name: cost.served_by for cost in costs}
     return {
@@ -72,6 +74,12 @@ def collect(
                 strict=True,
             )
         ],
+        "label_transfer": {
+            "points_per_class": POINTS,
+            "share_known": float((transfer.truth >= 0).mean()),
+            "share_right": transfer.share_right,
+            "share_equal": transfer.share_equal,
+        },
     }
 
 
@@ -79,6 +87,15 @@ def write(out: Path, facts: dict[str, Any]) -> Path:
     path = out / "demo.json"
     path.write_text(json.dumps(facts, indent=2) + "\n")
     return path
+
+
+def transferred(facts: dict[str, Any]) -> str:
+    shares = "; ".join(f"{name} {share:.1%}" for name, share in facts["share_right"].items())
+    return (
+        f"correct labels among the {facts['share_known']:.0%} of the right photo's pixels whose"
+        f" true label is known: {shares}\n"
+        f"transferred labels that are the same eager and accelerated: {facts['share_equal']:.4%}"
+    )
 
 
 def table(facts: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ class Scene(NamedTuple):
 
 
 def build(photos: list[Photo], device: str) -> Scene:
-    pixels = torch.from_numpy(np.stack([photo.pixels for photo in photos]))
+    images = normalized(photos, device)
     objects = np.stack([labels.salient_object(photo.pixels) for photo in photos])
     mask = torch.from_numpy(objects).to(device)
     found = np.stack([labels.many_regions(photo.pixels) for photo in photos])
@@ -37,17 +37,23 @@ def build(photos: list[Photo], device: str) -> Scene:
     points, click_labels = clicks.simulate(mask)
     return Scene(
         names=[photo.name for photo in photos],
-        images=(pixels.to(device).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25,
+        images=images,
         mask=mask,
         regions=regions,
         num_regions=num_regions,
-        background=_border_weights(pixels.shape[1])
+        background=_border_weights(images.shape[2])
         .expand(len(photos), -1, -1)
         .contiguous()
         .to(device),
         points=points,
         click_labels=click_labels,
     )
+
+
+def normalized(photos: list[Photo], device: str) -> Tensor:
+    """[B, 3, H, W], about -2 to 2."""
+    pixels = torch.from_numpy(np.stack([photo.pixels for photo in photos])).to(device)
+    return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
 
 
 def _border_weights(side: int) -> Tensor:

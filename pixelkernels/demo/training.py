@@ -44,13 +44,14 @@ class Mismatch(RuntimeError):
 @dataclass(frozen=True)
 class Training:
     """What became of one loss: per side the losses, the time and memory of a step; and the
-    accelerated network's features.
+    accelerated network with its features.
     """
 
     step: Step
     losses: dict[str, list[float]]
     milliseconds: dict[str, float]
     extra_mib: dict[str, float | None]
+    network: torch.nn.Module
     features: Tensor
 
     @property
@@ -118,6 +119,7 @@ def train(step: Step, scene: Scene, device: str, count: int) -> Training:
             side: measuring.extra_mib(learner.gradient, device)
             for side, learner in learners.items()
         },
+        network=learners["accelerated"].network,
         features=features,
     )
 
