@@ -1,4 +1,4 @@
-"""What the Triton launchers of every family share. It imports no triton itself."""
+"""What the Triton kernels and launchers of every family share."""
 
 from __future__ import annotations
 
@@ -6,7 +6,45 @@ import contextlib
 from typing import Any
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
+
+
+@triton.jit
+def pixel_offsets(start, width, stride_h, stride_w, P: tl.constexpr, FLAT: tl.constexpr):
+    """Offsets in a channel plane of the P pixels from `start` (int64) on.
+
+    FLAT: a flat pixel index times stride_w is the offset.
+    """
+    lane = tl.arange(0, P)
+    if FLAT:
+        return (start + lane) * stride_w
+    column = (start % width).to(tl.int32) + lane
+    row = start // width + column // width
+    return row * stride_h + (column % width).to(tl.int64) * stride_w
+
+
+@triton.jit
+def load_tile(features, offsets, inside, first_channel, channels, stride_c, CB: tl.constexpr):
+    """Features [P, CB] as they are stored, 0 outside the image and past the last channel."""
+    c = first_channel + tl.arange(0, CB)
+    where = features + (offsets[:, None] + c[None, :].to(tl.int64) * stride_c)
+    return tl.load(where, mask=inside[:, None] & (c[None, :] < channels), other=0.0)
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+def strides(x: Tensor) -> tuple[tuple[int, int, int, int], bool]:
+    """Strides of [B, C, H, W], and whether the last one alone addresses pixels (kernels' FLAT)."""
+    batch, channel, row, column = x.stride()
+    _, _, height, width = x.shape
+    if width == 1:
+        column = row
+    flat = height == 1 or width == 1 or row == width * column
+    return (batch, channel, row, column), flat
 
 
 def next_power_of_2(n: int) -> int:

@@ -94,8 +94,12 @@ def test_gradcheck_of_the_prior(normalize, reduce):
 
 
 @pytest.mark.parametrize("backend", ALL)
-def test_masked_support_may_be_nan(backend, device):
+@pytest.mark.parametrize("zero_wins", [False, True])
+def test_masked_support_may_be_nan(zero_wins, backend, device):
     query, support, weights = case(device)
+    if zero_wins:
+        query, support = -query.abs(), support.abs()
+        weights[:, 0, 0] = 0  # where an index of -1 would look
     expected = pk.prior_mask(query, support, weights, backend=backend)
     support = torch.where((weights == 0)[:, None], torch.nan, support).requires_grad_()
     weights.requires_grad_()

@@ -27,6 +27,9 @@ PACKAGE = Path(__file__).parent.parent / "pixelkernels"
 ARCHITECTURES = (80, 90, 100)
 # what a block may use without opting in to more, the same on all of them
 SHARED_LIMIT = 48 * 1024
+# what it may use, on the smallest of their relatives (8.6, 8.9, 12.0: 99 KiB), where it pays: two
+# stages of the operands of matrix products, which tensor cores read from there
+PRODUCT_LIMIT = 96 * 1024
 # bytes per thread: ptxas moves a few registers to the stack to fit one more block on a processor;
 # a tile that does not fit the registers needs hundreds
 STACK_LIMIT = 32
@@ -43,6 +46,14 @@ INPUTS = (
 # distance: multiples of 16, which loads are vectorised for, other sizes, 1, which Triton makes a
 # constant, and a side too long for exact squares
 SIZES = ((512, 512), (150, 333), (1, 1), (32768, 7))
+# similarity: channels that fit one tile and that do not, query pixels enough for tall tiles or not,
+# every dtype and way of multiplying
+FEATURES = (
+    (128, (45, 60), torch.bfloat16, "contiguous", "highest"),
+    (200, (160, 256), torch.float16, "channels_last", "highest"),
+    (16, (45, 60), torch.float32, "cropped", "highest"),
+    (128, (45, 60), torch.float32, "contiguous", "high"),
+)
 
 
 class Compiled(NamedTuple):
@@ -52,6 +63,8 @@ class Compiled(NamedTuple):
     registers: int
     stack: int
     local: int
+    # of those that multiply matrices
+    instructions: frozenset[str]
 
 
 def launch_everything():
@@ -61,6 +74,8 @@ def launch_everything():
         launch_regions(features, torch.zeros(2, 64, 48, dtype=label_dtype))
     for height, width in SIZES:
         launch_distance(height, width)
+    for case in FEATURES:
+        launch_similarity(*case)
 
 
 def launch_regions(features, labels):
@@ -104,6 +119,32 @@ def launch_distance(height, width):
             distance.distance_transform(mask, squared, row_spacing, 1.0, border)
 
 
+def launch_similarity(channels, size, dtype, layout, precision):
+    from pixelkernels.similarity import triton as similarity
+
+    torch.set_float32_matmul_precision(precision)
+    query = testing.LAYOUTS[layout](torch.empty(2, channels, *size, dtype=dtype))
+    reference = testing.LAYOUTS[layout](torch.empty(2, channels, 30, 40, dtype=dtype))
+    order = torch.arange(1200).expand(2, -1).contiguous()
+    offsets = torch.tensor([[0, 500, 1000]] * 2)
+    one, zero = torch.ones(()), torch.zeros(())
+    # what the kernels tell apart, with metrics taking turns: (reduce, transform, k)
+    modes = [(1, 0, 0), (0, 1, 0), (4, 2, 20), (2, 2, 0), (3, 1, 0), (4, 0, 100), (5, 0, 0)]
+    every = channels == 128 and dtype == torch.bfloat16
+    for turn, (reduce, transform, k) in enumerate(modes if every else modes[:3]):
+        codes = ((turn + channels) % 3, transform, reduce, k)
+        inputs = (query, reference, order, offsets, None, one, zero)
+        scores, _, edge, place = similarity.matching_scores(*inputs, *codes)
+        similarity.matching_scores_backward(scores, *inputs, scores, edge, place, *codes)
+    # as the prior calls it
+    whole, values = offsets[:, ::2].contiguous(), torch.empty(2, 1200)
+    inputs = (query, reference, order, whole, values, one, zero)
+    scores, _, edge, place = similarity.matching_scores(*inputs, 1, 0, 5, 0)
+    similarity.matching_scores_backward(scores, *inputs, scores, edge, place, 1, 0, 5, 0)
+    similarity.prior_scores(query, reference, torch.empty(2, 30, 40), 1e-7)
+    similarity.sample_ranks(offsets.diff(), offsets[0, :1], 50)
+
+
 def compile_everything(architecture: int) -> list[Compiled]:
     """Runs in a process of its own: Triton's launch is replaced for good."""
     import triton
@@ -144,9 +185,13 @@ def compile_everything(architecture: int) -> list[Compiled]:
             report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             usage = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
             numbers = map(int, usage.groups())
-            compiled.append(
-                Compiled(kernel.metadata.name, constants, kernel.metadata.shared, *numbers)
-            )
+            instructions = frozenset()
+            if kernel.metadata.name == "_scores_kernel":
+                command = [str(dump), "--dump-sass", str(cubin)]
+                code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+                instructions = frozenset(re.findall(r"\b([A-Z]+MMA)\b", code))
+            about = (kernel.metadata.name, constants, kernel.metadata.shared)
+            compiled.append(Compiled(*about, *numbers, instructions))
     return compiled
 
 
@@ -165,6 +210,19 @@ def test_every_kernel_compiles_and_fits(architecture, compilations):
     source = "".join(path.read_text() for path in files)
     assert {kernel.name for kernel in compiled} == set(re.findall(r"def (_\w+_kernel)\(", source))
     for kernel in compiled:
-        assert kernel.shared <= SHARED_LIMIT, kernel
+        multiplies = "PRECISION" in kernel.constants
+        assert kernel.shared <= (PRODUCT_LIMIT if multiplies else SHARED_LIMIT), kernel
         assert kernel.stack <= STACK_LIMIT, kernel
         assert kernel.local == 0, kernel
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_similarities_use_the_tensor_cores(architecture, compilations):
+    wanted = {80: {"HMMA"}, 90: {"HGMMA"}, 100: {"UTCHMMA"}}[architecture]
+    compiled = compilations[architecture].get(timeout=900)
+    kernels = [kernel for kernel in compiled if kernel.name == "_scores_kernel"]
+    # float32 in full is no work for them
+    assert len({"'ieee'" in kernel.constants for kernel in kernels}) == 2
+    for kernel in kernels:
+        expected = set() if "'ieee'" in kernel.constants else wanted
+        assert kernel.instructions == expected, kernel

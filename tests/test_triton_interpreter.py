@@ -19,7 +19,11 @@ TESTS = Path(__file__).parent
 
 @pytest.mark.parametrize(
     ("cases", "at_least"),
-    [("triton_interpreter_cases.py", 200), ("triton_interpreter_distance.py", 50)],
+    [
+        ("triton_interpreter_cases.py", 200),
+        ("triton_interpreter_distance.py", 50),
+        ("triton_interpreter_similarity.py", 150),
+    ],
 )
 def test_kernels_under_the_interpreter(cases, at_least):
     lane = subprocess.run(

@@ -119,7 +119,7 @@ def _prior_gradient(backend: str, ctx: Any, grad_scores: Tensor, _: None) -> Any
     found = place.flatten(1) >= 0
     best = place.flatten(1).clamp(min=0).long()
     q = wide(query).flatten(2).mT
-    s = wide(support).flatten(2).mT[image, best]
+    s = torch.where(found[..., None], wide(support).flatten(2).mT[image, best], 0)
     w = weights.flatten(1).gather(1, best)[..., None]
     u = w * s
     norm_q, norm_u = (torch.linalg.vector_norm(x, dim=2, keepdim=True) for x in (q, u))

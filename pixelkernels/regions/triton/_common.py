@@ -1,4 +1,4 @@
-"""What the region kernels share: addressing, small maths, tile shapes, blocks."""
+"""What the region kernels share: labels, small maths, tile shapes, blocks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import next_power_of_2
+from ..._triton import ceil_div, next_power_of_2
 
 # A large GPU is full with about this many programs of one warp; more only make the merge longer.
 PROGRAMS = 4096
@@ -25,33 +25,11 @@ PULL_2: tl.constexpr = tl.constexpr(3)  # the same, norm 2
 
 
 @triton.jit
-def pixel_offsets(start, width, stride_h, stride_w, P: tl.constexpr, FLAT: tl.constexpr):
-    """Offsets in a channel plane of the P pixels from `start` (int64) on.
-
-    FLAT: a flat pixel index times stride_w is the offset.
-    """
-    lane = tl.arange(0, P)
-    if FLAT:
-        return (start + lane) * stride_w
-    column = (start % width).to(tl.int32) + lane
-    row = start // width + column // width
-    return row * stride_h + (column % width).to(tl.int64) * stride_w
-
-
-@triton.jit
 def load_labels(labels, pixel, inside, num_regions):
     """Labels as int32, num_regions at ignored pixels."""
     label = tl.load(labels + pixel, mask=inside, other=0)
     known = inside & (label >= 0) & (label < num_regions)
     return tl.where(known, label, num_regions).to(tl.int32)
-
-
-@triton.jit
-def load_tile(features, offsets, inside, first_channel, channels, stride_c, CB: tl.constexpr):
-    """Features [P, CB] as they are stored, 0 outside the image and past the last channel."""
-    c = first_channel + tl.arange(0, CB)
-    where = features + (offsets[:, None] + c[None, :].to(tl.int64) * stride_c)
-    return tl.load(where, mask=inside[:, None] & (c[None, :] < channels), other=0.0)
 
 
 @triton.jit
@@ -72,10 +50,6 @@ def hinge(distance, delta):
 def sign(x):
     """The sign, 0 at 0 (and at NaN, where the hinge it multiplies is NaN)."""
     return tl.where(x > 0, 1.0, 0.0) - tl.where(x < 0, 1.0, 0.0)
-
-
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
 
 
 def tile(channels: int, widest: int) -> dict[str, int]:
@@ -118,16 +92,6 @@ def split(
     least = max(256, fill, memory, pixels // BLOCKS_PER_IMAGE)
     per_block = 128 * ceil_div(pixels, 128 * max(pixels // least, 1))
     return ceil_div(pixels, per_block), per_block
-
-
-def strides(x: Tensor) -> tuple[tuple[int, int, int, int], bool]:
-    """Strides of [B, C, H, W], and whether the last one alone addresses pixels (kernels' FLAT)."""
-    batch, channel, row, column = x.stride()
-    _, _, height, width = x.shape
-    if width == 1:
-        column = row
-    flat = height == 1 or width == 1 or row == width * column
-    return (batch, channel, row, column), flat
 
 
 def bytes_of(labels: Tensor) -> Tensor:

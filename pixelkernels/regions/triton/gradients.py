@@ -5,23 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._triton import launch
+from ..._triton import ceil_div, launch, load_tile, pixel_offsets, strides
 from ._common import (
     MOMENTS,
     PULL_1,
     PULL_2,
     UNIT_MOMENTS,
     bytes_of,
-    ceil_div,
     gather_rows,
     hinge,
     load_labels,
-    load_tile,
-    pixel_offsets,
     pixel_tile,
     pixels_adjoin,
     sign,
-    strides,
     tl,
     triton,
 )

@@ -5,19 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._triton import launch, next_power_of_2
-from ._common import (
-    bytes_of,
-    ceil_div,
-    load_labels,
-    load_tile,
-    pixel_offsets,
-    pixel_tile,
-    sign,
-    strides,
-    tl,
-    triton,
-)
+from ..._triton import ceil_div, launch, load_tile, next_power_of_2, pixel_offsets, strides
+from ._common import bytes_of, load_labels, pixel_tile, sign, tl, triton
 
 
 @triton.jit

@@ -5,22 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._triton import launch, next_power_of_2
+from ..._triton import ceil_div, launch, load_tile, next_power_of_2, pixel_offsets, strides
 from ._common import (
     MOMENTS,
     PULL_1,
     PULL_2,
     UNIT_MOMENTS,
     bytes_of,
-    ceil_div,
     gather_rows,
     hinge,
     load_labels,
-    load_tile,
-    pixel_offsets,
     sign,
     split,
-    strides,
     tile,
     tl,
     triton,

@@ -8,18 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._triton import launch, next_power_of_2
-from ._common import (
-    ceil_div,
-    load_tile,
-    pixel_offsets,
-    pixel_tile,
-    split,
-    strides,
-    tile,
-    tl,
-    triton,
-)
+from ..._triton import ceil_div, launch, load_tile, next_power_of_2, pixel_offsets, strides
+from ._common import pixel_tile, split, tile, tl, triton
 
 
 @triton.jit

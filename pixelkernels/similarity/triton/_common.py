@@ -1,0 +1,224 @@
+"""What the similarity kernels share: tiles of similarities, their order, class bookkeeping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..._triton import ceil_div, load_tile, next_power_of_2, pixel_offsets
+
+# As in ops.METRICS, ops.TRANSFORMS and ops.REDUCES.
+DOT: tl.constexpr = tl.constexpr(0)
+COSINE: tl.constexpr = tl.constexpr(1)
+SQEUCLIDEAN: tl.constexpr = tl.constexpr(2)
+IDENTITY: tl.constexpr = tl.constexpr(0)
+SIGMOID: tl.constexpr = tl.constexpr(1)
+EXP: tl.constexpr = tl.constexpr(2)
+SUM: tl.constexpr = tl.constexpr(0)
+MEAN: tl.constexpr = tl.constexpr(1)
+MAX: tl.constexpr = tl.constexpr(2)
+MIN: tl.constexpr = tl.constexpr(3)
+TOPK: tl.constexpr = tl.constexpr(4)
+SOFTMAX: tl.constexpr = tl.constexpr(5)
+
+# Below the key of every number, -inf too.
+NO_KEY: tl.constexpr = tl.constexpr(-(2**31))
+NOWHERE: tl.constexpr = tl.constexpr(2**31 - 1)
+# The inverse of the least norm; what reaches it had a smaller one.
+MOST_INVERSE: tl.constexpr = tl.constexpr(0.999999e12)
+
+# Packed rows are padded with zeros to a multiple of this.
+ROUND: tl.constexpr = tl.constexpr(16)
+# Programs of large tiles that fill a large GPU.
+PROGRAMS = 512
+
+
+@triton.jit
+def flat_offsets(position, width, stride_h, stride_w, FLAT: tl.constexpr):
+    """Offsets in a channel plane of any flat pixels `position` (int64)."""
+    if FLAT:
+        return position * stride_w
+    return position // width * stride_h + position % width * stride_w
+
+
+@triton.jit
+def padded(channels):
+    """The length of packed rows, for which loads are vectorised whatever the number of channels."""
+    return tl.cdiv(channels, ROUND) * ROUND
+
+
+@triton.jit
+def load_points(points, j, known, first_channel, channels, BLOCK_D: tl.constexpr):
+    """Rows j of the packed points: [BLOCK_K, BLOCK_D], 0 where not `known`."""
+    c = first_channel + tl.arange(0, BLOCK_D)
+    where = points + j.to(tl.int64)[:, None] * padded(channels) + c[None, :]
+    return tl.load(where, mask=known[:, None] & (c < padded(channels))[None, :], other=0.0)
+
+
+@triton.jit
+def products(
+    query, points, channels, ACROSS: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """<q_i, r_j> [BLOCK_Q, BLOCK_K]; ACROSS: [BLOCK_K, BLOCK_Q], of the same bits.
+
+    query: the features, the offsets of the tile's pixels, whether they exist, the stride of the
+    channels, and the tile, if WHOLE says that one holds all channels; points likewise.
+    """
+    features, offsets, inside, stride_c, whole_q = query
+    rows, j, known, whole_r = points
+    if ACROSS:
+        product = tl.zeros([BLOCK_K, BLOCK_Q], tl.float32)
+    else:
+        product = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
+    if WHOLE:
+        if ACROSS:
+            product = tl.dot(whole_r, tl.trans(whole_q), product, input_precision=PRECISION)
+        else:
+            product = tl.dot(whole_q, tl.trans(whole_r), product, input_precision=PRECISION)
+    else:
+        for c0 in range(0, channels, BLOCK_D):
+            q = load_tile(features, offsets, inside, c0, channels, stride_c, BLOCK_D)
+            q = q.to(rows.dtype.element_ty)
+            r = load_points(rows, j, known, c0, channels, BLOCK_D)
+            if ACROSS:
+                product = tl.dot(r, tl.trans(q), product, input_precision=PRECISION)
+            else:
+                product = tl.dot(q, tl.trans(r), product, input_precision=PRECISION)
+    return product
+
+
+@triton.jit
+def similarity(product, query_norm, point_norm, METRIC: tl.constexpr):
+    """s from <q, r> and what `norm` says about both."""
+    if METRIC == COSINE:
+        return product * query_norm * point_norm
+    if METRIC == SQEUCLIDEAN:
+        distance = query_norm + point_norm - 2 * product
+        # NaN stays
+        return tl.where(distance < 0, 0.0, distance)
+    return product
+
+
+@triton.jit
+def valid_points(
+    query, query_norm, points, point_norms, channels, j0, end,
+    METRIC: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """The points from j0 on, which of them are below `end`, and their similarities."""
+    j = j0 + tl.arange(0, BLOCK_K)
+    known = j < end
+    r = 0.0
+    if WHOLE:
+        r = load_points(points, j, known, 0, channels, BLOCK_D)
+    s = products(
+        query, (points, j, known, r), channels, False, WHOLE, PRECISION, BLOCK_Q, BLOCK_K, BLOCK_D
+    )
+    if METRIC != DOT:
+        s = similarity(
+            s, query_norm[:, None], tl.load(point_norms + j, mask=known, other=0.0)[None, :], METRIC
+        )
+    return j, known, s
+
+
+@triton.jit
+def query_tile(
+    query, query_norms, image, start, pixels, width, channels,
+    stride_b, stride_c, stride_h, stride_w, DTYPE: tl.constexpr, METRIC: tl.constexpr,
+    WHOLE: tl.constexpr, FLAT: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """A tile of query pixels as `products` wants it, which exist, and their norms."""
+    query += image * stride_b
+    pixel = start + tl.arange(0, BLOCK_Q)
+    inside = pixel < pixels
+    offsets = pixel_offsets(start, width, stride_h, stride_w, BLOCK_Q, FLAT)
+    q = 0.0
+    if WHOLE:
+        q = load_tile(query, offsets, inside, 0, channels, stride_c, BLOCK_D).to(DTYPE)
+    query_norm = 0.0
+    if METRIC != DOT:
+        query_norm = tl.load(query_norms + image * pixels + pixel, mask=inside, other=0.0)
+    return (query, offsets, inside, stride_c, q), query_norm, pixel
+
+
+@triton.jit
+def norm(square, METRIC: tl.constexpr):
+    """What the metric needs to know of a vector: 1 / max(|x|, 1e-12), or |x|^2."""
+    if METRIC == COSINE:
+        root = tl.sqrt_rn(square)
+        return tl.div_rn(1.0, tl.where(root < 1e-12, 1e-12, root))
+    return square
+
+
+@triton.jit
+def transformed(affine, TRANSFORM: tl.constexpr):
+    if TRANSFORM == SIGMOID:
+        return tl.sigmoid(affine)
+    if TRANSFORM == EXP:
+        return tl.exp(affine)
+    return affine
+
+
+@triton.jit
+def smaller_is_better(scale, METRIC: tl.constexpr):
+    return (scale > 0) & (METRIC == SQEUCLIDEAN)
+
+
+@triton.jit
+def preference(scale, METRIC: tl.constexpr, REDUCE: tl.constexpr):
+    """1 where max, min or topk takes the largest similarities, -1 where it takes the smallest."""
+    if REDUCE == TOPK and METRIC == SQEUCLIDEAN:
+        return tl.where(scale >= 0, -1.0, -1.0)
+    toward = tl.where(scale >= 0, 1.0, -1.0)
+    return -toward if REDUCE == MIN else toward
+
+
+@triton.jit
+def key_of(s):
+    """An int32 that orders as the floats do: -0 and 0 are one, NaN is above all, as in torch."""
+    bits = (s + 0.0).to(tl.int32, bitcast=True)
+    key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    return tl.where(s == s, key, NOWHERE)
+
+
+@triton.jit
+def of_key(key):
+    return (key ^ ((key >> 31) & 0x7FFFFFFF)).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def better_label(best, label, score, present, smaller, c):
+    """The best rank and its class so far, after class c with `score`."""
+    rank = tl.where(smaller, -score, score)
+    rank = tl.where(rank == rank, rank, -float("inf"))
+    take = present & ((label < 0) | (rank > best))
+    return tl.where(take, rank, best), tl.where(take, c, label)
+
+
+def tile(query: Tensor, rows: Tensor, tall: bool = True) -> dict[str, Any]:
+    """Tile shape, warps and stages of a kernel that multiplies the query with rows [B, P, D].
+
+    WHOLE tiles hold all channels: the query's is loaded once for all points. `tall` ones halve the
+    reads of the points, where there are enough of them to fill a GPU. Half-precision features are
+    multiplied exactly, whatever PRECISION says.
+    """
+    batch, channels, height, width = query.shape
+    half = rows.dtype.itemsize == 2
+    exact = not half and torch.get_float32_matmul_precision() == "highest"
+    widest = 128 if half else 16 if exact else 32
+    whole = channels <= widest
+    tall = tall and half and batch * ceil_div(height * width, 128) >= PROGRAMS // 2
+    return {
+        "BLOCK_Q": 128 if tall else 64,
+        "BLOCK_K": min(max(next_power_of_2(rows.shape[1]), 16), 32 if exact else 64),
+        "BLOCK_D": max(next_power_of_2(channels), 16) if whole else min(widest, 64),
+        "WHOLE": whole,
+        "PRECISION": "ieee" if exact else "tf32",
+        "num_warps": 8 if tall else 4,
+        "num_stages": 2,
+    }
