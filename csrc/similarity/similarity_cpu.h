@@ -21,7 +21,7 @@ constexpr int64_t kPointsTogether = kTile * kTilesTogether;
 constexpr int64_t kBlock = 96;  // query pixels
 constexpr int64_t kLongestSlab = 256;
 constexpr int64_t kDepthTile = 16;  // channels: a multiple of every panel
-constexpr int64_t kTilesGathered = 8;
+constexpr int64_t kTilesGathered = 4;
 
 constexpr int64_t tiles_of(int64_t points) { return (points + kTile - 1) / kTile; }
 
@@ -121,7 +121,8 @@ struct SimilarityKernels {
   void (*pack_query)(const Gradient&, int64_t block);
   // `scratch` holds kPointsTogether * kBlock values
   void (*weigh)(const Gradient&, int64_t block, void* scratch);
-  void (*gather)(const Gradient&, int64_t group);  // of kTilesGathered tiles of the chunk
+  // kTilesGathered tiles of the chunk; `sums` holds that many by the depth
+  void (*gather)(const Gradient&, int64_t group, void* sums);
   void (*finish_query)(const Gradient&, int64_t block);
   void (*finish_points)(const PointGradient&, int64_t begin, int64_t end);
 };

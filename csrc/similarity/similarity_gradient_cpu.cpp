@@ -64,7 +64,10 @@ class Rounds {
           for (int64_t block = begin; block < end; ++block) run_.weigh(g, block, dots.data());
         });
         const int64_t groups = (tiles_of(g.points) + kTilesGathered - 1) / kTilesGathered;
-        parallel(groups, g.blocks * work, [&](int64_t group) { run_.gather(g, group); });
+        torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+          const Room sums(kTilesGathered * kTile * depth_.tiled() * sizeof(A));
+          for (int64_t group = begin; group < end; ++group) run_.gather(g, group, sums.data());
+        });
       }
       parallel(g.blocks, work, [&](int64_t block) { run_.finish_query(g, block); });
       for (int64_t block = 0; block < g.blocks; ++block) {

@@ -248,25 +248,27 @@ void weigh(const Gradient& g, int64_t block, void* scratch) {
   with_reduction(g.matching, AnyWeights<A>{g, block, static_cast<A*>(scratch)});
 }
 
-// Adds the round to the gradients of some of the chunk's points.
+// Adds the round to the gradients of some of the chunk's points: block by block to `sums`, and
+// those to what there is, so that no sum is long.
 template <class A>
-void gather(const Gradient& g, int64_t group) {
+void gather(const Gradient& g, int64_t group, void* sums) {
   const Depth& depth = g.matching.points.depth;
   const int64_t tiles = tiles_of(g.points), first = group * kTilesGathered;
   const int64_t last = first + kTilesGathered < tiles ? first + kTilesGathered : tiles;
-  const int64_t pieces = depth.tiled() / kPanel<A>;
+  const int64_t pieces = depth.tiled() / kPanel<A>, each = kTile * kPanel<A>;
+  const int64_t values = (last - first) * pieces * each;
+  A* round = static_cast<A*>(sums);
+  std::memset(round, 0, sizeof(A) * values);
   for (int64_t block = 0; block < g.blocks; ++block) {
     const Parts<A> parts(g, block);
     for (int64_t piece = 0; piece < pieces; ++piece)
       for (int64_t tile = first; tile < last; ++tile) {
-        A* out = static_cast<A*>(g.point) +
-                 ((g.chunk / kTile + tile) * pieces + piece) * kTile * kPanel<A>;
         Vec<A> rows[kTile][kWide<A>] = {};
         for (int64_t i = 0; i < parts.panels; ++i)
           multiply<1, kPanel<A>>(parts.weights() + (i * parts.rows + tile * kTile) * kPanel<A>,
                                  parts.across() + (piece * kBlock + i * kPanel<A>)*kPanel<A>,
                                  kPanel<A>, rows);
-        add_rows(out, rows);
+        add_rows(round + ((tile - first) * pieces + piece) * each, rows);
       }
     const int64_t end = last * kTile < g.points ? last * kTile : g.points;
     for (int64_t p = first * kTile; p < end; ++p) {
@@ -274,6 +276,8 @@ void gather(const Gradient& g, int64_t group) {
       if (g.values) g.values[g.chunk + p] += parts.values()[p];
     }
   }
+  A* out = static_cast<A*>(g.point) + (g.chunk / kTile + first) * pieces * each;
+  for (int64_t i = 0; i < values; i += kLanes) store(out + i, load(out + i) + load(round + i));
 }
 
 // The last step of a similarity's derivative, with G the products' gradient of a vector x, S the

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
 from .._dispatch import choose
+from .._labels import plain
 from .._library import nonnegative
 from .._reductions import wide
 from . import ops, reference
@@ -39,7 +40,7 @@ def matching(
         present = (labels.flatten(1).long()[:, None] == classes).any(2)
         smaller = reference.smaller_is_better(metric, scale)
         return scores, reference.best_labels(scores, present, smaller)
-    order, offsets = points_by_class(labels, num_classes)
+    order, offsets = points_by_class(chosen, labels, num_classes)
     codes = (
         ops.METRICS.index(metric),
         ops.TRANSFORMS.index(transform),
@@ -68,14 +69,15 @@ def sample_reference(
     if chosen == "eager":
         keys = torch.rand(labels.flatten(1).shape, device=labels.device, **given)
         return reference.sample_reference(features, labels, num_classes, num_per_class, keys)
-    order, offsets = points_by_class(labels, num_classes)
+    order, offsets = points_by_class(chosen, labels, num_classes)
     seed = torch.randint(2**63 - 1, (1,), device=labels.device, **given)
     ranks = ops.sample_ranks(chosen, offsets.diff(), seed, num_per_class)
     found = (ranks >= 0).flatten(1)
-    # an image without pixels has nothing to gather: its rows are missing already
-    order = torch.nn.functional.pad(order, (0, 1))
-    pixels = torch.nn.functional.pad(features.flatten(2), (0, int(order.shape[1] == 1)))
-    place = order.gather(1, (offsets[:, :-1, None] + ranks.clamp(min=0)).flatten(1))
+    pixels = features.flatten(2)
+    if pixels.shape[2] == 0:  # nothing to gather: all rows are missing
+        order, pixels = order.new_zeros(len(order), 1), pixels.new_zeros(*pixels.shape[:2], 1)
+    first = offsets[:, :-1, None].clamp(max=order.shape[1] - 1)  # of a class that is absent, too
+    place = order.gather(1, (first + ranks.clamp(min=0)).flatten(1))
     points = pixels.gather(2, place[:, None].expand(-1, features.shape[1], -1))
     classes = torch.arange(num_classes, device=labels.device)
     return (
@@ -108,8 +110,10 @@ def prior_mask(
     return shots[0] if len(shots) == 1 else torch.stack(shots).mean(0)
 
 
-def points_by_class(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+def points_by_class(chosen: str, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Positions [B, K] sorted by label, and where each class begins, [B, L + 1]."""
+    if chosen == "cpu":
+        return ops.points_by_class(chosen, plain(labels.flatten(1)), num_classes)
     index = labels.flatten(1).long()
     valid = (index >= 0) & (index < num_classes)
     in_order, order = torch.where(valid, index, num_classes).sort(dim=1, stable=True)
@@ -128,7 +132,7 @@ def _prior(
     if reduce == "max":
         return ops.prior_scores(chosen, query, support, weights.contiguous(), eps)[0]
     # one class of points, each counting by its weight
-    order, offsets = points_by_class(torch.zeros_like(weights, dtype=torch.int64), 1)
+    order, offsets = points_by_class(chosen, torch.zeros_like(weights, dtype=torch.int64), 1)
     codes = (ops.METRICS.index("cosine"), 0, ops.REDUCES.index("softmax"), 0)
     one, zero = _scalar(1.0, query), _scalar(0.0, query)
     values = weights.flatten(1).contiguous()

@@ -149,7 +149,7 @@ def sample_reference(
 
     Returns: (reference [B, D, L*n], labels [B, L*n] int64), class by class. Where a class has fewer
     than n pixels the last of its rows are zeros with label -1. Differentiable in features.
-    Memory: 24 bytes per pixel; nothing waits for the device.
+    Memory: 8 bytes per pixel on cpu, about 40 on triton; nothing waits for the device.
     Source: Najafi et al., K points per class of the reference frame.
     """
     check.features("features", features)

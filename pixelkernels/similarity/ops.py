@@ -36,6 +36,15 @@ def _scores_fake(
     )
 
 
+# A step that only the CPU has a kernel for; elsewhere torch's sort does it.
+# labels [B, K] -> order [B, K] and offsets [B, L + 1] as matching_scores takes them
+points_by_class = kernel(
+    "points_by_class(Tensor labels, SymInt num_classes) -> (Tensor order, Tensor offsets)",
+    lambda labels, num_classes: (
+        torch.empty_like(labels, dtype=torch.int64),
+        labels.new_empty((labels.shape[0], num_classes + 1), dtype=torch.int64),
+    ),
+)
 # query [B, D, H, W] and reference [B, D, H', W']. order [B, H' W'] int64 lists the flat reference
 # positions class by class, those of class c at offsets[c] to offsets[c + 1] - 1 of offsets
 # [B, L + 1] int64, the ignored ones after offsets[L]. values [B, H' W']: softmax sums values_j
