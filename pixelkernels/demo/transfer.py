@@ -28,7 +28,7 @@ NETWORK = "discriminative_loss"
 
 SEED = 0
 CLASSES = 2
-POINTS = 500  # per class; with 100 a quarter more of the labels are wrong
+POINTS = 500  # per class; fewer find fewer right labels
 # Najafi et al.'s released code: the mean over a class of sigmoid(scale * cosine + shift). Theirs
 # are learned; with these, points count that are close.
 SCALE, SHIFT = 100.0, -100.0

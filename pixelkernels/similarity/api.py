@@ -78,9 +78,9 @@ def matching_scores(
 
     Sums and means without a transform collapse exactly, to the product with one prototype per class
     (and, for "sqeuclidean", the second moments).
-    Memory: forward, the result, and a packed copy of the reference; backward, the gradients, two
-    packed copies of the reference, one of the query at most, and 16 MiB. max, min and topk keep 4
-    bytes per score for the backward, topk 8.
+    Memory: forward, the result and a packed copy of the reference; backward, the gradients, three
+    such copies, and what a round of queries takes, 32 MiB on the cpu. For the backward max and min
+    keep 4 bytes per score, topk 8.
     Source: Najafi et al., similarity learning for dense label transfer (affine, sum; the released
     code: cosine, sigmoid, mean); FEELVOS, VideoMatch (nearest point, top-k mean).
     """
