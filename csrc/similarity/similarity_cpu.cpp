@@ -18,13 +18,7 @@ void score(const Matching& m, const SimilarityKernels& run) {
 std::tuple<Tensor, Tensor, Tensor, Tensor> matching_scores(
     Tensor query, Tensor reference, Tensor order, Tensor offsets, std::optional<Tensor> values,
     Tensor scale, Tensor shift, int64_t metric, int64_t transform, int64_t reduce, int64_t k) {
-  const Options options{static_cast<Metric>(metric),
-                        static_cast<Transform>(transform),
-                        static_cast<Reduce>(reduce),
-                        k,
-                        number(scale),
-                        number(shift),
-                        0};
+  const Options options = Options::of(scale, shift, metric, transform, reduce, k);
   const int64_t images = query.size(0), height = query.size(2), width = query.size(3);
   const int64_t classes = offsets.size(1) - 1;
   const bool selects = options.reduce == Reduce::kMax || options.reduce == Reduce::kMin ||

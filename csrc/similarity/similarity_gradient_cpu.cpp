@@ -113,18 +113,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> matching_scores_backward(
     Tensor grad_scores, Tensor query, Tensor reference, Tensor order, Tensor offsets,
     std::optional<Tensor> values, Tensor scale, Tensor shift, Tensor scores, Tensor edge,
     Tensor place, int64_t metric, int64_t transform, int64_t reduce, int64_t k) {
-  const Options options{static_cast<Metric>(metric),
-                        static_cast<Transform>(transform),
-                        static_cast<Reduce>(reduce),
-                        k,
-                        number(scale),
-                        number(shift),
-                        0};
+  const Options options = Options::of(scale, shift, metric, transform, reduce, k);
   const int64_t images = query.size(0), positions = order.size(1);
   Tensor grad_query = output_like(query), grad_reference = output_like(reference);
   const ScalarType type = accumulate_type(element_of(query));
-  Tensor grad_values = output(query, {values ? images : 0, positions}, type);
-  if (!values) grad_values = output(query, {0}, type);
+  Tensor grad_values = values ? output(query, {images, positions}, type) : output(query, {0}, type);
   Tensor grad_scale = output_like(scale), grad_shift = output_like(shift);
   double scales = 0, shifts = 0;
   for (int64_t image = 0; image < images; ++image) {

@@ -48,8 +48,6 @@ template <class T, class A>
 void pack_query(const Gradient& g, int64_t block) {
   const Parts<A> parts(g, block);
   const Depth& depth = parts.depth;
-  // a last block is filled up with zeros
-  std::memset(parts.packed(), 0, sizeof(A) * depth.padded() * kBlock);
   std::memset(parts.query(), 0, sizeof(A) * parts.sixes * kTile * kBlock);
   std::memset(parts.row_sums(), 0, sizeof(A) * kBlock);
   std::memset(parts.totals(), 0, sizeof(double) * 2);
@@ -80,8 +78,7 @@ struct SumWeight {
   Vec<A> grad;
   SumWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count)
       : m(g.matching),
-        grad(score_factor<A>(m, c) * load_lanes<A>(g.grad_scores, c * m.pixels + pixel, count, 0)) {
-  }
+        grad(score_factor<A>(m, c) * load_lanes<A>(g.grad_scores, c * m.pixels + pixel, count)) {}
   PK_INLINE Vec<A> operator()(Vec<A> s, int64_t, Vec<A>&) const {
     return grad * slope<transform>(value<transform, A>(m, s));
   }
@@ -96,14 +93,14 @@ struct BestWeight {
   bool several;
   BestWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count)
       : m(g.matching),
-        grad(score_factor<A>(m, c) * load_lanes<A>(g.grad_scores, c * m.pixels + pixel, count, 0)),
+        grad(score_factor<A>(m, c) * load_lanes<A>(g.grad_scores, c * m.pixels + pixel, count)),
         edge{},
         place(integers<A>(-1)),
         sign(Best<A>::direction(m)),
         several(m.reduce == Reduce::kTopK) {
     const int64_t at = c * m.pixels + pixel;
     for (int64_t i = 0; i < kLanes && i < count; ++i) place[i] = m.place[at + i];
-    if (several) edge = sign * load_lanes<A>(m.edge, at, count, 0);
+    if (several) edge = sign * load_lanes<A>(m.edge, at, count);
   }
   PK_INLINE Vec<A> operator()(Vec<A> s, int64_t p, Vec<A>&) const {
     const Integers<A> here = integers<A>(p);
@@ -129,9 +126,9 @@ struct SoftmaxWeight {
   SoftmaxWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count)
       : m(g.matching),
         values(static_cast<const A*>(m.points.value)),
-        grad(load_lanes<A>(g.grad_scores, c * m.pixels + pixel, count, 0)),
-        centre(load_lanes<A>(g.centre, pixel, count, 0)),
-        log_sum(load_lanes<A>(m.edge, pixel, count, 0)) {}
+        grad(load_lanes<A>(g.grad_scores, c * m.pixels + pixel, count)),
+        centre(load_lanes<A>(g.centre, pixel, count)),
+        log_sum(load_lanes<A>(m.edge, pixel, count)) {}
   PK_INLINE Vec<A> operator()(Vec<A> s, int64_t p, Vec<A>& value_gradient) const {
     const Vec<A> x = value<transform, A>(m, s);
     value_gradient = exponential(x - log_sum);

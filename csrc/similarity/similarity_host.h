@@ -39,6 +39,11 @@ class Room {
   std::unique_ptr<char, Delete> bytes_;
 };
 
+inline double number(const Tensor& scalar) {
+  return scalar.scalar_type() == ScalarType::Double ? *data<double>(scalar)
+                                                    : static_cast<double>(*data<float>(scalar));
+}
+
 struct Options {
   Metric metric;
   Transform transform;
@@ -46,16 +51,22 @@ struct Options {
   int64_t k;
   double scale, shift, eps;
 
+  static Options of(const Tensor& scale, const Tensor& shift, int64_t metric, int64_t transform,
+                    int64_t reduce, int64_t k) {
+    return {static_cast<Metric>(metric),
+            static_cast<Transform>(transform),
+            static_cast<Reduce>(reduce),
+            k,
+            number(scale),
+            number(shift),
+            0};
+  }
+
   // Sums and means of an affine similarity are those of one point per class.
   bool collapses() const {
     return transform == Transform::kIdentity && (reduce == Reduce::kSum || reduce == Reduce::kMean);
   }
 };
-
-inline double number(const Tensor& scalar) {
-  return scalar.scalar_type() == ScalarType::Double ? *data<double>(scalar)
-                                                    : static_cast<double>(*data<float>(scalar));
-}
 
 // What belongs to one image of a contiguous tensor.
 template <class T = char>
@@ -198,7 +209,7 @@ class Reference {
       if (square) {
         double sum = 0;
         for (int64_t p = offsets[c]; p < offsets[c + 1]; ++p) sum += square[p];
-        // read before it is written: no class has more points than came before
+        // every class before had a point, so that none of this class is overwritten unread
         square[present_.size()] = static_cast<A>(sum / static_cast<double>(count[c]));
       }
       present_.push_back(c);

@@ -37,12 +37,12 @@ PK_INLINE void store_lanes(A* p, Vec<A> x, int64_t count) {
   for (int64_t i = 0; i < count; ++i) p[i] = x[i];
 }
 
-// `count` lanes of an array, and `missing` in the others.
+// `count` lanes of an array, and 0 in the others.
 template <class A>
-PK_INLINE Vec<A> load_lanes(const void* values, int64_t at, int64_t count, A missing) {
+PK_INLINE Vec<A> load_lanes(const void* values, int64_t at, int64_t count) {
   const A* p = static_cast<const A*>(values) + at;
   if (count >= kLanes) return load(p);
-  Vec<A> x = splat(missing);
+  Vec<A> x = {};
   for (int64_t i = 0; i < count; ++i) x[i] = p[i];
   return x;
 }

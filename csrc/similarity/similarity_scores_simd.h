@@ -50,7 +50,7 @@ PK_INLINE void choose_labels(const Matching& m, const Lanes& lanes) {
   Integers<A> label = integers<A>(-1);
   for (int64_t c = 0; c < m.classes; ++c) {
     if (m.count[c] == 0) continue;
-    const Vec<A> score = load_lanes<A>(m.scores, c * m.pixels + lanes.pixel, lanes.count, 0);
+    const Vec<A> score = load_lanes<A>(m.scores, c * m.pixels + lanes.pixel, lanes.count);
     const Integers<A> better = m.smaller ? score < best : score > best;
     const Integers<A> take = (label < 0) | better | ((best != best) & (score == score));
     best = take ? score : best;

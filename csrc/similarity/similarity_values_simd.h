@@ -30,11 +30,6 @@ PK_INLINE Integers<A> integers(int64_t value) {
   return fill(Integers<A>{}, value);
 }
 
-template <class A>
-PK_INLINE Vec<A> larger(Vec<A> a, Vec<A> b) {
-  return a > b ? a : b;
-}
-
 PK_INLINE bool any(I32 mask) {
   typedef int64_t Words __attribute__((vector_size(32)));
   const Words words = (Words)mask;
