@@ -204,15 +204,16 @@ def tile(query: Tensor, rows: Tensor, tall: bool = True) -> dict[str, Any]:
     """Tile shape, warps and stages of a kernel that multiplies the query with rows [B, P, D].
 
     WHOLE tiles hold all channels: the query's is loaded once for all points. `tall` ones halve the
-    reads of the points, where there are enough of them to fill a GPU. Half-precision features are
-    multiplied exactly, whatever PRECISION says.
+    reads of the points, where there are enough of them to fill a GPU; loading channels in steps
+    besides would not leave them enough registers. Half-precision features are multiplied exactly,
+    whatever PRECISION says.
     """
     batch, channels, height, width = query.shape
     half = rows.dtype.itemsize == 2
     exact = not half and torch.get_float32_matmul_precision() == "highest"
     widest = 128 if half else 16 if exact else 32
     whole = channels <= widest
-    tall = tall and half and batch * ceil_div(height * width, 128) >= PROGRAMS // 2
+    tall = tall and half and whole and batch * ceil_div(height * width, 128) >= PROGRAMS // 2
     return {
         "BLOCK_Q": 128 if tall else 64,
         "BLOCK_K": min(max(next_power_of_2(rows.shape[1]), 16), 32 if exact else 64),
