@@ -14,6 +14,8 @@ import torch
 MIB = 2**20
 # Two calls: the first compiles and fills caches, the second may still grow pools.
 WARM_UP = 2
+# A call that takes longer, in seconds, has little left to warm up.
+LONG = 1.0
 # Seconds before a call on the CPU: torch and torch.compile's code each have OpenMP threads, which
 # spin for a while after their work and would slow whoever comes next.
 SETTLE = 0.02
@@ -39,11 +41,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Effort:
-    """How often to repeat: at most `rounds`, and after `least` no longer than `seconds`."""
+    """How often to repeat: at most `rounds`, and after `least` no longer than `seconds`.
+
+    After two rounds it is enough in any case once `limit` seconds are over.
+    """
 
     rounds: int
     seconds: float
     least: int = 3
+    limit: float = 60
 
 
 class Clock:
@@ -88,7 +94,8 @@ def in_turn(
     try:
         begin = time.perf_counter()
         for done in range(effort.rounds):
-            if done >= effort.least and time.perf_counter() - begin > effort.seconds:
+            took = time.perf_counter() - begin
+            if done >= 2 and took > (effort.seconds if done >= effort.least else effort.limit):
                 break
             for name, call in calls.items():
                 times[name].append(clock(call))
@@ -99,7 +106,10 @@ def in_turn(
 
 def warm_up(call: Callable[[], object]) -> None:
     for _ in range(WARM_UP):
+        begin = time.perf_counter()
         call()
+        if time.perf_counter() - begin > LONG:
+            break
 
 
 def captured(call: Callable[[], object]) -> Callable[[], object]:

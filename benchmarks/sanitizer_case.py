@@ -143,6 +143,10 @@ def similarity() -> dict[str, Operation]:
     def sample(q: Tensor, r: Tensor, y: Tensor, *_: Tensor) -> Tensor:
         return pk.sample_reference(r, y, CLASSES, 11)[0].square().sum()
 
+    def pairs(q: Tensor, r: Tensor, y: Tensor, _: Tensor, a: Tensor, b: Tensor) -> Tensor:
+        own = torch.arange(q.shape[2], device=q.device).expand(len(q), -1) % CLASSES - 1
+        return pk.pair_similarity_loss(q, r, own, y, weight=a, bias=b)
+
     return {
         **{
             f"matching_scores, {metric}, {transform}, {reduce}": match(
@@ -157,6 +161,7 @@ def similarity() -> dict[str, Operation]:
         "prior_mask, as it is": prior(normalize=None),
         "prior_mask, softmax": prior(reduce="softmax"),
         "sample_reference": sample,
+        "pair_similarity_loss": pairs,
     }
 
 

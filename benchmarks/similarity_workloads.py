@@ -11,6 +11,7 @@ from torch import Tensor
 
 import pixelkernels as pk
 
+from . import pair_peers
 from . import similarity_peers as peers
 from .inputs import Inputs, embeddings, label_map
 from .peers import Peer, with_compiled
@@ -266,6 +267,57 @@ def _sample_reference() -> Workload:
     )
 
 
+def _draw_pairs(
+    variant: str, generator: torch.Generator, shrink: int, *, shape: tuple[int, int, int]
+) -> Inputs:
+    """Two images of the same five objects."""
+    channels, height, width = (shape[0], *(side // shrink for side in shape[1:]))
+    labels = label_map(variant, generator, 1, height, 2 * width, 5)
+    drawn = embeddings(generator, labels, 5, channels)
+    x, y = (t.flatten(2).contiguous() for t in drawn.split(width, 3))
+    x_labels, y_labels = (t.flatten(1).contiguous() for t in labels.split(width, 2))
+    return Inputs((x, y, x_labels, y_labels), differentiable=(0, 1))
+
+
+def _floor_pairs(inputs: Inputs, mode: str) -> Floor:
+    """Everything read, and the matrix of pairs; two gradients written, its products with x and y."""
+    x, y, *_ = inputs.tensors
+    read = sum(tensor.nbytes for tensor in inputs.tensors)
+    operations = 2 * x.shape[1] * x.shape[2] * y.shape[2]
+    if mode == FORWARD:
+        return Floor(read, operations)
+    return Floor(read + x.nbytes + y.nbytes, 3 * operations)
+
+
+def _pair_loss() -> Workload:
+    shape = (CHANNELS, 122, 210)
+
+    def library(
+        x: Tensor, y: Tensor, x_labels: Tensor, y_labels: Tensor, backend: str | None
+    ) -> tuple[Tensor]:
+        return (pk.pair_similarity_loss(x, y, x_labels, y_labels, backend=backend),)
+
+    alternatives = with_compiled(whole_matrix=pair_peers.all_pairs)
+    alternatives["eager in chunks, checkpointed"] = Peer(pair_peers.in_chunks)
+    alternatives["torch.compile(chunks), checkpointed"] = Peer(pair_peers.compiled_chunks())
+    pixels = shape[1] * shape[2]
+    return Workload(
+        name="pair-loss",
+        title=f"loss over all pairs, {CHANNELS}x{pixels} and {CHANNELS}x{pixels}",
+        family="similarity",
+        op="pair_similarity_loss",
+        source="Najafi et al.",
+        draw=partial(_draw_pairs, shape=shape),
+        library=library,
+        peers=alternatives,
+        floor=_floor_pairs,
+        variants=("coherent",),
+        modes=(BOTH,),
+        oracle=pair_peers.in_chunks,
+        slow=("eager",),
+    )
+
+
 def _promises(outputs: tuple[Tensor, ...], features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     """What must not depend on chance: the labels drawn, which are those of the pixels that the
     points come from; what the points differ by from those pixels; how many pixels are distinct."""
@@ -321,4 +373,5 @@ WORKLOADS: tuple[Workload, ...] = (
     ),
     _prior_mask(),
     _sample_reference(),
+    _pair_loss(),
 )

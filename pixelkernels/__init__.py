@@ -25,9 +25,11 @@ from .regions import (
 from .similarity import (
     LabelTransfer,
     PriorMask,
+    SiameseSimilarityLoss,
     TransferredLabels,
     label_transfer,
     matching_scores,
+    pair_similarity_loss,
     prior_mask,
     sample_reference,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "NextClick",
     "PriorMask",
     "RegionStats",
+    "SiameseSimilarityLoss",
     "TransferredLabels",
     "available_backends",
     "background_distance",
@@ -58,6 +61,7 @@ __all__ = [
     "matching_scores",
     "metric_expression_loss",
     "next_click",
+    "pair_similarity_loss",
     "prior_mask",
     "region_stats",
     "sample_reference",

@@ -37,6 +37,7 @@ ONLY: dict[str, tuple[str, ...]] = {
     "label_transfer": ("triton", "cpu", "eager"),
     "sample_reference": ("triton", "cpu", "eager"),
     "prior_mask": ("triton", "cpu", "eager"),
+    "pair_similarity_loss": ("triton", "cpu", "eager"),
 }
 
 DTYPES: dict[str, tuple[torch.dtype, ...]] = {

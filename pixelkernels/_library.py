@@ -2,13 +2,14 @@
 
 CUDA C++ and Triton both serve CUDA tensors, so every operator has two names: `pixelkernels::name`,
 which the compiled libraries implement for CPU and CUDA tensors, and `pixelkernels::name_triton`.
-They share schema, fake and gradient.
+They share schema, fake and gradient. An operator may also be made of others, in Python.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,14 @@ _library = torch.library.Library("pixelkernels", "DEF")
 class Kernel:
     """One operator. `kernel(backend, *args)` runs the form that belongs to the backend."""
 
-    def __init__(self, family: str, schema: str, fake: Callable[..., Any]) -> None:
+    def __init__(
+        self,
+        family: str,
+        schema: str,
+        fake: Callable[..., Any],
+        made_of: Callable[..., Any] | None = None,
+    ) -> None:
+        """`made_of(backend, *args)` does the work of an operator that has no kernel of its own."""
         name, signature = schema.split("(", 1)
         self.names = {"cpu": name, "cuda": name, "triton": f"{name}_triton"}
         for form in (name, f"{name}_triton"):
@@ -32,7 +40,12 @@ class Kernel:
             # Triton is imported by the first call, so that importing the package does not need it.
             return getattr(importlib.import_module(f"pixelkernels.{family}.triton"), name)(*args)
 
-        _library.impl(f"{name}_triton", launch, "CompositeExplicitAutograd")
+        if made_of is None:
+            _library.impl(f"{name}_triton", launch, "CompositeExplicitAutograd")
+        else:
+            for backend in ("cpu", "triton"):
+                run = partial(made_of, backend)
+                _library.impl(self.names[backend], run, "CompositeExplicitAutograd")
         self._compiled = getattr(torch.ops.pixelkernels, name).default
         self._triton = getattr(torch.ops.pixelkernels, f"{name}_triton").default
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import backends, needs_gpu
 from distance_cases import ENCODINGS, clicks
-from test_promises import peak_extra_bytes
+from promises import flat, peak_extra_bytes, replayed_from_a_cuda_graph
 
 import pixelkernels as pk
 from pixelkernels import testing
@@ -36,10 +36,6 @@ def calls(backend, device):
 
 
 NAMES = ("click_maps", "distance_transform", "next_click", "simulate_clicks")
-
-
-def flat(result):
-    return [result] if isinstance(result, torch.Tensor) else list(result)
 
 
 @pytest.mark.parametrize("backend", COMPILED)
@@ -136,12 +132,7 @@ def test_results_carry_no_graph():
 def test_captures_in_a_cuda_graph(name, backend, device):
     call, arguments = calls(backend, device)[name]
     expected = flat(call(*arguments))
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = flat(call(*arguments))
-    graph.replay()
-    torch.cuda.synchronize()
+    captured = replayed_from_a_cuda_graph(lambda: call(*arguments))
     if name != "simulate_clicks":  # which draws anew
         assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
 

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from conftest import backends
+from promises import peak_extra_bytes
 from regions_cases import MINED, SMOOTH, WEIGHTED, mean_and_variance
 
 import pixelkernels as pk
@@ -186,21 +187,6 @@ def test_autocast_changes_nothing(case, backend, device):
         cast = case(f, labels, regions, w, backend)
     assert cast.dtype == torch.float32
     assert torch.equal(cast, plain)
-
-
-def peak_extra_bytes(run) -> int:
-    """How far the peak resident memory rises above what is resident now."""
-
-    def resident(field):
-        with open("/proc/self/status") as status:
-            return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
-
-    run()
-    with open("/proc/self/clear_refs", "w") as refs:
-        refs.write("5")
-    before = resident("VmRSS")
-    run()
-    return resident("VmHWM") - before
 
 
 @pytest.mark.keeps_memory

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import backends, needs_gpu
+from promises import flat, peak_extra_bytes, replayed_from_a_cuda_graph
 from similarity_cases import COMBINATIONS, METRICS, REDUCES, inputs, options
-from test_promises import peak_extra_bytes
 
 import pixelkernels as pk
 from pixelkernels import testing
@@ -36,6 +36,10 @@ def calls(backend, device):
     def prior_softmax(query, reference, weights):
         return pk.prior_mask(query, reference, weights, reduce="softmax", backend=backend)
 
+    def pairs(query, reference, labels):
+        own = labels.flatten(1).repeat(1, 2)[:, : query[0, 0].numel()].view_as(query[:, 0])
+        return pk.pair_similarity_loss(query, reference, own, labels, backend=backend)
+
     def sample(reference, labels):
         return pk.sample_reference(reference, labels, 3, 5, backend=backend)
 
@@ -44,15 +48,12 @@ def calls(backend, device):
         "label_transfer": (transfer, (query, reference, labels)),
         "prior_mask": (prior, (query, reference, weights)),
         "prior_mask, softmax": (prior_softmax, (query, reference, weights)),
+        "pair_similarity_loss": (pairs, (query, reference, labels)),
         "sample_reference": (sample, (reference, labels)),
     }
 
 
 NAMES = tuple(calls(None, "cpu"))
-
-
-def flat(result):
-    return [result] if isinstance(result, torch.Tensor) else list(result)
 
 
 @pytest.mark.parametrize("backend", COMPILED)
@@ -147,12 +148,6 @@ def test_gradients_are_the_same_on_every_thread_count(combination):
         torch.set_num_threads(threads)
 
 
-def peak_of_one(run):
-    """`peak_extra_bytes` of one call, without a warm-up."""
-    calls = iter((lambda: None, run))
-    return peak_extra_bytes(lambda: next(calls)())
-
-
 @pytest.mark.keeps_memory
 def test_memory_does_not_grow_with_the_number_of_pairs():
     """102 480 queries and as many points: the matrix of their similarities would take 42 GB."""
@@ -160,7 +155,9 @@ def test_memory_does_not_grow_with_the_number_of_pairs():
     chosen = options("dot", "sigmoid", "mean", scale=0.1)
     result = 4 * query[0, 0].numel() * classes
     pk.matching_scores(query[..., :9], reference[..., :9], labels[..., :9], classes, **chosen)
-    forward = peak_of_one(lambda: pk.matching_scores(query, reference, labels, classes, **chosen))
+    forward = peak_extra_bytes(
+        lambda: pk.matching_scores(query, reference, labels, classes, **chosen), warm_up=False
+    )
     # int64 labels and orders weigh as much as two channels, and sorting takes several
     assert forward <= query.nbytes + reference.nbytes + 3 * result + (8 << 20)
 
@@ -268,12 +265,7 @@ def test_modules_are_their_functions():
 def test_captures_in_a_cuda_graph(name, backend, device):
     call, arguments = calls(backend, device)[name]
     expected = flat(call(*arguments))
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = flat(call(*arguments))
-    graph.replay()
-    torch.cuda.synchronize()
+    captured = replayed_from_a_cuda_graph(lambda: call(*arguments))
     if name != "sample_reference":  # which draws anew
         assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
 
@@ -308,111 +300,6 @@ def test_shapes_past_two_to_the_31_on_meta():
         scores = getattr(torch.ops.pixelkernels, f"matching_scores{suffix}")
         found = scores(query, points, order, offsets, None, one, one, 0, 0, 2, 0)
         assert found[0].shape == (300, 40, 512, 512)
-
-
-Q, R = torch.zeros(2, 3, 4, 5), torch.zeros(2, 3, 7)
-Y = torch.zeros(2, 7, dtype=torch.int64)
-S, W = torch.zeros(2, 3, 6, 5), torch.ones(2, 6, 5)
-BAD_CALLS = {
-    "query list": (TypeError, "query", lambda: pk.matching_scores([1], R, Y, 2)),
-    "query int": (TypeError, "query.*int64", lambda: pk.matching_scores(Q.long(), R, Y, 2)),
-    "query rank": (
-        ValueError,
-        r"query.*\[B, D, H, W\]",
-        lambda: pk.matching_scores(Q[0, 0], R, Y, 2),
-    ),
-    "reference dtype": (
-        TypeError,
-        "reference.*float32.*float64",
-        lambda: pk.label_transfer(Q, R.double(), Y, 2),
-    ),
-    "reference device": (
-        ValueError,
-        "reference.*device",
-        lambda: pk.label_transfer(Q, R.to("meta"), Y, 2),
-    ),
-    "reference channels": (
-        ValueError,
-        r"reference.*\[2, 3\].*\[2, 2\]",
-        lambda: pk.label_transfer(Q, R[:, :2], Y, 2),
-    ),
-    "labels float": (TypeError, "labels", lambda: pk.label_transfer(Q, R, Y.float(), 2)),
-    "labels size": (ValueError, r"labels.*\[2, 7\]", lambda: pk.label_transfer(Q, R, Y[:, 1:], 2)),
-    "classes zero": (ValueError, "num_classes.*0", lambda: pk.label_transfer(Q, R, Y, 0)),
-    "metric": (
-        ValueError,
-        "metric.*'l2'",
-        lambda: pk.matching_scores(Q, R, Y, 2, metric="l2"),
-    ),
-    "transform": (
-        ValueError,
-        "transform.*'tanh'",
-        lambda: pk.matching_scores(Q, R, Y, 2, transform="tanh"),
-    ),
-    "reduce": (ValueError, "reduce.*'all'", lambda: pk.matching_scores(Q, R, Y, 2, reduce="all")),
-    "k missing": (ValueError, "k.*None", lambda: pk.matching_scores(Q, R, Y, 2, reduce="topk")),
-    "k unused": (ValueError, "k.*3", lambda: pk.matching_scores(Q, R, Y, 2, k=3)),
-    "k zero": (
-        ValueError,
-        "k.*at least 1",
-        lambda: pk.matching_scores(Q, R, Y, 2, reduce="topk", k=0),
-    ),
-    "scale text": (TypeError, "scale", lambda: pk.matching_scores(Q, R, Y, 2, scale="1")),
-    "scale vector": (
-        ValueError,
-        r"scale.*0-d.*\[2\]",
-        lambda: pk.matching_scores(Q, R, Y, 2, scale=torch.ones(2)),
-    ),
-    "shift device": (
-        ValueError,
-        "shift.*device",
-        lambda: pk.matching_scores(Q, R, Y, 2, shift=torch.ones((), device="meta")),
-    ),
-    "backend": (
-        pk.BackendUnavailable,
-        "no cuda implementation",
-        lambda: pk.matching_scores(Q, R, Y, 2, backend="cuda"),
-    ),
-    "sample labels": (
-        ValueError,
-        r"labels.*\[2, 4, 5\]",
-        lambda: pk.sample_reference(Q, Y, 2, 3),
-    ),
-    "sample none": (
-        ValueError,
-        "num_per_class.*0",
-        lambda: pk.sample_reference(Q, Q[:, 0].long(), 2, 0),
-    ),
-    "support channels": (ValueError, "support", lambda: pk.prior_mask(Q, S[:, :2], W)),
-    "support list": (TypeError, "support", lambda: pk.prior_mask(Q, [S], W)),
-    "support dtype": (TypeError, "support", lambda: pk.prior_mask(Q, S.half(), W)),
-    "weights int": (TypeError, "weights.*int64", lambda: pk.prior_mask(Q, S, W.long())),
-    "weights shots": (
-        ValueError,
-        r"weights.*\[2, 3, 'H', 'W'\]",
-        lambda: pk.prior_mask(Q, S[:, None].expand(2, 3, 3, 6, 5), W),
-    ),
-    "weights negative": (ValueError, "weights.*-1", lambda: pk.prior_mask(Q, S, -W)),
-    "no shots": (
-        ValueError,
-        "at least one shot",
-        lambda: pk.prior_mask(Q, S[:, None][:, :0], W[:, None][:, :0]),
-    ),
-    "prior eps": (ValueError, "eps", lambda: pk.prior_mask(Q, S, W, eps=-1)),
-    "prior reduce": (ValueError, "reduce.*'mean'", lambda: pk.prior_mask(Q, S, W, reduce="mean")),
-    "prior normalize": (
-        ValueError,
-        "normalize.*'l2'",
-        lambda: pk.prior_mask(Q, S, W, normalize="l2"),
-    ),
-}
-
-
-@pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS)
-def test_bad_input_names_the_argument(call):
-    error, message, run = call
-    with pytest.raises(error, match=message):
-        run()
 
 
 def test_the_operators_know_the_options():

@@ -55,6 +55,9 @@ FEATURES = (
     (128, (45, 60), torch.float32, "contiguous", "high"),
 )
 
+# whose instructions are looked at
+MULTIPLY = ("_scores_kernel", "_pairs_kernel")
+
 
 class Compiled(NamedTuple):
     name: str
@@ -146,6 +149,10 @@ def launch_similarity(channels, size, dtype, layout, precision):
     scores, _, edge, place = similarity.matching_scores(*inputs, 1, 0, 5, 0)
     similarity.matching_scores_backward(scores, *inputs, scores, edge, place, 1, 0, 5, 0)
     similarity.prior_scores(query, reference, torch.empty(2, 30, 40), 1e-7)
+    x_labels, y_labels = (torch.zeros(2, n, dtype=torch.int64) for n in (query[0, 0].numel(), 1200))
+    affine = torch.empty(4)
+    for gradient in (False, True):
+        similarity.pair_terms(query, reference, x_labels, y_labels, affine, gradient)
     similarity.sample_ranks(offsets.diff(), offsets[0, :1], 50)
 
 
@@ -190,7 +197,7 @@ def compile_everything(architecture: int) -> list[Compiled]:
             usage = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
             numbers = map(int, usage.groups())
             instructions = frozenset()
-            if kernel.metadata.name == "_scores_kernel":
+            if kernel.metadata.name in MULTIPLY:
                 command = [str(dump), "--dump-sass", str(cubin)]
                 code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
                 instructions = frozenset(re.findall(r"\b([A-Z]+MMA)\b", code))
@@ -224,7 +231,7 @@ def test_every_kernel_compiles_and_fits(architecture, compilations):
 def test_similarities_use_the_tensor_cores(architecture, compilations):
     wanted = {80: {"HMMA"}, 90: {"HGMMA"}, 100: {"UTCHMMA"}}[architecture]
     compiled = compilations[architecture].get(timeout=900)
-    kernels = [kernel for kernel in compiled if kernel.name == "_scores_kernel"]
+    kernels = [kernel for kernel in compiled if kernel.name in MULTIPLY]
     # float32 in full is no work for them
     assert len({"'ieee'" in kernel.constants for kernel in kernels}) == 2
     for kernel in kernels:

@@ -22,6 +22,7 @@ constexpr int64_t kBlock = 96;  // query pixels
 constexpr int64_t kLongestSlab = 256;
 constexpr int64_t kDepthTile = 16;  // channels: a multiple of every panel
 constexpr int64_t kTilesGathered = 4;
+constexpr int64_t kTotals = 3;
 
 constexpr int64_t tiles_of(int64_t points) { return (points + kTile - 1) / kTile; }
 
@@ -75,9 +76,11 @@ struct Matching {
 // A round of queries against a chunk of points. Query blocks are counted from the round's first.
 struct Gradient {
   Matching matching;
-  const void* grad_scores;  // [L, N]
-  const void* centre;       // softmax: sum_c grad_c score_c, [N]
-  int64_t round;            // the first query block
+  const int32_t* query_class;  // for pairs only: which of the points' classes is each query's, [N]
+  double alpha, beta;          // and what is taken away from dL/d(scale s + shift): alpha + beta s
+  const void* grad_scores;     // [L, N]
+  const void* centre;          // softmax: sum_c grad_c score_c, [N]
+  int64_t round;               // the first query block
   int64_t blocks;
   int64_t chunk;   // the first point
   int64_t points;  // a multiple of kPointsTogether, but for the last chunk
@@ -86,7 +89,8 @@ struct Gradient {
   void *packed, *across, *square;
   void* weights;  // by block: dL/ds [panels][points][kPanel]
   // by block: dL/dq but for its last step, [depth in sixes][panels][6][kPanel]; the sums over
-  // points of dL/ds, [kBlock]; dL/dshift and dL/dscale
+  // points of dL/ds, [kBlock]; dL/dshift, dL/dscale and the loss of the pairs. Without `query`
+  // nothing but these sums is found.
   void *query, *row_sums;
   double* totals;
   // by block: the sums over its queries of dL/ds and of the gradient of a point's value, [points]
@@ -121,6 +125,7 @@ struct SimilarityKernels {
   void (*pack_query)(const Gradient&, int64_t block);
   // `scratch` holds kPointsTogether * kBlock values
   void (*weigh)(const Gradient&, int64_t block, void* scratch);
+  void (*weigh_pairs)(const Gradient&, int64_t block, void* scratch);
   // kTilesGathered tiles of the chunk; `sums` holds that many by the depth
   void (*gather)(const Gradient&, int64_t group, void* sums);
   void (*finish_query)(const Gradient&, int64_t block);

@@ -1,101 +1,10 @@
 // The CPU side of the gradient of matching_scores.
-//
-// Queries go in rounds of some blocks, points in chunks. For each pair, dL/ds of all its pairs of a
-// query and a point is computed and kept, once; the queries' gradients take it up block by block,
-// the points' tile by tile. So every sum has an order of its own, whatever the number of threads.
 #include <tuple>
 
-#include "similarity/similarity_host.h"
+#include "similarity/similarity_rounds.h"
 
 namespace pixelkernels {
 namespace {
-
-constexpr int64_t kChunk = 5 * kPointsTogether;
-constexpr int64_t kRoundBytes = 16 << 20;
-
-// The rounds of one image.
-template <class A>
-class Rounds {
- public:
-  Rounds(const Reference& reference, const Matching& matching, const void* grad_scores,
-         const void* centre, const View& grad_query)
-      : run_(reference.run),
-        depth_(reference.points.depth),
-        blocks_((matching.pixels + kBlock - 1) / kBlock) {
-    g.matching = matching;
-    g.grad_scores = grad_scores;
-    g.centre = centre;
-    g.grad_query = grad_query;
-    const int64_t count = matching.points.count;
-    const int64_t block = 3 * kBlock * depth_.tiled() * static_cast<int64_t>(sizeof(A));
-    most_ = std::max<int64_t>(8, std::min<int64_t>(32, kRoundBytes / (block + 1)));
-    most_ = std::min(most_, blocks_);
-    const int64_t rows = tiles_of(std::min(kChunk, count)) * kTile;
-    const int64_t sixes = tiles_of(depth_.padded());
-    g.packed = room(most_ * kBlock * depth_.padded());
-    g.across = room(most_ * kBlock * depth_.tiled());
-    g.square = room(most_ * kBlock);
-    g.weights = room(most_ * kBlock * rows);
-    g.query = room(most_ * kBlock * sixes * kTile);
-    g.row_sums = room(most_ * kBlock);
-    g.totals = doubles(2 * most_);
-    g.point = room(tiles_of(count) * kTile * depth_.tiled());
-    std::fill_n(static_cast<A*>(g.point), tiles_of(count) * kTile * depth_.tiled(), A(0));
-    if (matching.metric == Metric::kSqeuclidean) {
-      g.block_columns = doubles(most_ * rows);
-      g.columns = zeros(count);
-    }
-    if (matching.points.value) {
-      g.block_values = doubles(most_ * rows);
-      g.values = zeros(count);
-    }
-  }
-
-  void all() {
-    for (g.round = 0; g.round < blocks_; g.round += most_) {
-      g.blocks = std::min(most_, blocks_ - g.round);
-      const int64_t work = kBlock * (depth_.channels + 1);
-      parallel(g.blocks, work, [&](int64_t block) { run_.pack_query(g, block); });
-      const int64_t count = g.matching.points.count;
-      for (g.chunk = 0; g.chunk < count; g.chunk += kChunk) {
-        g.points = std::min(kChunk, count - g.chunk);
-        torch::stable::parallel_for(0, g.blocks, 1, [&](int64_t begin, int64_t end) {
-          const Room dots(kPointsTogether * kBlock * sizeof(A));
-          for (int64_t block = begin; block < end; ++block) run_.weigh(g, block, dots.data());
-        });
-        const int64_t groups = (tiles_of(g.points) + kTilesGathered - 1) / kTilesGathered;
-        torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
-          const Room sums(kTilesGathered * kTile * depth_.tiled() * sizeof(A));
-          for (int64_t group = begin; group < end; ++group) run_.gather(g, group, sums.data());
-        });
-      }
-      parallel(g.blocks, work, [&](int64_t block) { run_.finish_query(g, block); });
-      for (int64_t block = 0; block < g.blocks; ++block) {
-        shift += g.totals[2 * block];
-        scale += g.totals[2 * block + 1];
-      }
-    }
-  }
-
-  Gradient g{};
-  double shift = 0, scale = 0;
-
- private:
-  A* room(int64_t values) { return rooms_.emplace_back(values * sizeof(A)).template data<A>(); }
-  double* doubles(int64_t values) {
-    return rooms_.emplace_back(values * sizeof(double)).template data<double>();
-  }
-  double* zeros(int64_t values) {
-    double* p = doubles(values);
-    std::fill_n(p, values, 0.0);
-    return p;
-  }
-
-  const SimilarityKernels& run_;
-  Depth depth_;
-  int64_t blocks_, most_;
-  std::vector<Room> rooms_;
-};
 
 // sum_c grad_c score_c of each query, over the classes that are there.
 template <class A>
@@ -133,10 +42,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> matching_scores_backward(
       Room centre;
       if (options.reduce == Reduce::kSoftmax)
         centre = softmax_centre(m, at<A>(grad_scores, image), at<A>(scores, image));
-      Rounds<A> rounds(points, m, at(grad_scores, image), centre.data(), view_of(grad_query));
+      Rounds<A> rounds(points.run, m, true);
+      rounds.g.grad_scores = at(grad_scores, image);
+      rounds.g.centre = centre.data();
+      rounds.g.grad_query = view_of(grad_query);
       rounds.all();
-      shifts += rounds.shift;
-      scales += rounds.scale;
+      shifts += rounds.totals[0];
+      scales += rounds.totals[1];
       const PointGradient finish{rounds.g, points.listed, positions, points.slot(),
                                  view_of(grad_reference)};
       parallel((positions + kPointsTogether - 1) / kPointsTogether,

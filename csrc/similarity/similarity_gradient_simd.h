@@ -32,7 +32,7 @@ struct Parts {
   A* weights() const { return static_cast<A*>(g.weights) + block * rows * kBlock; }
   A* query() const { return static_cast<A*>(g.query) + block * sixes * kTile * kBlock; }
   A* row_sums() const { return static_cast<A*>(g.row_sums) + block * kBlock; }
-  double* totals() const { return g.totals + 2 * block; }
+  double* totals() const { return g.totals + kTotals * block; }
   double* columns() const { return g.block_columns + block * rows; }
   double* values() const { return g.block_values + block * rows; }
   // the row of channel d in a block's panels, and in its gradient
@@ -48,12 +48,13 @@ template <class T, class A>
 void pack_query(const Gradient& g, int64_t block) {
   const Parts<A> parts(g, block);
   const Depth& depth = parts.depth;
-  std::memset(parts.query(), 0, sizeof(A) * parts.sixes * kTile * kBlock);
   std::memset(parts.row_sums(), 0, sizeof(A) * kBlock);
-  std::memset(parts.totals(), 0, sizeof(double) * 2);
+  std::memset(parts.totals(), 0, sizeof(double) * kTotals);
   pack_pixels(Plane<T>(g.matching.query, g.matching.image), depth, parts.begin, parts.pixels,
               parts.panels, parts.packed());
   square_pixels(depth, parts.panels, parts.packed(), parts.square());
+  if (!g.query) return;
+  std::memset(parts.query(), 0, sizeof(A) * parts.sixes * kTile * kBlock);
   const bool unit = g.matching.metric == Metric::kCosine;
   for (int64_t t = 0; t < kBlock; t += kLanes) {
     Vec<A> scale = splat(static_cast<A>(1));
@@ -74,6 +75,7 @@ void pack_query(const Gradient& g, int64_t block) {
 // dL/d(scale s + shift) of one point after the other, for some queries and one class.
 template <Transform transform, class A>
 struct SumWeight {
+  static constexpr bool kTotal = false;  // whether what it puts beside the derivative is summed up
   const Matching& m;
   Vec<A> grad;
   SumWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count)
@@ -86,6 +88,7 @@ struct SumWeight {
 
 template <class A>
 struct BestWeight {
+  static constexpr bool kTotal = false;
   const Matching& m;
   Vec<A> grad, edge;
   Integers<A> place;
@@ -120,6 +123,7 @@ struct BestWeight {
 
 template <Transform transform, class A>
 struct SoftmaxWeight {
+  static constexpr bool kTotal = false;
   const Matching& m;
   const A* values;
   Vec<A> grad, centre, log_sum;
@@ -135,6 +139,24 @@ struct SoftmaxWeight {
     const Vec<A> weight = value_gradient * ((values ? grad * values[p] : grad) - centre);
     value_gradient *= grad;
     return weight * slope<transform>(x);
+  }
+};
+
+// The cross entropy of one pair, softplus(-z) where both are of one class, else softplus(z), and
+// its derivative.
+template <class A>
+struct PairWeight {
+  static constexpr bool kTotal = true;
+  const Matching& m;
+  Vec<A> sign;
+  PairWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count) : m(g.matching), sign{} {
+    for (int64_t i = 0; i < kLanes && i < count; ++i)
+      sign[i] = g.query_class[pixel + i] == c ? A(-1) : A(1);
+  }
+  PK_INLINE Vec<A> operator()(Vec<A> s, int64_t, Vec<A>& loss) const {
+    const Softplus<A> about = softplus(sign * value<Transform::kIdentity, A>(m, s));
+    loss = about.value;
+    return sign * about.sigmoid;
   }
 };
 
@@ -155,8 +177,10 @@ struct BlockWeights {
       const int64_t first = tile * kTile, rows = tiles * kTile;
       products(m.points, g.chunk / kTile + tile, tiles, parts.packed(), parts.panels, dots);
       for (int64_t i = 0; i < parts.panels; ++i) {
-        A* weights = parts.weights() + (i * parts.rows + first) * kPanel<A>;
-        weigh<metric>(parts, i, first, dots + i * rows * kPanel<A>, weights);
+        A* own = dots + i * rows * kPanel<A>;
+        A* weights = g.query ? parts.weights() + (i * parts.rows + first) * kPanel<A> : own;
+        weigh<metric>(parts, i, first, own, weights);
+        if (!g.query) continue;
         // what is there now of dL/dq: these points' products with their weights
         for (int64_t six = 0; six < parts.sixes; ++six) {
           const A* across = static_cast<const A*>(m.points.across) +
@@ -178,6 +202,7 @@ struct BlockWeights {
     const int64_t begin = g.chunk + first, room = kPointsTogether;
     const int64_t past = begin + room < g.chunk + g.points ? begin + room : g.chunk + g.points;
     const A scale = static_cast<A>(m.scale);
+    const A alpha = static_cast<A>(g.alpha), beta = static_cast<A>(g.beta);
     const bool columns = metric == Metric::kSqeuclidean, values = g.values != nullptr;
     std::memset(weights + (past - begin) * kPanel<A>, 0,
                 sizeof(A) * (tiles_of(past - begin) * kTile - (past - begin)) * kPanel<A>);
@@ -186,28 +211,31 @@ struct BlockWeights {
       const int64_t count = parts.pixels - lane;
       Integers<A> there;
       for (int64_t j = 0; j < kLanes; ++j) there[j] = j < count ? -1 : 0;
-      Vec<A> shifts = {}, scales = {};
+      Vec<A> shifts = {}, scales = {}, besides = {};
       for_runs(m.points, begin, past, [&](int64_t c, int64_t from, int64_t to) {
         const Weight weight(g, c, parts.begin + lane, count);
         for (int64_t p = from; p < to; ++p) {
           const int64_t row = p - begin;
-          Vec<A> value_gradient = {};
+          Vec<A> beside = {};
           const Vec<A> s = panel.at(dots + row * kPanel<A>, p, v);
-          Vec<A> w = weight(s, p, value_gradient);
+          Vec<A> w = weight(s, p, beside);
           w = there ? w : Vec<A>{};
+          beside = there ? beside : Vec<A>{};
           shifts += w;
           scales += w * s;
+          if (Weight::kTotal) w -= alpha + beta * s;
           w *= scale;
           store(weights + row * kPanel<A> + v * kLanes, w);
           if (columns) add(parts.columns() + first + row, lane, sum_lanes(w));
-          if (values)
-            add(parts.values() + first + row, lane, sum_lanes(there ? value_gradient : Vec<A>{}));
+          if (Weight::kTotal) besides += beside;
+          if (values) add(parts.values() + first + row, lane, sum_lanes(beside));
         }
       });
       A* sums = parts.row_sums() + lane;
       store(sums, load(sums) + scale * shifts);
       parts.totals()[0] += sum_lanes(shifts);
       parts.totals()[1] += sum_lanes(scales);
+      parts.totals()[2] += sum_lanes(besides);
     }
   }
   // the first lanes of a block begin a sum
@@ -243,6 +271,11 @@ struct AnyWeights {
 template <class A>
 void weigh(const Gradient& g, int64_t block, void* scratch) {
   with_reduction(g.matching, AnyWeights<A>{g, block, static_cast<A*>(scratch)});
+}
+
+template <class A>
+void weigh_pairs(const Gradient& g, int64_t block, void* scratch) {
+  BlockWeights<PairWeight<A>, A>{g, block, static_cast<A*>(scratch)}.template run<Metric::kDot>();
 }
 
 // Adds the round to the gradients of some of the chunk's points: block by block to `sums`, and

@@ -10,8 +10,9 @@ namespace {
 template <class T>
 constexpr SimilarityKernels kernels_of() {
   using A = Accumulate<T>;
-  return {squares<T, A>,    means<T, A>, pack<T, A>, scores<T, A>,       scores_scratch<A>,
-          pack_query<T, A>, weigh<A>,    gather<A>,  finish_query<T, A>, finish_points<T, A>};
+  return {squares<T, A>,     means<T, A>,        pack<T, A>,         scores<T, A>,
+          scores_scratch<A>, pack_query<T, A>,   weigh<A>,           weigh_pairs<A>,
+          gather<A>,         finish_query<T, A>, finish_points<T, A>};
 }
 
 }  // namespace

@@ -3,9 +3,11 @@
 from .api import (
     LabelTransfer,
     PriorMask,
+    SiameseSimilarityLoss,
     TransferredLabels,
     label_transfer,
     matching_scores,
+    pair_similarity_loss,
     prior_mask,
     sample_reference,
 )
@@ -13,9 +15,11 @@ from .api import (
 __all__ = [
     "LabelTransfer",
     "PriorMask",
+    "SiameseSimilarityLoss",
     "TransferredLabels",
     "label_transfer",
     "matching_scores",
+    "pair_similarity_loss",
     "prior_mask",
     "sample_reference",
 ]

@@ -110,6 +110,52 @@ def prior_mask(
     return shots[0] if len(shots) == 1 else torch.stack(shots).mean(0)
 
 
+def pair_similarity_loss(
+    x: Tensor,
+    y: Tensor,
+    x_labels: Tensor,
+    y_labels: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    backend: str | None,
+) -> Tensor:
+    chosen = choose("pair_similarity_loss", (x, y, x_labels, y_labels), backend)
+    weight = _scalar(1.0 if weight is None else weight.reshape(()), x)
+    bias = _scalar(0.0 if bias is None else bias.reshape(()), x)
+    fixed = None if training else running_mean, None if training else running_var
+    used = [None if value is None else _scalar(value.reshape(()), x) for value in fixed]
+    if chosen == "eager":
+        loss, mean, var, pairs = reference.pair_similarity_loss(
+            x, y, x_labels, y_labels, weight, bias, used[0], used[1], eps
+        )
+    else:
+        learned = any(tensor.requires_grad for tensor in (x, y, weight, bias))
+        loss, mean, var, pairs, *_ = ops.pair_loss(
+            chosen,
+            _image(x),
+            _image(y),
+            plain(x_labels.flatten(1)),
+            plain(y_labels.flatten(1)),
+            weight,
+            bias,
+            *used,
+            eps,
+            learned and torch.is_grad_enabled(),
+        )
+    if training and running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            unbiased = var * (pairs / (pairs - 1).clamp(min=1))
+            for running, value in ((running_mean, mean), (running_var, unbiased)):
+                moved = running.lerp(value.to(running.dtype), momentum)
+                running.copy_(torch.where(pairs > 0, moved, running))
+    return loss
+
+
 def points_by_class(chosen: str, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Positions [B, K] sorted by label, and where each class begins, [B, L + 1]."""
     if chosen == "cpu":

@@ -23,7 +23,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from .. import _validation as check
 from .._modules import OptionsModule
@@ -228,6 +228,83 @@ def prior_mask(
     )
 
 
+def pair_similarity_loss(
+    x: Tensor,
+    y: Tensor,
+    x_labels: Tensor,
+    y_labels: Tensor,
+    *,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    training: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    backend: str | None = None,
+) -> Tensor:
+    """The Siamese loss over all pairs of pixels of two images: do the two share a label?
+
+    The mean over all valid pairs of the batch of the binary cross entropy between the batch norm of
+    s_ij = <x_i, y_j> and [x_labels_i = y_labels_j]; with mu and var the mean and the variance of s,
+    z_ij = weight (s_ij - mu) / sqrt(var + eps) + bias, loss = mean(softplus(z_ij) - [l_i = l_j]
+    z_ij). Equivalent eager code, for one image whose pixels are all valid:
+
+        s = x[0].flatten(1).T @ y[0].flatten(1)
+        z = torch.nn.functional.batch_norm(s[None, None], None, None, weight, bias, True)[0, 0]
+        same = x_labels[0].flatten()[:, None] == y_labels[0].flatten()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(z, same.float())
+
+    Args:
+        x: [B, D, H, W] or [B, D, N].
+        y: [B, D, H', W'] or [B, D, M].
+        x_labels, y_labels: of the spatial shape of x and y, integer or bool, any number of classes;
+            negative: the pixel is in no pair and has gradient 0.
+        weight, bias: scale and shift, of one element; None stands for 1 and 0.
+        running_mean, running_var: of one element, updated in place in training, as batch norm does
+            it (the variance unbiased); both or neither.
+        training: whether the statistics of this batch normalise, or the running ones.
+        momentum: the weight of this batch in the running statistics.
+        eps: >= 0.
+
+    Returns: 0-d; 0 where there is no valid pair. Differentiable in x, y, weight and bias, through
+    the batch's statistics too.
+
+    The matrix of pairs is never stored. Its statistics come from the first and second moments of x
+    and y, in float64; loss and gradient from one visit to each pair, in the forward.
+    Memory: the gradients, twice in the backward, and packed copies of the inputs: at most 4 times
+    the float32 inputs, and 32 MiB.
+    Source: Najafi et al., similarity learning for dense label transfer: the training objective
+    before its sampling, with the batch norm of the similarities.
+    """
+    _check_features((("x", x), ("y", y)))
+    check.per_pixel("x_labels", check.integers("x_labels", x_labels), x)
+    check.per_pixel("y_labels", check.integers("y_labels", y_labels), y)
+    check.number("momentum", momentum, minimum=0)
+    check.number("eps", eps, minimum=0)
+    for name, value in (
+        ("weight", weight),
+        ("bias", bias),
+        ("running_mean", running_mean),
+        ("running_var", running_var),
+    ):
+        if value is None:
+            continue
+        if not check.tensor(name, value).is_floating_point() or value.numel() != 1:
+            raise ValueError(
+                f"{name}: expected one floating-point number, got {value.dtype}{list(value.shape)}"
+            )
+        check.on_device(name, value, x, "x")
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_var: expected running_mean and running_var, or neither")
+    if not training and running_mean is None:
+        raise ValueError("running_mean: expected running statistics with training=False, got None")
+    return algebra.pair_similarity_loss(
+        *(x, y, x_labels, y_labels, weight, bias, running_mean, running_var),
+        *(training, momentum, eps, backend),
+    )
+
+
 class LabelTransfer(OptionsModule):
     """`label_transfer` as a module: `LabelTransfer(**options)(query, reference, labels, L)`."""
 
@@ -244,6 +321,79 @@ class PriorMask(OptionsModule):
         return prior_mask(query, support, weights, **self.options)
 
 
+class SiameseSimilarityLoss(nn.Module):
+    """`pair_similarity_loss` with the state of its batch norm: `loss(x, y, x_labels, y_labels)`.
+
+    Args:
+        eps, momentum: as in `pair_similarity_loss`.
+        affine: whether weight and bias are learned.
+        track_running_stats: keep the running statistics, which normalise in evaluation; without
+            them the batch's own do.
+
+    The state_dict is that of `torch.nn.BatchNorm2d(1)`, so either loads the other's.
+    """
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+    ) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(1)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(1)) if affine else None
+        tracked = track_running_stats
+        self.register_buffer("running_mean", torch.zeros(1) if tracked else None)
+        self.register_buffer("running_var", torch.ones(1) if tracked else None)
+        self.register_buffer("num_batches_tracked", torch.tensor(0) if tracked else None)
+
+    def forward(self, x: Tensor, y: Tensor, x_labels: Tensor, y_labels: Tensor) -> Tensor:
+        if self.training and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        return pair_similarity_loss(
+            *(x, y, x_labels, y_labels),
+            weight=self.weight,
+            bias=self.bias,
+            running_mean=self.running_mean,
+            running_var=self.running_var,
+            training=self.training or self.running_mean is None,
+            momentum=self.momentum,
+            eps=self.eps,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"eps={self.eps}, momentum={self.momentum}, affine={self.weight is not None}, "
+            f"track_running_stats={self.running_mean is not None}"
+        )
+
+
+def _check_features(pair: tuple[tuple[str, Any], tuple[str, Any]]) -> None:
+    """Two features of any spatial shape, alike in dtype, device, images and channels."""
+    for name, value in pair:
+        check.tensor(name, value)
+        if not value.is_floating_point():
+            raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+        if value.dim() not in (3, 4):
+            raise ValueError(
+                f"{name}: expected shape [B, D, H, W] or [B, D, N], got {list(value.shape)}"
+            )
+    (like_name, like), (name, value) = pair
+    _same_kind(name, value, like, like_name)
+    if value.shape[:2] != like.shape[:2]:
+        raise ValueError(
+            f"{name}: expected {list(like.shape[:2])} images and channels as {like_name}, got "
+            f"{list(value.shape[:2])}"
+        )
+
+
 def _check_matching(
     query: Any,
     reference: Any,
@@ -256,20 +406,7 @@ def _check_matching(
     reduce: Any,
     k: Any,
 ) -> None:
-    for name, value in (("query", query), ("reference", reference)):
-        check.tensor(name, value)
-        if not value.is_floating_point():
-            raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
-        if value.dim() not in (3, 4):
-            raise ValueError(
-                f"{name}: expected shape [B, D, H, W] or [B, D, N], got {list(value.shape)}"
-            )
-    _same_kind("reference", reference, query, "query")
-    if reference.shape[:2] != query.shape[:2]:
-        raise ValueError(
-            f"reference: expected {list(query.shape[:2])} images and channels as query, got "
-            f"{list(reference.shape[:2])}"
-        )
+    _check_features((("query", query), ("reference", reference)))
     check.per_pixel("labels", check.integers("labels", labels), reference)
     check.integer("num_classes", num_classes, minimum=1)
     check.option("metric", metric, ops.METRICS)

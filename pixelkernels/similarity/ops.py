@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._library import Kernel
 from .._reductions import wide
+from . import pairs
 
 kernel = partial(Kernel, "similarity")
 
@@ -89,6 +90,47 @@ sample_ranks = kernel(
     "sample_ranks(Tensor counts, Tensor seed, SymInt num) -> Tensor",
     lambda counts, seed, num: counts.new_empty((*counts.shape, num)),
 )
+# x [B, D, H, W] and y [B, D, H', W'] with x_labels [B, H W] and y_labels [B, H' W'], of which the
+# negative ones are invalid; affine [4] = (a, c, alpha, beta). With s = <x_i, y_j>, z = a s + c,
+# t = 1 for equal labels and else 0, g = sigmoid(z) - t, over all valid pairs: totals, float64, are
+# the sums of softplus(z) - t z, of g and of g s; grad_x [B, D, H W], as wide as affine, is
+# a sum_j (g - alpha - beta s) y_j, grad_y likewise; both are empty without `gradient`.
+# cpu: x and y must be as wide as affine.
+pair_terms = kernel(
+    "pair_terms(Tensor x, Tensor y, Tensor x_labels, Tensor y_labels, Tensor affine,"
+    " bool gradient) -> (Tensor totals, Tensor grad_x, Tensor grad_y)",
+    lambda x, y, x_labels, y_labels, affine, gradient: (
+        affine.new_empty(3, dtype=torch.float64),
+        affine.new_empty((*x.shape[:2], x_labels.shape[1]) if gradient else 0),
+        affine.new_empty((*y.shape[:2], y_labels.shape[1]) if gradient else 0),
+    ),
+)
+
+
+def _pair_loss(backend: str, x: Tensor, y: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    def terms(x: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        if backend == "cpu":
+            x, y = wide(x), wide(y)
+        return pair_terms(backend, x, y, *rest)
+
+    return pairs.pair_loss(terms, x, y, *args)
+
+
+# The same images and labels; weight, bias, mean and var 0-d. -> the loss, the mean and the variance
+# of all similarities, their number (0-d, float64), and the gradients of the loss, empty without
+# `gradient`. With mean and var these replace the batch's own.
+pair_loss = kernel(
+    "pair_loss(Tensor x, Tensor y, Tensor x_labels, Tensor y_labels, Tensor weight, Tensor bias,"
+    " Tensor? mean, Tensor? var, float eps, bool gradient) -> (Tensor loss, Tensor mean,"
+    " Tensor var, Tensor pairs, Tensor grad_x, Tensor grad_y, Tensor grad_weight,"
+    " Tensor grad_bias)",
+    lambda x, y, x_labels, y_labels, weight, bias, mean, var, eps, gradient: (
+        *(wide(x[:0]).new_empty(()) for _ in range(3)),
+        x.new_empty((), dtype=torch.float64),
+        *(value.new_empty(value.shape if gradient else 0) for value in (x, y, weight, bias)),
+    ),
+    _pair_loss,
+)
 
 
 def _save_scores(ctx: Any, inputs: Any, output: Any) -> None:
@@ -151,5 +193,17 @@ def _prior_gradient(backend: str, ctx: Any, grad_scores: Tensor, _: None) -> Any
     )
 
 
+def _save_pairs(ctx: Any, inputs: Any, output: Any) -> None:
+    _, *others = output
+    ctx.save_for_backward(*others[3:])
+    ctx.mark_non_differentiable(*others)
+
+
+def _pairs_gradient(backend: str, ctx: Any, grad_loss: Tensor, *_: None) -> Any:
+    x, y, weight, bias = (grad_loss.to(saved.dtype) * saved for saved in ctx.saved_tensors)
+    return x, y, None, None, weight, bias, None, None, None, None
+
+
 matching_scores.differentiable(_save_scores, _scores_gradient)
 prior_scores.differentiable(_save_prior, _prior_gradient)
+pair_loss.differentiable(_save_pairs, _pairs_gradient)

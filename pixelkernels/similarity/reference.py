@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import normalize, pad
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize, pad
 
 from .._reductions import wide
 
@@ -133,6 +133,37 @@ def prior_softmax(query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
     cosine = similarity(wide(query).flatten(2), wide(support).flatten(2), "cosine")
     scores = (cosine.softmax(1) * wide(weights).flatten(1)[:, :, None]).sum(1)
     return scores.unflatten(1, query.shape[2:])
+
+
+def pair_similarity_loss(
+    x: Tensor,
+    y: Tensor,
+    x_labels: Tensor,
+    y_labels: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The mean of BCE(batch_norm(s_ij), [l_i = l_j]) over all valid pairs, s_ij = <x_i, y_j>; the
+    mean and variance of s, and the number of pairs."""
+    x_index, y_index = x_labels.flatten(1).long(), y_labels.flatten(1).long()
+    valid = (x_index >= 0)[:, :, None] & (y_index >= 0)[:, None]
+    x = torch.where(x_index[:, None] >= 0, wide(x).flatten(2), 0)
+    y = torch.where(y_index[:, None] >= 0, wide(y).flatten(2), 0)
+    s = _product(x.mT, y)
+    pairs = valid.sum()
+    batch_mean = s.sum() / pairs.clamp(min=1)
+    deviation = torch.where(valid, s - batch_mean, 0)
+    batch_var = deviation.square().sum() / pairs.clamp(min=1)
+    if mean is None or var is None:
+        mean, var = batch_mean, batch_var
+    logits = (s - mean) / (var + eps).sqrt() * weight + bias
+    same = (x_index[:, :, None] == y_index[:, None]).to(s.dtype)
+    losses = binary_cross_entropy_with_logits(logits, same, reduction="none")
+    loss = torch.where(valid, losses, 0).sum() / pairs.clamp(min=1)
+    return loss, batch_mean, batch_var, pairs
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

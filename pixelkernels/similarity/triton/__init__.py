@@ -24,13 +24,21 @@ points are read again from the caches for every tile of 64 or 128 query pixels:
     the same, collapsed   N L D, bound by memory          F N D + F K D + 4 N L
     topk        1 for k <= 64, and a search in each tile while it has better points; else 34
     prior       1, K the support pixels of the mask       F N D + 2 F K D + 4 N
+    pairs       1; with the gradient 2, and 2 per chunk as in backward
     backward    2, and 2 per chunk of channels: of 128 in bfloat16 and where one tile holds them,
                 else of 64                                2 F N D + 4 F K D + 4 N L
 """
 
 from .gradient import matching_scores_backward
+from .pairs import pair_terms
 from .prior import prior_scores
 from .sampling import sample_ranks
 from .scores import matching_scores
 
-__all__ = ["matching_scores", "matching_scores_backward", "prior_scores", "sample_ranks"]
+__all__ = [
+    "matching_scores",
+    "matching_scores_backward",
+    "pair_terms",
+    "prior_scores",
+    "sample_ranks",
+]

@@ -1,0 +1,98 @@
+// How the gradients of one image are gone about, for the host code.
+//
+// Queries go in rounds of some blocks, points in chunks. For each pair, dL/ds of all its pairs of a
+// query and a point is computed and kept, once; the queries' gradients take it up block by block,
+// the points' tile by tile. So every sum has an order of its own, whatever the number of threads.
+#pragma once
+
+#include "similarity/similarity_host.h"
+
+namespace pixelkernels {
+
+constexpr int64_t kChunk = 5 * kPointsTogether;
+constexpr int64_t kRoundBytes = 16 << 20;
+
+template <class A>
+class Rounds {
+ public:
+  // without `gradient`: for the totals only
+  Rounds(const SimilarityKernels& run, const Matching& matching, bool gradient)
+      : run_(run),
+        depth_(matching.points.depth),
+        blocks_((matching.pixels + kBlock - 1) / kBlock),
+        chunk_(gradient ? kChunk : matching.points.count) {
+    g.matching = matching;
+    const int64_t count = matching.points.count;
+    const int64_t block = 3 * kBlock * depth_.tiled() * static_cast<int64_t>(sizeof(A));
+    most_ = std::max<int64_t>(8, std::min<int64_t>(32, kRoundBytes / (block + 1)));
+    most_ = std::min(most_, blocks_);
+    g.packed = room(most_ * kBlock * depth_.padded());
+    g.square = room(most_ * kBlock);
+    g.row_sums = room(most_ * kBlock);
+    g.totals = doubles(kTotals * most_);
+    if (!gradient) return;
+    const int64_t rows = tiles_of(std::min(kChunk, count)) * kTile;
+    g.across = room(most_ * kBlock * depth_.tiled());
+    g.weights = room(most_ * kBlock * rows);
+    g.query = room(most_ * kBlock * tiles_of(depth_.padded()) * kTile);
+    g.point = room(tiles_of(count) * kTile * depth_.tiled());
+    std::fill_n(static_cast<A*>(g.point), tiles_of(count) * kTile * depth_.tiled(), A(0));
+    if (matching.metric == Metric::kSqeuclidean) {
+      g.block_columns = doubles(most_ * rows);
+      g.columns = zeros(count);
+    }
+    if (matching.points.value) {
+      g.block_values = doubles(most_ * rows);
+      g.values = zeros(count);
+    }
+  }
+
+  void all() {
+    const auto weigh = g.query_class ? run_.weigh_pairs : run_.weigh;
+    for (g.round = 0; g.round < blocks_; g.round += most_) {
+      g.blocks = std::min(most_, blocks_ - g.round);
+      const int64_t work = kBlock * (depth_.channels + 1);
+      parallel(g.blocks, work, [&](int64_t block) { run_.pack_query(g, block); });
+      const int64_t count = g.matching.points.count;
+      for (g.chunk = 0; g.chunk < count; g.chunk += chunk_) {
+        g.points = std::min(chunk_, count - g.chunk);
+        torch::stable::parallel_for(0, g.blocks, 1, [&](int64_t begin, int64_t end) {
+          const Room dots(kPointsTogether * kBlock * sizeof(A));
+          for (int64_t block = begin; block < end; ++block) weigh(g, block, dots.data());
+        });
+        if (g.point) gather();
+      }
+      if (g.query) parallel(g.blocks, work, [&](int64_t block) { run_.finish_query(g, block); });
+      for (int64_t block = 0; block < g.blocks; ++block)
+        for (int64_t i = 0; i < kTotals; ++i) totals[i] += g.totals[kTotals * block + i];
+    }
+  }
+
+  Gradient g{};
+  double totals[kTotals] = {};
+
+ private:
+  void gather() {
+    const int64_t groups = (tiles_of(g.points) + kTilesGathered - 1) / kTilesGathered;
+    torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+      const Room sums(kTilesGathered * kTile * depth_.tiled() * sizeof(A));
+      for (int64_t group = begin; group < end; ++group) run_.gather(g, group, sums.data());
+    });
+  }
+  A* room(int64_t values) { return rooms_.emplace_back(values * sizeof(A)).template data<A>(); }
+  double* doubles(int64_t values) {
+    return rooms_.emplace_back(values * sizeof(double)).template data<double>();
+  }
+  double* zeros(int64_t values) {
+    double* p = doubles(values);
+    std::fill_n(p, values, 0.0);
+    return p;
+  }
+
+  const SimilarityKernels& run_;
+  Depth depth_;
+  int64_t blocks_, chunk_, most_;
+  std::vector<Room> rooms_;
+};
+
+}  // namespace pixelkernels
