@@ -180,6 +180,33 @@ def similarity_inputs(device: str) -> Inputs:
             yield text, (query, reference, labels, weights, scale, shift)
 
 
+def triplet() -> dict[str, Operation]:
+    """From features, a mask and three sets of pixels."""
+
+    def hinge(**options: Any) -> Operation:
+        return lambda f, _, *sets: pk.triplet_hinge(f, *sets, reduction="sum", **options)
+
+    return {
+        "triplet_hinge": hinge(),
+        "triplet_hinge, squared": hinge(squared=True),
+        "is_triplet_loss": lambda f, mask, *_: pk.is_triplet_loss(f, mask, num_samples=37),
+        "sample_pixels": lambda _, mask, *__: pk.sample_pixels(mask, 200),
+    }
+
+
+def triplet_inputs(device: str) -> Inputs:
+    """Of the rows some are absent, and some pixels are in many."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for shape in SHAPES:
+            features = torch.randn(shape, device=device).to(dtype).requires_grad_()
+            pixels = shape[2] * shape[3]
+            sets = torch.randint(-3, pixels, (3, shape[0], 41), device=device)
+            sets[0, :, :9] = 5
+            for share in (0, 0.5, 1):
+                mask = torch.rand(shape[0], *shape[2:], device=device) < share
+                yield f"{shape} {dtype} {share:.0%} True", (features, mask, *sets)
+
+
 def main() -> int:
     backend = sys.argv[1] if len(sys.argv) > 1 else "cuda"
     device = "cpu" if backend in ("cpu", "eager") else "cuda"
@@ -187,7 +214,7 @@ def main() -> int:
     failed = False
     families = [(regions(), regions_inputs), (distance(), distance_inputs)]
     if backend in ONLY.get("matching_scores", BACKENDS):
-        families.append((similarity(), similarity_inputs))
+        families += [(similarity(), similarity_inputs), (triplet(), triplet_inputs)]
     for family, inputs in families:
         for name, operation in family.items():
             done = 0

@@ -280,7 +280,7 @@ def _draw_pairs(
 
 
 def _floor_pairs(inputs: Inputs, mode: str) -> Floor:
-    """Everything read, and the matrix of pairs; two gradients written, its products with x and y."""
+    """Everything read, the matrix of pairs; two gradients written, its products with x and y."""
     x, y, *_ = inputs.tensors
     read = sum(tensor.nbytes for tensor in inputs.tensors)
     operations = 2 * x.shape[1] * x.shape[2] * y.shape[2]
@@ -318,7 +318,9 @@ def _pair_loss() -> Workload:
     )
 
 
-def _promises(outputs: tuple[Tensor, ...], features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+def _promises(
+    outputs: tuple[Tensor, ...], _: object, features: Tensor, labels: Tensor
+) -> tuple[Tensor, ...]:
     """What must not depend on chance: the labels drawn, which are those of the pixels that the
     points come from; what the points differ by from those pixels; how many pixels are distinct."""
     points, drawn = outputs

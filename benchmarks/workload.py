@@ -47,7 +47,7 @@ class Workload:
     ranks: bool = False
     # what the outputs are checked against, given the inputs in float64; None: the eager backend
     oracle: Callable[..., tuple[Tensor, ...]] | None = None
-    # of outputs that are random, and of the inputs: what has to agree, in place of the outputs
+    # of outputs that are random, their gradients and the inputs: what has to agree in their place
     compared: Callable[..., tuple[Tensor, ...]] | None = None
     # backends that take seconds or much memory at this size: tests check them on smaller inputs,
     # and nobody times them

@@ -33,6 +33,7 @@ from .similarity import (
     prior_mask,
     sample_reference,
 )
+from .triplet import ISTripletLoss, is_triplet_loss, sample_pixels, triplet_hinge
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ __all__ = [
     "CASLoss",
     "ClickMaps",
     "DiscriminativeLoss",
+    "ISTripletLoss",
     "LabelTransfer",
     "MetricExpressionLoss",
     "NextClick",
@@ -56,6 +58,7 @@ __all__ = [
     "discriminative_loss",
     "distance_transform",
     "explain",
+    "is_triplet_loss",
     "label_transfer",
     "masked_average_pool",
     "matching_scores",
@@ -64,7 +67,9 @@ __all__ = [
     "pair_similarity_loss",
     "prior_mask",
     "region_stats",
+    "sample_pixels",
     "sample_reference",
     "simulate_clicks",
+    "triplet_hinge",
     "use_backend",
 ]

@@ -38,6 +38,9 @@ ONLY: dict[str, tuple[str, ...]] = {
     "sample_reference": ("triton", "cpu", "eager"),
     "prior_mask": ("triton", "cpu", "eager"),
     "pair_similarity_loss": ("triton", "cpu", "eager"),
+    "sample_pixels": ("triton", "cpu", "eager"),
+    "triplet_hinge": ("triton", "cpu", "eager"),
+    "is_triplet_loss": ("triton", "cpu", "eager"),
 }
 
 DTYPES: dict[str, tuple[torch.dtype, ...]] = {

@@ -26,6 +26,14 @@ def pixel_offsets(start, width, stride_h, stride_w, P: tl.constexpr, FLAT: tl.co
 
 
 @triton.jit
+def flat_offsets(position, width, stride_h, stride_w, FLAT: tl.constexpr):
+    """Offsets in a channel plane of any flat pixels `position` (int64)."""
+    if FLAT:
+        return position * stride_w
+    return position // width * stride_h + position % width * stride_w
+
+
+@triton.jit
 def load_tile(features, offsets, inside, first_channel, channels, stride_c, CB: tl.constexpr):
     """Features [P, CB] as they are stored, 0 outside the image and past the last channel."""
     c = first_channel + tl.arange(0, CB)

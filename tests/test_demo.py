@@ -122,6 +122,7 @@ def two_halves(objects: torch.Tensor) -> tuple[torch.Tensor, scene.Scene]:
         background=torch.ones(batch, height, width),
         points=points,
         click_labels=torch.tensor([[1, 0]]).expand(batch, -1),
+        pixels=scene.draw(objects),
     )
 
 

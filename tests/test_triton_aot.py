@@ -73,12 +73,13 @@ class Compiled(NamedTuple):
 def launch_everything(turn):
     """Every launcher with every option that reaches a kernel.
 
-    The architectures take turns at the inputs of regions: those kernels multiply no matrices and
-    differ little between them.
+    The architectures take turns at the inputs of regions and triplets: those kernels multiply no
+    matrices and differ little between them.
     """
     for channels, dtype, layout, label_dtype in INPUTS[turn :: len(ARCHITECTURES)]:
         features = testing.LAYOUTS[layout](torch.empty(2, channels, 64, 48, dtype=dtype))
         launch_regions(features, torch.zeros(2, 64, 48, dtype=label_dtype))
+        launch_triplet(features)
     for height, width in SIZES:
         launch_distance(height, width)
     for case in FEATURES:
@@ -111,6 +112,17 @@ def launch_regions(features, labels):
         regions.background_distance_backward(
             distance, features, weights, distance, mean, total, squared
         )
+
+
+def launch_triplet(features):
+    import pixelkernels.triplet.triton as triplet
+
+    for count in (3, 4):
+        sets = torch.zeros(2, count, 100, dtype=torch.int64)
+        for squared in (False, True):
+            options = (3.0, squared, 1e-6)
+            hinges, distances = triplet.triplet_hinges(features, sets, *options)
+            triplet.triplet_hinges_backward(hinges, features, sets, distances, *options)
 
 
 def launch_distance(height, width):

@@ -24,6 +24,7 @@ TESTS = Path(__file__).parent
         ("triton_interpreter_distance.py", 50),
         ("triton_interpreter_similarity.py", 150),
         ("triton_interpreter_pairs.py", 15),
+        ("triton_interpreter_triplet.py", 20),
     ],
 )
 def test_kernels_under_the_interpreter(cases, at_least):

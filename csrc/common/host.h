@@ -45,6 +45,15 @@ auto with_label(Label label, const Body& body) {
   }
 }
 
+// body(A()) for the type A that sums of the elements have.
+template <class Body>
+void with_value(Element element, const Body& body) {
+  if (element == Element::kDouble)
+    body(double());
+  else
+    body(float());
+}
+
 // body(i) for i in [0, n), on as many threads as `work` (elements touched for each i) is worth.
 template <class Body>
 void parallel(int64_t n, int64_t work, const Body& body) {

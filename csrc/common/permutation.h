@@ -19,20 +19,33 @@ class Permutation {
     for (uint64_t i = 0; i < kKeys; ++i) keys_[i] = key(seed, set * kKeys + i + 1);
   }
 
-  uint32_t operator[](uint32_t i) const {
-    do {
-      uint32_t left = i >> right_bits_, right = i & right_mask_;
-      for (int round = 0; round < kKeys; round += 2) {
-        right ^= mix(keys_[round], left) & right_mask_;
-        left ^= mix(keys_[round + 1], right) & left_mask_;
+  // body(i, element i) for i in [0, count), count <= n. Some at a time, so that the steps of one
+  // hide those of another; those that land outside walk on.
+  template <class Body>
+  void first(int64_t count, const Body& body) const {
+    constexpr int64_t kTogether = 64;
+    uint32_t landed[kTogether];
+    for (int64_t begin = 0; begin < count; begin += kTogether) {
+      const int64_t some = count - begin < kTogether ? count - begin : kTogether;
+      for (int64_t i = 0; i < some; ++i) landed[i] = step(static_cast<uint32_t>(begin + i));
+      for (int64_t i = 0; i < some; ++i) {
+        while (landed[i] >= n_) landed[i] = step(landed[i]);
+        body(begin + i, landed[i]);
       }
-      i = left << right_bits_ | right;
-    } while (i >= n_);
-    return i;
+    }
   }
 
  private:
   static constexpr int kKeys = 8;
+
+  uint32_t step(uint32_t i) const {
+    uint32_t left = i >> right_bits_, right = i & right_mask_;
+    for (int round = 0; round < kKeys; round += 2) {
+      right ^= mix(keys_[round], left) & right_mask_;
+      left ^= mix(keys_[round + 1], right) & left_mask_;
+    }
+    return left << right_bits_ | right;
+  }
 
   // element number `i` of the splitmix64 sequence that starts at the seed
   static uint32_t key(uint64_t seed, uint64_t i) {

@@ -76,15 +76,6 @@ T* at(const Tensor& tensor, int64_t image) {
                               image * each * static_cast<int64_t>(tensor.element_size()));
 }
 
-// body(x) for the type A() of the values.
-template <class Body>
-void with_value(Element element, const Body& body) {
-  if (element == Element::kDouble)
-    body(double());
-  else
-    body(float());
-}
-
 // The points of one image that its queries are compared with.
 class Reference {
  public:

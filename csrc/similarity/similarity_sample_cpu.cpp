@@ -42,7 +42,7 @@ Tensor sample_ranks(Tensor counts, Tensor seed, int64_t num) {
     const int64_t n = data<int64_t>(counts)[set], drawn = std::min(n, num);
     const Permutation permutation(key, set, n);
     int64_t* out = data<int64_t>(ranks) + set * num;
-    for (int64_t i = 0; i < drawn; ++i) out[i] = permutation[static_cast<uint32_t>(i)];
+    permutation.first(drawn, [&](int64_t i, uint32_t rank) { out[i] = rank; });
     std::fill(out + drawn, out + num, -1);
   });
   return ranks;

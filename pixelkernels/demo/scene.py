@@ -13,6 +13,8 @@ import pixelkernels as pk
 from . import clicks, labels
 from .photos import Photo
 
+NUM_SAMPLES = 2000
+
 
 class Scene(NamedTuple):
     """A batch of photos, and what every step of the demo may want to know about them."""
@@ -26,6 +28,8 @@ class Scene(NamedTuple):
     background: Tensor
     points: Tensor  # [B, N, 2]: simulated clicks
     click_labels: Tensor  # [B, N]: 1 on the object, 0 off it, -1 padding
+    # [B, K] each: pixels drawn from the object twice, then twice from around it
+    pixels: tuple[Tensor, ...]
 
 
 def build(photos: list[Photo], device: str) -> Scene:
@@ -47,7 +51,13 @@ def build(photos: list[Photo], device: str) -> Scene:
         .to(device),
         points=points,
         click_labels=click_labels,
+        pixels=draw(mask),
     )
+
+
+def draw(mask: Tensor) -> tuple[Tensor, ...]:
+    """Once for both sides: each backend has its own stream of random numbers."""
+    return tuple(pk.sample_pixels(m, NUM_SAMPLES) for m in (mask, mask, ~mask, ~mask))
 
 
 def normalized(photos: list[Photo], device: str) -> Tensor:

@@ -19,6 +19,11 @@ def _as_they_are(features: Tensor) -> Tensor:
     return features
 
 
+def _is_triplet_loss(features: Tensor, f1: Tensor, f2: Tensor, b1: Tensor, b2: Tensor) -> Tensor:
+    """What `is_triplet_loss` is made of, on pixels that are drawn already."""
+    return 0.5 * (pk.triplet_hinge(features, f1, f2, b1) + pk.triplet_hinge(features, b1, b2, f2))
+
+
 @dataclass(frozen=True)
 class Step:
     """A function of the library at work on a network's features, or on the photos' objects.
@@ -55,6 +60,11 @@ STEPS = (
         lambda features, scene: (
             pk.discriminative_loss(features, scene.regions, scene.num_regions),
         ),
+        trains=True,
+    ),
+    Step(
+        "triplet_hinge",
+        lambda features, scene: (_is_triplet_loss(features, *scene.pixels),),
         trains=True,
     ),
     Step(

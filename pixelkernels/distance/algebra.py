@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from .. import _random
 from .._dispatch import choose
 from .._labels import plain
 from . import ops, reference
@@ -123,8 +123,8 @@ def simulate_clicks(
     target = _mask(target)
     batch = target.shape[0]
     # always the same draws, so that one argument does not change what another one gets
-    order = _draw(NOWHERE, (2, *target.shape), torch.int32, target.device, generator)
-    strategies = _draw(3, (batch,), torch.int64, target.device, generator)
+    order = _random.integers(NOWHERE, (2, *target.shape), torch.int32, target.device, generator)
+    strategies = _random.integers(3, (batch,), torch.int64, target.device, generator)
     if strategy != "mixed":
         strategies = torch.full_like(strategies, STRATEGIES.index(strategy))
 
@@ -152,18 +152,6 @@ def simulate_clicks(
 def _square(distance: float) -> int:
     """The least squared distance between pixels that is at least `distance` squared."""
     return min(math.ceil(min(distance, NOWHERE) ** 2), NOWHERE)
-
-
-def _draw(
-    high: int,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    device: torch.device,
-    generator: Generator | None,
-) -> Tensor:
-    # torch.compile traces no generator, not even None
-    given: dict[str, Any] = {} if generator is None else {"generator": generator}
-    return torch.randint(high, shape, dtype=dtype, device=device, **given)
 
 
 def _pick_pixels(

@@ -183,8 +183,7 @@ def simulate_clicks(
     check.option("strategy", strategy, algebra.STRATEGIES)
     for name, value in (("margin", margin), ("spacing", spacing), ("band", band)):
         check.number(name, value, minimum=0)
-    if generator is not None and not isinstance(generator, Generator):
-        raise TypeError(f"generator: expected a torch.Generator, got {type(generator).__name__}")
+    check.generator(generator)
     return algebra.simulate_clicks(
         target,
         num_positive,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
+from .. import _random
 from .._dispatch import choose
 from .._labels import plain
 from .._library import nonnegative
@@ -64,13 +63,11 @@ def sample_reference(
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     chosen = choose("sample_reference", (features, labels), backend)
-    # torch.compile traces no generator, not even None
-    given: dict[str, Any] = {} if generator is None else {"generator": generator}
     if chosen == "eager":
-        keys = torch.rand(labels.flatten(1).shape, device=labels.device, **given)
+        keys = _random.uniform(labels.flatten(1).shape, labels.device, generator)
         return reference.sample_reference(features, labels, num_classes, num_per_class, keys)
     order, offsets = points_by_class(chosen, labels, num_classes)
-    seed = torch.randint(2**63 - 1, (1,), device=labels.device, **given)
+    seed = _random.seed(labels.device, generator)
     ranks = ops.sample_ranks(chosen, offsets.diff(), seed, num_per_class)
     found = (ranks >= 0).flatten(1)
     pixels = features.flatten(2)

@@ -156,6 +156,7 @@ def sample_reference(
     check.labels("labels", labels, features)
     check.integer("num_classes", num_classes, minimum=1)
     check.integer("num_per_class", num_per_class, minimum=1)
+    check.generator(generator)
     return algebra.sample_reference(
         features, labels, num_classes, num_per_class, generator, backend
     )

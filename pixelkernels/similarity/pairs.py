@@ -7,6 +7,7 @@ loss is the mean of softplus(z) - t z, whose derivative is g = sigmoid(z) - t.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,15 +17,31 @@ from .._reductions import wide
 
 # Pixels of an image that the regression looks at.
 FEW = 64
+# Pixels that torch converts or copies at a time.
+PIECE = 2048
 
 
-def moments(x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def pieces(x: Tensor, labels: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Some pixels at a time: which, the features [B, D, n], 0 where invalid, and what is valid."""
+    valid = (labels >= 0)[:, None]
+    for first in range(0, labels.shape[1], PIECE):
+        some = slice(first, first + PIECE)
+        yield some, torch.where(valid[..., some], x.flatten(2)[..., some], 0), valid[..., some]
+
+
+def moments(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of each image the number of valid pixels [B], their sum [B, D] and second moment [B, D, D].
 
     In float64: the variance is a difference of two large numbers.
     """
-    x = torch.where(valid[:, None], x.flatten(2), 0).double()
-    return valid.sum(1).double(), x.sum(2), x @ x.mT
+    batch, channels = x.shape[:2]
+    total = x.new_zeros((batch, channels), dtype=torch.float64)
+    square = x.new_zeros((batch, channels, channels), dtype=torch.float64)
+    for _, values, _ in pieces(x, labels):
+        values = values.double()
+        total += values.sum(2)
+        square += values @ values.mT
+    return (labels >= 0).sum(1).double(), total, square
 
 
 def regression(
@@ -67,9 +84,8 @@ def pair_loss(
 
     `terms` streams over the pairs. Running statistics are used instead of those of the batch.
     """
-    valid_x, valid_y = x_labels >= 0, y_labels >= 0
-    n, sum_x, square_x = moments(x, valid_x)
-    m, sum_y, square_y = moments(y, valid_y)
+    n, sum_x, square_x = moments(x, x_labels)
+    m, sum_y, square_y = moments(y, y_labels)
     pairs = n @ m
     at_least_one = pairs.clamp(min=1)
     mean = (sum_x * sum_y).sum() / at_least_one
@@ -102,14 +118,15 @@ def pair_loss(
     # statistics add sum_j (by_mean + 2 by_var s_ij) y_j.
     scale = 1 / at_least_one
     by_mean, by_square = by_mean + a * alpha, 2 * by_var + a * beta
-    for gradient_of, own, valid, other_sum, other_square in (
-        (grad_x, x, valid_x, sum_y, square_y),
-        (grad_y, y, valid_y, sum_x, square_x),
+    for result_of, own, labels, other_sum, other_square in (
+        (grad_x, x, x_labels, sum_y, square_y),
+        (grad_y, y, y_labels, sum_x, square_x),
     ):
-        constant = (by_mean * scale * other_sum).to(dtype)[:, :, None] * valid[:, None]
+        constant = (by_mean * scale * other_sum).to(dtype)[:, :, None]
         linear = (by_square * scale * other_square).to(dtype)
-        values = wide(torch.where(valid[:, None], own.flatten(2), 0))
-        gradient_of.mul_(scale.to(dtype)).baddbmm_(linear, values).add_(constant)
+        for some, values, valid in pieces(own, labels):
+            part = result_of[..., some].mul_(scale.to(dtype))
+            part.baddbmm_(linear, wide(values)).add_(constant * valid)
     return (
         *result,
         grad_x.to(x.dtype).view(x.shape),

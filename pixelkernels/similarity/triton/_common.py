@@ -38,14 +38,6 @@ PROGRAMS = 512
 
 
 @triton.jit
-def flat_offsets(position, width, stride_h, stride_w, FLAT: tl.constexpr):
-    """Offsets in a channel plane of any flat pixels `position` (int64)."""
-    if FLAT:
-        return position * stride_w
-    return position // width * stride_h + position % width * stride_w
-
-
-@triton.jit
 def padded(channels):
     """The length of packed rows, for which loads are vectorised whatever the number of channels."""
     return tl.cdiv(channels, ROUND) * ROUND

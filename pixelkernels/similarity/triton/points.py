@@ -7,7 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._triton import ceil_div, launch, load_tile, next_power_of_2, pixel_offsets, strides
+from ..._triton import (
+    ceil_div,
+    flat_offsets,
+    launch,
+    load_tile,
+    next_power_of_2,
+    pixel_offsets,
+    strides,
+)
 from ._common import (
     COSINE,
     DOT,
@@ -17,7 +25,6 @@ from ._common import (
     ROUND,
     SQEUCLIDEAN,
     SUM,
-    flat_offsets,
     norm,
     padded,
     tl,

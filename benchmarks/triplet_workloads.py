@@ -1,0 +1,190 @@
+"""The workloads of the triplet family."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+import pixelkernels as pk
+
+from . import triplet_peers as peers
+from .inputs import Inputs, embeddings, mask
+from .peers import Peer, with_compiled
+from .workload import BOTH, FORWARD, Floor, Workload, size
+
+# three pairs of images
+SHAPE = (6, 64, 448, 448)
+SAMPLES = 5000
+
+
+def _mask(variant: str, generator: torch.Generator, shrink: int) -> Tensor:
+    """[B, H, W] bool, about a quarter of each image; of every image some of either kind."""
+    batch, _, height, width = (*SHAPE[:2], *(side // shrink for side in SHAPE[2:]))
+    kind = "random" if variant == "random" else "coherent"
+    inside = mask(kind, generator, batch, height, width, 4)
+    inside[:, :, : width // 8], inside[:, :, -width // 8 :] = False, True
+    return inside
+
+
+def _samples(shrink: int, count: int = SAMPLES) -> int:
+    return count // shrink**2
+
+
+def _draw_mask(variant: str, generator: torch.Generator, shrink: int) -> Inputs:
+    return Inputs((_mask(variant, generator, shrink),), differentiable=())
+
+
+def _draw_sets(variant: str, generator: torch.Generator, shrink: int, *, samples: int) -> Inputs:
+    """Features, and anchors, positives and negatives among their pixels."""
+    inside = _mask(variant, generator, shrink)
+    features = embeddings(generator, inside.long(), 2, SHAPE[1])
+    if variant == "channels_last":
+        features = features.contiguous(memory_format=torch.channels_last)
+    keys = torch.rand(3, len(inside), inside[0].numel(), generator=generator)
+    flat = inside.flatten(1)
+    sets = (
+        torch.where(kind, one, -1.0).topk(_samples(shrink, samples), dim=1).indices
+        for kind, one in zip((flat, flat, ~flat), keys, strict=True)
+    )
+    return Inputs((features, *sets))
+
+
+def _draw_halves(variant: str, generator: torch.Generator, shrink: int) -> Inputs:
+    """All pixels of the foreground alike, and all of the background: whichever are drawn, the loss
+    is the same, and so is what the gradient adds up to on either side."""
+    inside = _mask(variant, generator, shrink)
+    kinds = 0.1 * torch.randn(2, SHAPE[1], generator=generator)
+    features = kinds[inside.long()].permute(0, 3, 1, 2)
+    form = torch.channels_last if variant == "channels_last" else torch.contiguous_format
+    return Inputs((features.contiguous(memory_format=form), inside))
+
+
+def _distinct(outputs: tuple[Tensor, ...], _: object, inside: Tensor) -> tuple[Tensor, ...]:
+    """That every pixel drawn is inside, and how many there are."""
+    (drawn,) = outputs
+    used = torch.zeros_like(inside.flatten(1)).scatter_(1, drawn, True)
+    return inside.flatten(1).gather(1, drawn).all(), used.sum(1)
+
+
+def _sums(
+    outputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...], _: Tensor, inside: Tensor
+) -> tuple[Tensor, ...]:
+    """The loss, and what the gradient adds up to in the foreground and in the background."""
+    sums = (
+        torch.where(kind[:, None], gradient, 0).sum((0, 2, 3), dtype=torch.float64)
+        for gradient in gradients
+        for kind in (inside, ~inside)
+    )
+    return *outputs, *sums
+
+
+def _floor_sampling(inputs: Inputs, mode: str, *, samples: int) -> Floor:
+    (inside,) = inputs.tensors
+    return Floor(inside.nbytes + 8 * samples * len(inside), inside.numel())
+
+
+def _floor_hinge(inputs: Inputs, mode: str, *, rows: int, sets: int) -> Floor:
+    """The pixels of all sets read, for either pass; the gradient written."""
+    features, *others = inputs.tensors
+    values = len(features) * rows * sets * features.shape[1]
+    read = values * features.element_size() + sum(t.nbytes for t in others)
+    if mode == FORWARD:
+        return Floor(read, 3 * values)
+    return Floor(2 * read + features.nbytes, 9 * values)
+
+
+def _sampling() -> Workload:
+    def library(inside: Tensor, backend: str | None) -> tuple[Tensor]:
+        return (pk.sample_pixels(inside, _of(inside), backend=backend),)
+
+    def permuted(inside: Tensor) -> tuple[Tensor]:
+        return peers.draw_by_permutation(inside, _of(inside))
+
+    def keyed(inside: Tensor) -> tuple[Tensor]:
+        return peers.draw_by_keys(inside, _of(inside))
+
+    alternatives = with_compiled(largest_of_random_keys=keyed)
+    alternatives["eager nonzero and randperm"] = Peer(permuted, waits=True)
+    return Workload(
+        name="sample-pixels",
+        title=f"{SAMPLES} pixels of a mask, {SHAPE[0]}x{size(SHAPE[2:])}",
+        family="triplet",
+        op="sample_pixels",
+        source="IS-Triplet",
+        draw=_draw_mask,
+        library=library,
+        peers=alternatives,
+        floor=partial(_floor_sampling, samples=SAMPLES),
+        modes=(FORWARD,),
+        quick=True,
+        oracle=permuted,
+        compared=_distinct,
+    )
+
+
+def _of(inside: Tensor) -> int:
+    """As many samples for these masks as SAMPLES are for those of SHAPE."""
+    return _samples(SHAPE[2] // inside.shape[1])
+
+
+def _hinge(samples: int) -> Workload:
+    def library(features: Tensor, *sets: Tensor, backend: str | None) -> tuple[Tensor]:
+        return (pk.triplet_hinge(features, *sets, margin=peers.MARGIN, backend=backend),)
+
+    alternatives = with_compiled(one_gather=peers.hinge, image_by_image=peers.hinge_by_image)
+    if samples < SAMPLES:  # it takes the square of the memory
+        package = "pytorch_metric_learning"
+        alternatives["pytorch-metric-learning"] = Peer(peers.hinge_metric_learning, package=package)
+    return Workload(
+        name=f"triplet-hinge-k{samples}",
+        title=f"triplet hinge of given pixels, {samples} rows, {size(SHAPE)}",
+        family="triplet",
+        op="triplet_hinge",
+        source="IS-Triplet, eq. 4",
+        draw=partial(_draw_sets, samples=samples),
+        library=library,
+        peers=alternatives,
+        floor=partial(_floor_hinge, rows=samples, sets=3),
+        variants=("coherent", "channels_last"),
+        modes=(FORWARD, BOTH),
+        oracle=peers.hinge_by_image,
+    )
+
+
+def _loss() -> Workload:
+    def library(features: Tensor, inside: Tensor, backend: str | None) -> tuple[Tensor]:
+        return (
+            pk.is_triplet_loss(
+                features, inside, num_samples=_of(inside), margin=peers.MARGIN, backend=backend
+            ),
+        )
+
+    def permuted(features: Tensor, inside: Tensor) -> tuple[Tensor]:
+        return peers.loss_by_permutation(features, inside, _of(inside))
+
+    def keyed(features: Tensor, inside: Tensor) -> tuple[Tensor]:
+        return peers.loss_by_keys(features, inside, _of(inside))
+
+    alternatives = with_compiled(largest_of_random_keys_one_gather=keyed)
+    alternatives["eager nonzero and randperm, one gather"] = Peer(permuted, waits=True)
+    return Workload(
+        name="is-triplet-loss",
+        title=f"IS-Triplet loss with its sampling, {SAMPLES} rows, {size(SHAPE)}",
+        family="triplet",
+        op="is_triplet_loss",
+        source="IS-Triplet, eq. 4",
+        draw=_draw_halves,
+        library=library,
+        peers=alternatives,
+        floor=partial(_floor_hinge, rows=SAMPLES, sets=4),
+        variants=("coherent", "channels_last"),
+        modes=(BOTH,),
+        quick=True,
+        oracle=permuted,
+        compared=_sums,
+    )
+
+
+WORKLOADS: tuple[Workload, ...] = (_sampling(), _hinge(1000), _hinge(SAMPLES), _loss())

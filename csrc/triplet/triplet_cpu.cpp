@@ -1,0 +1,215 @@
+// The CPU side of the triplet operators.
+#include "triplet/triplet_cpu.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <tuple>
+#include <vector>
+
+#include "common/host.h"
+#include "common/permutation.h"
+
+namespace pixelkernels {
+namespace {
+
+const TripletKernels& triplet_kernels(Element element) {
+#if defined(__x86_64__)
+  if (cpu_capability() == Capability::kAvx512) return avx512::triplet_kernels(element);
+  if (cpu_capability() == Capability::kAvx2) return avx2::triplet_kernels(element);
+#endif
+  return baseline::triplet_kernels(element);
+}
+
+// Channels go to the threads in groups, at most so many: each has distances of its own.
+constexpr int64_t kMostGroups = 16;
+
+// One image's rows that are there.
+class Image {
+ public:
+  Image(const Tensor& features, const Tensor& sets, int64_t image, bool squared, double eps)
+      : channels_(features.size(1)), all_(sets.size(2)) {
+    const int64_t pixels = features.size(2) * features.size(3);
+    const int count = static_cast<int>(sets.size(1));
+    const int64_t* index = data<int64_t>(sets) + image * count * all_;
+    for (int64_t k = 0; k < all_; ++k) {
+      bool there = true;
+      for (int set = 0; set < count; ++set) {
+        const int64_t pixel = index[set * all_ + k];
+        STD_TORCH_CHECK(pixel < pixels, "triplet_hinge: index ", pixel, " is out of range for ",
+                        pixels, " pixels");
+        there = there && pixel >= 0;
+      }
+      if (!there) continue;
+      row_.push_back(k);
+      for (int set = 0; set < count; ++set) pixel_[set].push_back(index[set * all_ + k]);
+    }
+    rows.features = view_of(features);
+    rows.image = image;
+    rows.pixels = pixels;
+    rows.sets = count;
+    rows.pair = count == 3 ? kThreeSets : kFourSets;
+    rows.pairs = 2 * (count - 2);
+    rows.rows = static_cast<int64_t>(row_.size());
+    for (int set = 0; set < count; ++set) rows.pixel[set] = pixel_[set].data();
+    rows.eps = squared ? 0 : eps;
+  }
+
+  TripletRows rows{};
+
+  // of the packed row r of pair p, in [pairs, K]
+  int64_t listed(int pair, int64_t r) const { return pair * all_ + row_[r]; }
+  int64_t all() const { return all_; }
+
+  // body(group, begin, end): channels [begin, end)
+  template <class Body>
+  void for_groups(const Body& body) const {
+    const int64_t each = group();
+    torch::stable::parallel_for(0, groups(), 1, [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) body(i, i * each, std::min((i + 1) * each, channels_));
+    });
+  }
+  int64_t groups() const { return channels_ ? (channels_ + group() - 1) / group() : 0; }
+
+ private:
+  int64_t group() const { return (channels_ + kMostGroups - 1) / kMostGroups; }
+
+  int64_t channels_, all_;
+  std::vector<int64_t> row_, pixel_[kMostSets];
+};
+
+std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double margin, bool squared,
+                                          double eps) {
+  const Element element = element_of(features);
+  const TripletKernels& run = triplet_kernels(element);
+  const int64_t images = sets.size(0), hinges = sets.size(1) - 2, all = sets.size(2);
+  const ScalarType type = accumulate_type(element);
+  Tensor result = output(features, {images, hinges, all}, type);
+  Tensor distances = output(features, {images, 2 * hinges, all}, type);
+  with_value(element, [&](auto zero) {
+    using A = decltype(zero);
+    for (int64_t b = 0; b < images; ++b) {
+      const Image image(features, sets, b, squared, eps);
+      const TripletRows& rows = image.rows;
+      const int64_t each = rows.pairs * rows.rows;
+      std::vector<A> sums(image.groups() * each, A(0));
+      image.for_groups([&](int64_t group, int64_t begin, int64_t end) {
+        run.distances(rows, begin, end, sums.data() + group * each);
+      });
+      A* distance = data<A>(distances) + b * rows.pairs * all;
+      A* hinge = data<A>(result) + b * hinges * all;
+      std::fill_n(distance, rows.pairs * all, A(0));
+      std::fill_n(hinge, hinges * all, A(0));
+      for (int p = 0; p < rows.pairs; ++p)
+        for (int64_t r = 0; r < rows.rows; ++r) {
+          double sum = 0;
+          for (int64_t group = 0; group < image.groups(); ++group)
+            sum += sums[group * each + p * rows.rows + r];
+          distance[image.listed(p, r)] = static_cast<A>(squared ? sum : std::sqrt(sum));
+        }
+      for (int h = 0; h < hinges; ++h)
+        for (int64_t r = 0; r < rows.rows; ++r) {
+          const A over = distance[image.listed(2 * h, r)] - distance[image.listed(2 * h + 1, r)] +
+                         static_cast<A>(margin);
+          // NaN stays
+          hinge[image.listed(h, r)] = over < 0 ? A(0) : over;
+        }
+    }
+  });
+  return {result, distances};
+}
+
+Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets, Tensor distances,
+                               double margin, bool squared, double eps) {
+  const Element element = element_of(features);
+  const TripletKernels& run = triplet_kernels(element);
+  const int64_t images = sets.size(0), hinges = sets.size(1) - 2;
+  Tensor gradient = output_like(features);
+  with_value(element, [&](auto zero) {
+    using A = decltype(zero);
+    for (int64_t b = 0; b < images; ++b) {
+      const Image image(features, sets, b, squared, eps);
+      const TripletRows& rows = image.rows;
+      const A* distance = data<A>(distances) + b * rows.pairs * image.all();
+      const A* grad = data<A>(grad_hinges) + b * hinges * image.all();
+      std::vector<A> factor(rows.pairs * rows.rows);
+      for (int p = 0; p < rows.pairs; ++p)
+        for (int64_t r = 0; r < rows.rows; ++r) {
+          const int h = p / 2;
+          const A own = distance[image.listed(2 * h, r)];
+          const A other = distance[image.listed(2 * h + 1, r)];
+          const bool active = own - other + static_cast<A>(margin) >= 0;
+          const A mine = p % 2 ? other : own;
+          const A rise = squared ? A(2) : mine == 0 ? A(0) : 1 / mine;
+          const A slope = active ? grad[image.listed(h, r)] : A(0);
+          factor[p * rows.rows + r] = p % 2 ? -slope * rise : slope * rise;
+        }
+      const TripletGradient g{rows, factor.data(), view_of(gradient)};
+      const int64_t room = run.gradient_scratch(g);
+      image.for_groups([&](int64_t, int64_t begin, int64_t end) {
+        std::vector<char> scratch(room);
+        run.gradient(g, begin, end, scratch.data());
+      });
+    }
+  });
+  return gradient;
+}
+
+// Lists the True pixels, eight at a time where they are all alike; returns their number.
+int64_t list_inside(const uint8_t* inside, int64_t pixels, int32_t* place) {
+  constexpr uint64_t kAll = 0x0101010101010101;
+  int64_t count = 0, i = 0;
+  const auto one = [&] {
+    place[count] = static_cast<int32_t>(i);
+    count += inside[i++];
+  };
+  while (i + 8 <= pixels) {
+    uint64_t eight;
+    std::memcpy(&eight, inside + i, sizeof eight);
+    if (eight == 0) {
+      i += 8;
+    } else if (eight == kAll) {
+      for (int k = 0; k < 8; ++k) place[count + k] = static_cast<int32_t>(i + k);
+      count += 8;
+      i += 8;
+    } else {
+      for (int k = 0; k < 8; ++k) one();
+    }
+  }
+  while (i < pixels) one();
+  return count;
+}
+
+// The True pixels are listed once for all seeds.
+Tensor draw_pixels(Tensor mask, Tensor seeds, int64_t num) {
+  STD_TORCH_CHECK(mask.is_contiguous() && mask.scalar_type() == ScalarType::Bool,
+                  "pixelkernels: the mask must be contiguous, in bool");
+  const int64_t images = mask.size(0), pixels = mask.size(1) * mask.size(2), sets = seeds.size(0);
+  Tensor drawn = output(seeds, {images, sets, num}, ScalarType::Long);
+  torch::stable::parallel_for(0, images, 1, [&](int64_t begin, int64_t end) {
+    const std::unique_ptr<int32_t[]> place(new int32_t[pixels + 1]);
+    for (int64_t image = begin; image < end; ++image) {
+      const int64_t count = list_inside(data<uint8_t>(mask) + image * pixels, pixels, place.get());
+      for (int64_t set = 0; set < sets; ++set) {
+        const uint64_t seed = static_cast<uint64_t>(data<int64_t>(seeds)[set]);
+        const Permutation permutation(seed, image, count);
+        int64_t* out = data<int64_t>(drawn) + (image * sets + set) * num;
+        const int64_t some = std::min(count, num);
+        permutation.first(some, [&](int64_t i, uint32_t rank) { out[i] = place[rank]; });
+        std::fill(out + some, out + num, -1);
+      }
+    }
+  });
+  return drawn;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CPU, m) {
+  m.impl("triplet_hinges", TORCH_BOX(&triplet_hinges));
+  m.impl("triplet_hinges_backward", TORCH_BOX(&triplet_hinges_backward));
+  m.impl("draw_pixels", TORCH_BOX(&draw_pixels));
+}
+
+}  // namespace pixelkernels

@@ -1,0 +1,57 @@
+// What the host code hands to the triplet kernels of an instruction set. Torch-free. Pointers to
+// values have the accumulation type: double for double features, else float.
+#pragma once
+
+#include "common/view.h"
+
+namespace pixelkernels {
+
+constexpr int kMostSets = 4;
+// Rows whose pixels' values are together in the first cache, where the channels lie side by
+// side.
+constexpr int64_t kRowsTogether = 256;
+
+// A pair of sets whose pixels' distance is taken, row by row.
+struct SetPair {
+  int one, other;
+};
+// of every hinge the one to the positive, then the one to the negative
+constexpr SetPair kThreeSets[] = {{0, 1}, {0, 2}};
+constexpr SetPair kFourSets[] = {{0, 1}, {0, 2}, {2, 3}, {2, 1}};
+
+// The rows of one image that are there.
+struct TripletRows {
+  View features;
+  int64_t image, pixels;
+  int sets, pairs;
+  const SetPair* pair;
+  int64_t rows;
+  const int64_t* pixel[kMostSets];  // flat, of each row
+  double eps;                       // added to every difference
+};
+
+struct TripletGradient {
+  TripletRows rows;
+  const void* factor;  // [pairs][rows], of the differences in the gradient
+  View gradient;
+};
+
+struct TripletKernels {
+  // sums [pairs][rows] += the squared differences in channels [begin, end)
+  void (*distances)(const TripletRows&, int64_t begin, int64_t end, void* sums);
+  // channels [begin, end) of the gradient, all of it; `scratch` holds gradient_scratch bytes
+  void (*gradient)(const TripletGradient&, int64_t begin, int64_t end, void* scratch);
+  int64_t (*gradient_scratch)(const TripletGradient&);
+};
+
+namespace baseline {
+const TripletKernels& triplet_kernels(Element element);
+}
+namespace avx2 {
+const TripletKernels& triplet_kernels(Element element);
+}
+namespace avx512 {
+const TripletKernels& triplet_kernels(Element element);
+}
+
+}  // namespace pixelkernels

@@ -1,0 +1,90 @@
+"""Triplets: which backend serves a call, and what surrounds the operators."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+
+from .. import _random
+from .._dispatch import choose
+from .._reductions import mean_over_images
+from . import ops, reference
+
+
+def sample_pixels(
+    mask: Tensor, num_samples: int, generator: Generator | None, backend: str | None
+) -> Tensor:
+    chosen = choose("sample_pixels", (mask,), backend)
+    return _draw(chosen, _inside(mask), num_samples, 1, generator)[0]
+
+
+def triplet_hinge(
+    features: Tensor,
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float,
+    squared: bool,
+    eps: float,
+    reduction: str,
+    backend: str | None,
+) -> Tensor:
+    chosen = choose("triplet_hinge", (features, anchor, positive, negative), backend)
+    sets = torch.stack((anchor, positive, negative), 1).long()
+    hinges = _hinges(chosen, features, sets, margin, squared, eps)
+    if reduction == "none":
+        return hinges[:, 0]
+    return hinges.sum() if reduction == "sum" else _mean(hinges[:, 0], sets)
+
+
+def is_triplet_loss(
+    features: Tensor,
+    mask: Tensor,
+    num_samples: int,
+    margin: float,
+    squared: bool,
+    eps: float,
+    generator: Generator | None,
+    backend: str | None,
+) -> Tensor:
+    chosen = choose("is_triplet_loss", (features, mask), backend)
+    inside = _inside(mask)
+    sets = torch.stack(
+        [
+            *_draw(chosen, inside, num_samples, 2, generator),
+            *_draw(chosen, ~inside, num_samples, 2, generator),
+        ],
+        1,
+    )
+    foreground, background = _hinges(chosen, features, sets, margin, squared, eps).unbind(1)
+    return 0.5 * (_mean(foreground, sets) + _mean(background, sets))
+
+
+def _inside(mask: Tensor) -> Tensor:
+    return mask if mask.dtype == torch.bool else mask != 0
+
+
+def _draw(
+    chosen: str, mask: Tensor, num_samples: int, sets: int, generator: Generator | None
+) -> tuple[Tensor, ...]:
+    """Several draws [B, n] of True pixels, each as from a call of its own."""
+    if chosen == "eager":
+        pixels = mask.flatten(1)
+        keys = [_random.uniform(pixels.shape, mask.device, generator) for _ in range(sets)]
+        return tuple(reference.sample_pixels(pixels, num_samples, one) for one in keys)
+    seeds = torch.cat([_random.seed(mask.device, generator) for _ in range(sets)])
+    return ops.draw_pixels(chosen, mask.contiguous(), seeds, num_samples).unbind(1)
+
+
+def _hinges(
+    chosen: str, features: Tensor, sets: Tensor, margin: float, squared: bool, eps: float
+) -> Tensor:
+    if chosen == "eager":
+        return reference.hinges(features, sets, margin, squared, eps)
+    return ops.triplet_hinges(chosen, features, sets, margin, squared, eps)[0]
+
+
+def _mean(hinges: Tensor, sets: Tensor) -> Tensor:
+    """Over the rows of an image, then over the images that have any."""
+    count = (sets >= 0).all(1).sum(1)
+    return mean_over_images(hinges.sum(1) / count.clamp(min=1), count > 0)

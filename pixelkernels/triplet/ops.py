@@ -1,0 +1,59 @@
+"""Triplets: the operators, their fakes and their gradients."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._library import Kernel
+from .._reductions import wide
+
+kernel = partial(Kernel, "triplet")
+
+# mask [B, H, W] bool, seeds [S] int64 -> [B, S, num] int64: for each seed the first `num` of a
+# random order of the True pixels, then -1
+draw_pixels = kernel(
+    "draw_pixels(Tensor mask, Tensor seeds, SymInt num) -> Tensor",
+    lambda mask, seeds, num: seeds.new_empty((mask.shape[0], seeds.shape[0], num)),
+)
+
+
+def _hinge_fake(features: Tensor, sets: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    batch, count, rows = sets.shape
+    hinges = wide(features[:0]).new_empty((batch, count - 2, rows))
+    return hinges, hinges.new_empty((batch, 2 * (count - 2), rows))
+
+
+# features [B, C, H, W]; sets [B, S, K] int64 of flat pixels, S = 3: anchors, positives, negatives,
+# or S = 4: F1, F2, B1, B2 (reference.HINGES) -> the hinges [B, S - 2, K], 0 in a row where any set
+# has a negative number, and the distances to the positive and to the negative of each hinge,
+# [B, 2 (S - 2), K]
+triplet_hinges = kernel(
+    "triplet_hinges(Tensor features, Tensor sets, float margin, bool squared, float eps)"
+    " -> (Tensor hinges, Tensor distances)",
+    _hinge_fake,
+)
+triplet_hinges_backward = kernel(
+    "triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets, Tensor distances,"
+    " float margin, bool squared, float eps) -> Tensor",
+    lambda grad_hinges, features, *rest: torch.empty_like(features),
+)
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    features, sets, ctx.margin, ctx.squared, ctx.eps = inputs
+    ctx.save_for_backward(features, sets, output[1])
+    ctx.mark_non_differentiable(output[1])
+
+
+def _gradient(backend: str, ctx: Any, grad_hinges: Tensor, _: None) -> Any:
+    gradient = triplet_hinges_backward(
+        backend, grad_hinges.contiguous(), *ctx.saved_tensors, ctx.margin, ctx.squared, ctx.eps
+    )
+    return gradient, None, None, None, None
+
+
+triplet_hinges.differentiable(_save, _gradient)

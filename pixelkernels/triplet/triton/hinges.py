@@ -1,0 +1,258 @@
+"""triplet_hinges: distances of a tile of rows, and what every pixel gets of their gradient."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..._triton import ceil_div, flat_offsets, launch, load_tile, next_power_of_2, strides
+
+
+@triton.jit
+def set_of(pair, SETS: tl.constexpr, OTHER: tl.constexpr):
+    """The sets of a pair, as in reference.HINGES: pairs 2h and 2h + 1 are those of hinge h."""
+    if SETS == 3:
+        return pair + 1 if OTHER else 0
+    if OTHER:
+        return 1 if pair == 0 or pair == 3 else 2 if pair == 1 else 3
+    return 0 if pair < 2 else 2
+
+
+@triton.jit
+def pixels_of(sets, row, there, which, rows):
+    return tl.load(sets + which * rows + row, mask=there, other=-1)
+
+
+@triton.jit
+def vectors_of(
+    features, pixel, there, first, channels, width, stride_c, stride_h, stride_w,
+    FLAT: tl.constexpr, CB: tl.constexpr,
+):  # fmt: skip
+    offsets = flat_offsets(pixel, width, stride_h, stride_w, FLAT)
+    return load_tile(features, offsets, there, first, channels, stride_c, CB).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["rows", "tiles"])
+def _hinges_kernel(
+    features,
+    sets,
+    hinges,
+    distances,
+    margin,
+    eps,
+    channels,
+    pixels,
+    width,
+    rows,
+    tiles,
+    stride_b,
+    stride_c,
+    stride_h,
+    stride_w,
+    SETS: tl.constexpr,
+    SQUARED: tl.constexpr,
+    FLAT: tl.constexpr,
+    P: tl.constexpr,
+    CB: tl.constexpr,
+):
+    """One tile of rows: the distances of every pair of sets, and the hinges."""
+    program = tl.program_id(0).to(tl.int64)
+    image = program // tiles
+    row = program % tiles * P + tl.arange(0, P)
+    features += image * stride_b
+    sets += image * SETS * rows
+    there = row < rows
+    for i in tl.static_range(SETS):
+        pixel = pixels_of(sets, row, row < rows, i, rows)
+        there &= (pixel >= 0) & (pixel < pixels)
+    for hinge in tl.static_range(SETS - 2):
+        own = tl.zeros([P], tl.float32)
+        other = tl.zeros([P], tl.float32)
+        a = pixels_of(sets, row, there, set_of(2 * hinge, SETS, False), rows)
+        p = pixels_of(sets, row, there, set_of(2 * hinge, SETS, True), rows)
+        n = pixels_of(sets, row, there, set_of(2 * hinge + 1, SETS, True), rows)
+        for c0 in range(0, channels, CB):
+            known = (c0 + tl.arange(0, CB) < channels)[None, :]
+            u = vectors_of(
+                features, a, there, c0, channels, width, stride_c, stride_h, stride_w, FLAT, CB
+            )
+            v = vectors_of(
+                features, p, there, c0, channels, width, stride_c, stride_h, stride_w, FLAT, CB
+            )
+            w = vectors_of(
+                features, n, there, c0, channels, width, stride_c, stride_h, stride_w, FLAT, CB
+            )
+            near = tl.where(known, u - v + eps, 0.0)
+            far = tl.where(known, u - w + eps, 0.0)
+            own += tl.sum(near * near, axis=1)
+            other += tl.sum(far * far, axis=1)
+        if not SQUARED:
+            own = tl.sqrt_rn(own)
+            other = tl.sqrt_rn(other)
+        over = own - other + margin
+        # NaN stays
+        over = tl.where((over < 0) | ~there, 0.0, over)
+        to = image * (SETS - 2) * rows + hinge * rows + row
+        tl.store(hinges + to, over, mask=row < rows)
+        to = image * 2 * (SETS - 2) * rows + 2 * hinge * rows + row
+        tl.store(distances + to, tl.where(there, own, 0.0), mask=row < rows)
+        tl.store(distances + to + rows, tl.where(there, other, 0.0), mask=row < rows)
+
+
+@triton.jit(do_not_specialize=["rows", "tiles"])
+def _hinges_gradient_kernel(
+    grad,
+    features,
+    sets,
+    distances,
+    entries,
+    order,
+    gradient,
+    margin,
+    eps,
+    channels,
+    pixels,
+    width,
+    rows,
+    tiles,
+    chunks,
+    stride_b,
+    stride_c,
+    stride_h,
+    stride_w,
+    grad_b,
+    grad_c,
+    grad_h,
+    grad_w,
+    SETS: tl.constexpr,
+    SQUARED: tl.constexpr,
+    FLAT: tl.constexpr,
+    GRAD_FLAT: tl.constexpr,
+    P: tl.constexpr,
+    CB: tl.constexpr,
+):
+    """One tile of entries, sorted by pixel, one chunk of channels.
+
+    The first entry of a pixel adds up those that follow and writes their sum.
+    """
+    program = tl.program_id(0).to(tl.int64)
+    first = (program % chunks).to(tl.int32) * CB
+    slot = program // chunks
+    image = slot // tiles
+    count = SETS * rows
+    entry = slot % tiles * P + tl.arange(0, P)
+    features += image * stride_b
+    sets += image * count
+    distances += image * 2 * (SETS - 2) * rows
+    grad += image * (SETS - 2) * rows
+    entries += image * count
+    order += image * count
+    pixel = tl.load(entries + entry, mask=entry < count, other=pixels)
+    before = tl.load(entries + entry - 1, mask=(entry > 0) & (entry < count), other=-1)
+    head = (pixel < pixels) & (before != pixel)
+    own = vectors_of(
+        features, pixel, head, first, channels, width, stride_c, stride_h, stride_w, FLAT, CB
+    )
+    total = tl.zeros([P, CB], tl.float32)
+    more = head
+    step = 0
+    while tl.max(more.to(tl.int32), axis=0) > 0:
+        listed = tl.load(order + entry + step, mask=more, other=0)
+        which = listed // rows
+        row = listed % rows
+        for p in tl.static_range(2 * (SETS - 2)):
+            one = set_of(p, SETS, False)
+            other = set_of(p, SETS, True)
+            mine = more & ((which == one) | (which == other))
+            near = tl.load(distances + (p // 2 * 2) * rows + row, mask=mine, other=0.0)
+            far = tl.load(distances + (p // 2 * 2 + 1) * rows + row, mask=mine, other=0.0)
+            g = tl.load(grad + (p // 2) * rows + row, mask=mine, other=0.0)
+            g = tl.where(near - far + margin >= 0, g, 0.0)
+            length = far if p % 2 else near
+            rise = tl.where(length == 0, 0.0, tl.div_rn(1.0, tl.where(length == 0, 1.0, length)))
+            if SQUARED:
+                rise = tl.full([P], 2.0, tl.float32)
+            factor = (-g if p % 2 else g) * rise
+            partner = tl.where(which == one, other, one)
+            at = pixels_of(sets, row, mine, partner, rows)
+            theirs = vectors_of(
+                features, at, mine, first, channels, width, stride_c, stride_h, stride_w, FLAT, CB
+            )
+            shift = tl.where(which == one, eps, -eps)
+            part = factor[:, None] * (own - theirs + shift[:, None])
+            total += tl.where(mine[:, None], part, 0.0)
+        step += 1
+        follows = tl.load(entries + entry + step, mask=more & (entry + step < count), other=pixels)
+        more &= follows == pixel
+    c = first + tl.arange(0, CB)
+    to = flat_offsets(pixel, width, grad_h, grad_w, GRAD_FLAT)
+    to = gradient + image * grad_b + (to[:, None] + c[None, :].to(tl.int64) * grad_c)
+    tl.store(to, total, mask=head[:, None] & (c < channels)[None, :])
+
+
+def triplet_hinges(
+    features: Tensor, sets: Tensor, margin: float, squared: bool, eps: float
+) -> tuple[Tensor, Tensor]:
+    batch, count, rows = sets.shape
+    _, channels, height, width = features.shape
+    hinges = features.new_empty((batch, count - 2, rows), dtype=torch.float32)
+    distances = hinges.new_empty((batch, 2 * (count - 2), rows))
+    if hinges.numel():
+        steps, flat = strides(features)
+        block = min(next_power_of_2(channels), 64)
+        tile = 16
+        tiles = ceil_div(rows, tile)
+        launch(
+            _hinges_kernel,
+            batch * tiles,
+            features,
+            *(features, sets, hinges, distances, margin, 0.0 if squared else eps),
+            *(channels, height * width, width, rows, tiles, *steps),
+            SETS=count,
+            SQUARED=squared,
+            FLAT=flat,
+            P=tile,
+            CB=block,
+        )
+    return hinges, distances
+
+
+def triplet_hinges_backward(
+    grad_hinges: Tensor,
+    features: Tensor,
+    sets: Tensor,
+    distances: Tensor,
+    margin: float,
+    squared: bool,
+    eps: float,
+) -> Tensor:
+    batch, count, rows = sets.shape
+    _, channels, height, width = features.shape
+    gradient = torch.zeros_like(features)
+    if gradient.numel() == 0 or rows == 0:
+        return gradient
+    pixels = height * width
+    there = ((sets >= 0) & (sets < pixels)).all(1, keepdim=True)
+    entries, order = torch.where(there, sets, pixels).flatten(1).sort(dim=1, stable=True)
+    steps, flat = strides(features)
+    grad_steps, grad_flat = strides(gradient)
+    block = min(next_power_of_2(channels), 64)
+    tile, chunks = 16, ceil_div(channels, block)
+    tiles = ceil_div(entries.shape[1], tile)
+    launch(
+        _hinges_gradient_kernel,
+        batch * tiles * chunks,
+        features,
+        *(grad_hinges, features, sets, distances, entries, order, gradient),
+        *(margin, 0.0 if squared else eps, channels, pixels, width, rows, tiles, chunks),
+        *(*steps, *grad_steps),
+        SETS=count,
+        SQUARED=squared,
+        FLAT=flat,
+        GRAD_FLAT=grad_flat,
+        P=tile,
+        CB=block,
+    )
+    return gradient
