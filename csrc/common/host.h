@@ -16,12 +16,15 @@ const char* cpu_capability_name();
 Element element_of(const Tensor& features);
 ScalarType accumulate_type(Element element);
 
-// Uninitialised outputs. Large ones ask for huge pages before the first write, since filling a
-// fresh tensor costs four times as much through 4 KiB pages, except on virtual machines that hand
-// free pages back to their host: a huge page is then most often one that the host has to supply
-// again.
+// Uninitialised outputs. Filling a fresh tensor costs four times as much through 4 KiB pages, most
+// of it in faults, one for each page. So large outputs ask for huge pages before the first write;
+// but on virtual machines that hand free pages back to their host a huge page is most often one
+// that the host has to supply again, and there the small ones are asked for, many at a time.
 Tensor output(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
 Tensor output_like(const Tensor& like);
+// One whose parts are each made `ready` by who writes them, right before: so they are in the cache.
+Tensor unready_like(const Tensor& like);
+void ready(const void* data, int64_t bytes);
 
 template <class T = void>
 T* data(const Tensor& tensor) {

@@ -24,6 +24,9 @@ const TripletKernels& triplet_kernels(Element element) {
 
 // Channels go to the threads in groups, at most so many: each has distances of its own.
 constexpr int64_t kMostGroups = 16;
+constexpr int64_t kPixelsTogether = 4096;
+// at least, where they lie side by side: those of a cache line
+constexpr int64_t kChannelsTogether = 16;
 
 // One image's rows that are there.
 class Image {
@@ -52,11 +55,25 @@ class Image {
     rows.pair = count == 3 ? kThreeSets : kFourSets;
     rows.pairs = 2 * (count - 2);
     rows.rows = static_cast<int64_t>(row_.size());
-    for (int set = 0; set < count; ++set) rows.pixel[set] = pixel_[set].data();
+    from_ = offsets(rows.features);
+    for (int set = 0; set < count; ++set) rows.offset[set] = from_[set].data();
     rows.eps = squared ? 0 : eps;
   }
 
   TripletRows rows{};
+
+  // where the rows' pixels lie in a channel plane, set by set
+  std::vector<std::vector<int64_t>> offsets(const View& view) const {
+    std::vector<std::vector<int64_t>> found;
+    for (int set = 0; set < rows.sets; ++set) {
+      found.push_back(pixel_[set]);
+      if (view.pixel_stride == 1 && view.row_length == rows.pixels) continue;
+      for (int64_t& i : found.back())
+        i = i / view.row_length * view.row_stride + i % view.row_length * view.pixel_stride;
+    }
+    return found;
+  }
+  const std::vector<int64_t>* pixels() const { return pixel_; }
 
   // of the packed row r of pair p, in [pairs, K]
   int64_t listed(int pair, int64_t r) const { return pair * all_ + row_[r]; }
@@ -73,10 +90,14 @@ class Image {
   int64_t groups() const { return channels_ ? (channels_ + group() - 1) / group() : 0; }
 
  private:
-  int64_t group() const { return (channels_ + kMostGroups - 1) / kMostGroups; }
+  int64_t group() const {
+    const int64_t even = (channels_ + kMostGroups - 1) / kMostGroups;
+    return rows.features.channel_stride == 1 ? std::max(even, kChannelsTogether) : even;
+  }
 
   int64_t channels_, all_;
   std::vector<int64_t> row_, pixel_[kMostSets];
+  std::vector<std::vector<int64_t>> from_;
 };
 
 std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double margin, bool squared,
@@ -125,7 +146,7 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
   const Element element = element_of(features);
   const TripletKernels& run = triplet_kernels(element);
   const int64_t images = sets.size(0), hinges = sets.size(1) - 2;
-  Tensor gradient = output_like(features);
+  Tensor gradient = unready_like(features);
   with_value(element, [&](auto zero) {
     using A = decltype(zero);
     for (int64_t b = 0; b < images; ++b) {
@@ -145,11 +166,31 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
           const A slope = active ? grad[image.listed(h, r)] : A(0);
           factor[p * rows.rows + r] = p % 2 ? -slope * rise : slope * rise;
         }
-      const TripletGradient g{rows, factor.data(), view_of(gradient)};
-      const int64_t room = run.gradient_scratch(g);
+      TripletGradient g{rows, features.size(1), factor.data(), view_of(gradient), {}};
+      const auto inside =
+          run.wide ? std::vector<std::vector<int64_t>>() : image.offsets(g.gradient);
+      for (int set = 0; set < rows.sets; ++set)
+        g.target[set] = run.wide ? image.pixels()[set].data() : inside[set].data();
+      const int64_t element = static_cast<int64_t>(gradient.element_size());
+      const auto make_ready = [&](int64_t offset, int64_t values) {
+        ready(data<char>(gradient) + (b * g.gradient.batch_stride + offset) * element,
+              values * element);
+      };
+      if (g.gradient.channel_stride == 1 && !run.wide)
+        parallel((rows.pixels + kPixelsTogether - 1) / kPixelsTogether, 1 << 20, [&](int64_t i) {
+          const int64_t first = i * kPixelsTogether;
+          const int64_t last = std::min(first + kPixelsTogether, rows.pixels);
+          make_ready(first * g.channels, (last - first) * g.channels);
+          run.clear(g, first, last);
+        });
+      const int64_t room = run.wide ? rows.pixels * static_cast<int64_t>(sizeof(A)) : 0;
       image.for_groups([&](int64_t, int64_t begin, int64_t end) {
         std::vector<char> scratch(room);
-        run.gradient(g, begin, end, scratch.data());
+        if (g.gradient.channel_stride == 1) return run.gradient(g, begin, end, scratch.data());
+        for (int64_t channel = begin; channel < end; ++channel) {
+          make_ready(channel * g.gradient.channel_stride, rows.pixels);
+          run.gradient(g, channel, channel + 1, scratch.data());
+        }
       });
     }
   });

@@ -26,22 +26,29 @@ struct TripletRows {
   int sets, pairs;
   const SetPair* pair;
   int64_t rows;
-  const int64_t* pixel[kMostSets];  // flat, of each row
-  double eps;                       // added to every difference
+  const int64_t* offset[kMostSets];  // of each row's pixel in a channel plane
+  double eps;                        // added to every difference
 };
 
 struct TripletGradient {
   TripletRows rows;
+  int64_t channels;
   const void* factor;  // [pairs][rows], of the differences in the gradient
   View gradient;
+  // of each row's pixel in what a channel's sums are made in: the gradient, or a plane of their own
+  const int64_t* target[kMostSets];
 };
 
 struct TripletKernels {
   // sums [pairs][rows] += the squared differences in channels [begin, end)
   void (*distances)(const TripletRows&, int64_t begin, int64_t end, void* sums);
-  // channels [begin, end) of the gradient, all of it; `scratch` holds gradient_scratch bytes
+  // pixels [begin, end) of the gradient set to 0, where channels lie side by side
+  void (*clear)(const TripletGradient&, int64_t begin, int64_t end);
+  // channels [begin, end) of the gradient; where they do not, all pixels of it. `scratch` holds
+  // `wide` values for every pixel.
   void (*gradient)(const TripletGradient&, int64_t begin, int64_t end, void* scratch);
-  int64_t (*gradient_scratch)(const TripletGradient&);
+  // whether sums are wider than features, and so have a plane of their own
+  bool wide;
 };
 
 namespace baseline {

@@ -13,26 +13,16 @@ namespace pixelkernels {
 namespace PK_ISA {
 namespace {
 
-template <class T>
-bool is_flat(const Plane<T>& plane, int64_t pixels) {
-  return plane.pixel_stride == 1 && plane.row_length == pixels;
-}
-
 // A channel's values at the pixels of some rows.
 template <class A>
 struct Values {
   A value[kMostSets][kRowsTogether];
 
   template <class T>
-  void load(const TripletRows& s, const Plane<T>& plane, int64_t channel, int64_t first,
-            int64_t count) {
-    const T* from = plane.data + channel * plane.channel_stride;
+  void load(const TripletRows& s, const T* plane, int64_t first, int64_t count) {
     for (int set = 0; set < s.sets; ++set) {
-      const int64_t* pixel = s.pixel[set] + first;
-      if (is_flat(plane, s.pixels))
-        for (int64_t k = 0; k < count; ++k) value[set][k] = scalar(from[pixel[k]]);
-      else
-        for (int64_t k = 0; k < count; ++k) value[set][k] = scalar(from[plane.offset(pixel[k])]);
+      const int64_t* offset = s.offset[set] + first;
+      for (int64_t k = 0; k < count; ++k) value[set][k] = scalar(plane[offset[k]]);
     }
   }
 };
@@ -62,7 +52,7 @@ void distances(const TripletRows& s, int64_t begin, int64_t end, void* sums) {
   const A eps = static_cast<A>(s.eps);
   Values<A> values;
   for_channels(s, begin, end, [&](int64_t channel, int64_t first, int64_t count) {
-    values.load(s, plane, channel, first, count);
+    values.load(s, plane.data + channel * plane.channel_stride, first, count);
     for (int p = 0; p < s.pairs; ++p) {
       const A* one = values.value[s.pair[p].one];
       const A* other = values.value[s.pair[p].other];
@@ -80,11 +70,10 @@ PK_INLINE void clear(A* p, int64_t count) {
   std::memset(p, 0, sizeof(A) * count);
 }
 
-// One channel's gradient: rows [first, first + count) added to `plane`, whose pixel i lies at
-// at(i).
-template <class A, class At>
+// One channel's gradient: rows [first, first + count) added to `plane`.
+template <class A>
 PK_INLINE void add(const TripletGradient& g, const Values<A>& values, int64_t first, int64_t count,
-                   A* plane, const At& at) {
+                   A* plane) {
   const TripletRows& s = g.rows;
   const A eps = static_cast<A>(s.eps);
   A gradient[kMostSets][kRowsTogether];
@@ -98,98 +87,72 @@ PK_INLINE void add(const TripletGradient& g, const Values<A>& values, int64_t fi
       gradient[pair.other][k] -= part;
     }
   }
-  for (int set = 0; set < s.sets; ++set)
-    for (int64_t k = 0; k < count; ++k) plane[at(s.pixel[set][first + k])] += gradient[set][k];
-}
-
-// Features that are not as wide as the sums have a plane of their own for these.
-template <class T, class A>
-struct Direct {
-  static constexpr bool kIs = false;
-};
-template <class A>
-struct Direct<A, A> {
-  static constexpr bool kIs = true;
-};
-
-template <class A>
-void clear_channels(const Plane<A>& out, int64_t pixels, int64_t begin, int64_t end) {
-  if (out.channel_stride == 1) {
-    for (int64_t i = 0; i < pixels; ++i) clear(out.data + out.offset(i) + begin, end - begin);
-    return;
-  }
-  for (int64_t channel = begin; channel < end; ++channel) {
-    A* to = out.data + channel * out.channel_stride;
-    if (is_flat(out, pixels))
-      clear(to, pixels);
-    else
-      for (int64_t i = 0; i < pixels; ++i) to[out.offset(i)] = 0;
+  for (int set = 0; set < s.sets; ++set) {
+    const int64_t* target = g.target[set] + first;
+    for (int64_t k = 0; k < count; ++k) plane[target[k]] += gradient[set][k];
   }
 }
 
+template <class T>
+void clear_pixels(const TripletGradient& g, int64_t begin, int64_t end) {
+  const Plane<T> out(g.gradient, g.rows.image);
+  for (int64_t i = begin; i < end; ++i)
+    std::memset(out.data + out.offset(i), 0, sizeof(T) * g.channels);
+}
+
+// Sums as wide as the features are made in the gradient itself.
 template <class A>
-void gradient_in_place(const TripletGradient& g, int64_t begin, int64_t end) {
+void gradient_in_place(const TripletGradient& g, int64_t begin, int64_t end, void*) {
   const TripletRows& s = g.rows;
   const Plane<A> plane(s.features, s.image), out(g.gradient, s.image);
-  const bool together = s.features.channel_stride == 1;
-  if (together) clear_channels(out, s.pixels, begin, end);
   Values<A> values;
   const auto rows = [&](int64_t channel, int64_t first, int64_t count) {
-    A* to = out.data + channel * out.channel_stride;
-    values.load(s, plane, channel, first, count);
-    if (is_flat(out, s.pixels))
-      add(g, values, first, count, to, [](int64_t i) { return i; });
-    else
-      add(g, values, first, count, to, [&](int64_t i) { return out.offset(i); });
+    values.load(s, plane.data + channel * plane.channel_stride, first, count);
+    add(g, values, first, count, out.data + channel * out.channel_stride);
   };
-  if (together) return for_channels(s, begin, end, rows);
-  // a plane that has just been cleared is still in the cache
+  if (out.channel_stride == 1) return for_channels(s, begin, end, rows);
   for (int64_t channel = begin; channel < end; ++channel) {
-    clear_channels(out, s.pixels, channel, channel + 1);
-    for_channels(s, channel, channel + 1, rows);
+    // a plane that has just been cleared is still in the cache
+    A* to = out.data + channel * out.channel_stride;
+    if (out.pixel_stride == 1 && out.row_length == s.pixels)
+      clear(to, s.pixels);
+    else
+      for (int64_t i = 0; i < s.pixels; ++i) to[out.offset(i)] = 0;
+    for_rows(s, [&](int64_t first, int64_t count) { rows(channel, first, count); });
   }
 }
 
 template <class T, class A>
-void gradient_by_plane(const TripletGradient& g, int64_t begin, int64_t end, A* sums) {
+void gradient_by_plane(const TripletGradient& g, int64_t begin, int64_t end, void* scratch) {
   const TripletRows& s = g.rows;
   const Plane<T> plane(s.features, s.image), out(g.gradient, s.image);
+  A* sums = static_cast<A*>(scratch);
   Values<A> values;
   for (int64_t channel = begin; channel < end; ++channel) {
     clear(sums, s.pixels);
     for_rows(s, [&](int64_t first, int64_t count) {
-      values.load(s, plane, channel, first, count);
-      add(g, values, first, count, sums, [](int64_t i) { return i; });
+      values.load(s, plane.data + channel * plane.channel_stride, first, count);
+      add(g, values, first, count, sums);
     });
     T* to = out.data + channel * out.channel_stride;
     for (int64_t i = 0; i < s.pixels; ++i) store_scalar(to + out.offset(i), sums[i]);
   }
 }
 
-template <class T, class A>
-void gradient(const TripletGradient& g, int64_t begin, int64_t end, void* scratch) {
-  if constexpr (Direct<T, A>::kIs)
-    gradient_in_place<A>(g, begin, end);
-  else
-    gradient_by_plane<T, A>(g, begin, end, static_cast<A*>(scratch));
+template <class A>
+constexpr TripletKernels as_wide() {
+  return {distances<A, A>, clear_pixels<A>, gradient_in_place<A>, false};
 }
-
 template <class T, class A>
-int64_t gradient_scratch(const TripletGradient& g) {
-  return Direct<T, A>::kIs ? 0 : g.rows.pixels * static_cast<int64_t>(sizeof(A));
-}
-
-template <class T>
-constexpr TripletKernels kernels_of() {
-  using A = Accumulate<T>;
-  return {distances<T, A>, gradient<T, A>, gradient_scratch<T, A>};
+constexpr TripletKernels wider() {
+  return {distances<T, A>, clear_pixels<T>, gradient_by_plane<T, A>, true};
 }
 
 }  // namespace
 
 const TripletKernels& triplet_kernels(Element element) {
-  static constexpr TripletKernels half = kernels_of<Half>(), bfloat16 = kernels_of<BFloat16>(),
-                                  single = kernels_of<float>(), twice = kernels_of<double>();
+  static constexpr TripletKernels half = wider<Half, float>(), bfloat16 = wider<BFloat16, float>(),
+                                  single = as_wide<float>(), twice = as_wide<double>();
   switch (element) {
     case Element::kHalf:
       return half;
