@@ -24,7 +24,7 @@ class Rounds {
     g.matching = matching;
     const int64_t count = matching.points.count;
     const int64_t block = 3 * kBlock * depth_.tiled() * static_cast<int64_t>(sizeof(A));
-    most_ = std::max<int64_t>(8, std::min<int64_t>(32, kRoundBytes / (block + 1)));
+    most_ = std::max<int64_t>(8, std::min<int64_t>(16, kRoundBytes / (block + 1)));
     most_ = std::min(most_, blocks_);
     g.packed = room(most_ * kBlock * depth_.padded());
     g.square = room(most_ * kBlock);

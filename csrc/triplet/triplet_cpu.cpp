@@ -25,6 +25,7 @@ const TripletKernels& triplet_kernels(Element element) {
 // Channels go to the threads in groups, at most so many: each has distances of its own.
 constexpr int64_t kMostGroups = 16;
 constexpr int64_t kPixelsTogether = 4096;
+constexpr int64_t kPagePixels = 1024;
 // at least, where they lie side by side: those of a cache line
 constexpr int64_t kChannelsTogether = 16;
 
@@ -44,9 +45,7 @@ class Image {
                         pixels, " pixels");
         there = there && pixel >= 0;
       }
-      if (!there) continue;
-      row_.push_back(k);
-      for (int set = 0; set < count; ++set) pixel_[set].push_back(index[set * all_ + k]);
+      if (there) row_.push_back(k);
     }
     rows.features = view_of(features);
     rows.image = image;
@@ -55,25 +54,37 @@ class Image {
     rows.pair = count == 3 ? kThreeSets : kFourSets;
     rows.pairs = 2 * (count - 2);
     rows.rows = static_cast<int64_t>(row_.size());
-    from_ = offsets(rows.features);
-    for (int set = 0; set < count; ++set) rows.offset[set] = from_[set].data();
+    const bool channels_together = rows.features.channel_stride == 1;
+    rows.together = channels_together ? kRowsTogether : std::max<int64_t>(rows.rows, 1);
     rows.eps = squared ? 0 : eps;
+    for (int64_t first = 0; first < rows.rows; first += rows.together) {
+      const int64_t some = std::min(rows.together, rows.rows - first);
+      for (int set = 0; set < count; ++set)
+        for (int64_t k = 0; k < some; ++k) {
+          slot_.push_back(static_cast<int32_t>(set * some + k));
+          pixel_.push_back(index[set * all_ + row_[first + k]]);
+        }
+    }
+    if (!channels_together) sort_by_page();
+    offset_ = offsets(rows.features);
+    rows.slot = slot_.data();
+    rows.offset = offset_.data();
   }
 
   TripletRows rows{};
 
-  // where the rows' pixels lie in a channel plane, set by set
-  std::vector<std::vector<int64_t>> offsets(const View& view) const {
-    std::vector<std::vector<int64_t>> found;
-    for (int set = 0; set < rows.sets; ++set) {
-      found.push_back(pixel_[set]);
-      if (view.pixel_stride == 1 && view.row_length == rows.pixels) continue;
-      for (int64_t& i : found.back())
+  // where the entries' pixels lie in a channel plane
+  std::vector<int64_t> offsets(const View& view) const {
+    std::vector<int64_t> found = pixel_;
+    if (view.pixel_stride != 1 || view.row_length != rows.pixels)
+      for (int64_t& i : found)
         i = i / view.row_length * view.row_stride + i % view.row_length * view.pixel_stride;
-    }
     return found;
   }
-  const std::vector<int64_t>* pixels() const { return pixel_; }
+  const std::vector<int64_t>& pixels() const { return pixel_; }
+
+  // values that the kernels keep: of each entry of the rows that go together
+  int64_t values() const { return rows.sets * rows.together; }
 
   // of the packed row r of pair p, in [pairs, K]
   int64_t listed(int pair, int64_t r) const { return pair * all_ + row_[r]; }
@@ -95,9 +106,25 @@ class Image {
     return rows.features.channel_stride == 1 ? std::max(even, kChannelsTogether) : even;
   }
 
+  // A counting sort by the thousand pixels that an entry's is one of.
+  void sort_by_page() {
+    std::vector<int64_t> next(rows.pixels / kPagePixels + 2);
+    for (int64_t pixel : pixel_) ++next[pixel / kPagePixels + 1];
+    for (size_t page = 1; page < next.size(); ++page) next[page] += next[page - 1];
+    std::vector<int32_t> slot(slot_.size());
+    std::vector<int64_t> pixels(pixel_.size());
+    for (size_t e = 0; e < pixel_.size(); ++e) {
+      const int64_t to = next[pixel_[e] / kPagePixels]++;
+      slot[to] = slot_[e];
+      pixels[to] = pixel_[e];
+    }
+    slot_.swap(slot);
+    pixel_.swap(pixels);
+  }
+
   int64_t channels_, all_;
-  std::vector<int64_t> row_, pixel_[kMostSets];
-  std::vector<std::vector<int64_t>> from_;
+  std::vector<int32_t> slot_;
+  std::vector<int64_t> row_, pixel_, offset_;
 };
 
 std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double margin, bool squared,
@@ -116,7 +143,8 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
       const int64_t each = rows.pairs * rows.rows;
       std::vector<A> sums(image.groups() * each, A(0));
       image.for_groups([&](int64_t group, int64_t begin, int64_t end) {
-        run.distances(rows, begin, end, sums.data() + group * each);
+        std::vector<A> scratch(image.values());
+        run.distances(rows, begin, end, sums.data() + group * each, scratch.data());
       });
       A* distance = data<A>(distances) + b * rows.pairs * all;
       A* hinge = data<A>(result) + b * hinges * all;
@@ -166,15 +194,12 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
           const A slope = active ? grad[image.listed(h, r)] : A(0);
           factor[p * rows.rows + r] = p % 2 ? -slope * rise : slope * rise;
         }
-      TripletGradient g{rows, features.size(1), factor.data(), view_of(gradient), {}};
-      const auto inside =
-          run.wide ? std::vector<std::vector<int64_t>>() : image.offsets(g.gradient);
-      for (int set = 0; set < rows.sets; ++set)
-        g.target[set] = run.wide ? image.pixels()[set].data() : inside[set].data();
-      const int64_t element = static_cast<int64_t>(gradient.element_size());
+      const View view = view_of(gradient);
+      const std::vector<int64_t> targets = run.wide ? image.pixels() : image.offsets(view);
+      const TripletGradient g{rows, features.size(1), factor.data(), view, targets.data()};
+      const int64_t size = static_cast<int64_t>(gradient.element_size());
       const auto make_ready = [&](int64_t offset, int64_t values) {
-        ready(data<char>(gradient) + (b * g.gradient.batch_stride + offset) * element,
-              values * element);
+        ready(data<char>(gradient) + (b * g.gradient.batch_stride + offset) * size, values * size);
       };
       if (g.gradient.channel_stride == 1 && !run.wide)
         parallel((rows.pixels + kPixelsTogether - 1) / kPixelsTogether, 1 << 20, [&](int64_t i) {
@@ -183,9 +208,9 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
           make_ready(first * g.channels, (last - first) * g.channels);
           run.clear(g, first, last);
         });
-      const int64_t room = run.wide ? rows.pixels * static_cast<int64_t>(sizeof(A)) : 0;
+      const int64_t room = 2 * image.values() + (run.wide ? rows.pixels : 0);
       image.for_groups([&](int64_t, int64_t begin, int64_t end) {
-        std::vector<char> scratch(room);
+        std::vector<A> scratch(room);
         if (g.gradient.channel_stride == 1) return run.gradient(g, begin, end, scratch.data());
         for (int64_t channel = begin; channel < end; ++channel) {
           make_ready(channel * g.gradient.channel_stride, rows.pixels);

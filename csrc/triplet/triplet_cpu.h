@@ -7,8 +7,8 @@
 namespace pixelkernels {
 
 constexpr int kMostSets = 4;
-// Rows whose pixels' values are together in the first cache, where the channels lie side by
-// side.
+// Rows that are gone through together where the channels lie side by side, so that their pixels
+// stay in the cache from channel to channel; else all of an image's.
 constexpr int64_t kRowsTogether = 256;
 
 // A pair of sets whose pixels' distance is taken, row by row.
@@ -19,15 +19,17 @@ struct SetPair {
 constexpr SetPair kThreeSets[] = {{0, 1}, {0, 2}};
 constexpr SetPair kFourSets[] = {{0, 1}, {0, 2}, {2, 3}, {2, 1}};
 
-// The rows of one image that are there.
+// The rows of one image that are there, some of them together. Those have sets * together entries,
+// one for each pixel of each row, in an order that suits the memory.
 struct TripletRows {
   View features;
   int64_t image, pixels;
   int sets, pairs;
   const SetPair* pair;
-  int64_t rows;
-  const int64_t* offset[kMostSets];  // of each row's pixel in a channel plane
-  double eps;                        // added to every difference
+  int64_t rows, together;
+  const int32_t* slot;    // of each entry: set * (number of these rows) + row
+  const int64_t* offset;  // of its pixel in a channel plane
+  double eps;             // added to every difference
 };
 
 struct TripletGradient {
@@ -35,17 +37,19 @@ struct TripletGradient {
   int64_t channels;
   const void* factor;  // [pairs][rows], of the differences in the gradient
   View gradient;
-  // of each row's pixel in what a channel's sums are made in: the gradient, or a plane of their own
-  const int64_t* target[kMostSets];
+  // of each entry's pixel in what a channel's sums are made in: the gradient, or a plane of their
+  // own
+  const int64_t* target;
 };
 
 struct TripletKernels {
-  // sums [pairs][rows] += the squared differences in channels [begin, end)
-  void (*distances)(const TripletRows&, int64_t begin, int64_t end, void* sums);
+  // sums [pairs][rows] += the squared differences in channels [begin, end); `scratch` holds a value
+  // for each entry of rows that go together
+  void (*distances)(const TripletRows&, int64_t begin, int64_t end, void* sums, void* scratch);
   // pixels [begin, end) of the gradient set to 0, where channels lie side by side
   void (*clear)(const TripletGradient&, int64_t begin, int64_t end);
-  // channels [begin, end) of the gradient; where they do not, all pixels of it. `scratch` holds
-  // `wide` values for every pixel.
+  // channels [begin, end) of the gradient; where they do not, all pixels of it. `scratch` holds two
+  // such values, and where sums are `wide` one for every pixel.
   void (*gradient)(const TripletGradient&, int64_t begin, int64_t end, void* scratch);
   // whether sums are wider than features, and so have a plane of their own
   bool wide;

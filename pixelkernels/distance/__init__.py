@@ -1,13 +1,7 @@
 """Clicks and the distances to them."""
 
-from .api import (
-    ClickMaps,
-    NextClick,
-    click_maps,
-    distance_transform,
-    next_click,
-    simulate_clicks,
-)
+from .api import NextClick, click_maps, distance_transform, next_click, simulate_clicks
+from .modules import ClickMaps
 
 __all__ = [
     "ClickMaps",

@@ -1,4 +1,4 @@
-"""The public functions and modules of the distance family: argument checks and documentation.
+"""The public functions of the distance family: argument checks and documentation.
 
 Shared by all of them:
 
@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from torch import Generator, Tensor
 
 from .. import _validation as check
-from .._modules import OptionsModule
 from . import algebra, ops
 
 
@@ -275,10 +274,3 @@ def _short_sides(name: str, mask: Tensor) -> None:
         raise ValueError(
             f"{name}: expected sides up to {algebra.LONGEST_SIDE}, got {height} x {width}"
         )
-
-
-class ClickMaps(OptionsModule):
-    """`click_maps` as a module: `ClickMaps(**options)(points, labels, size)`."""
-
-    def forward(self, points: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
-        return click_maps(points, labels, size, **self.options)

@@ -1,9 +1,6 @@
 """Region centroids and variances, and the losses made of them."""
 
 from .api import (
-    CASLoss,
-    DiscriminativeLoss,
-    MetricExpressionLoss,
     RegionStats,
     background_distance,
     cas_loss,
@@ -13,6 +10,7 @@ from .api import (
     metric_expression_loss,
     region_stats,
 )
+from .modules import CASLoss, DiscriminativeLoss, MetricExpressionLoss
 
 __all__ = [
     "CASLoss",

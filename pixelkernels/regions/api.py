@@ -1,4 +1,4 @@
-"""The public functions and modules of the regions family: argument checks and documentation.
+"""The public functions of the regions family: argument checks and documentation.
 
 Shared by all of them:
 
@@ -25,7 +25,6 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .. import _validation as check
-from .._modules import OptionsModule
 from . import algebra
 
 
@@ -298,24 +297,3 @@ def compact_labels(
     ignored = tuple(check.integer("ignore", label, minimum=-(2**63)) for label in ignore)
     compact, counts = algebra.compact_labels(labels, ignored, backend)
     return compact, max(int(counts.max()), 1) if counts.numel() else 1
-
-
-class CASLoss(OptionsModule):
-    """`cas_loss` as a module: `CASLoss(**options)(descriptors, labels, num_regions)`."""
-
-    def forward(self, descriptors: Tensor, labels: Tensor, num_regions: int) -> Tensor:
-        return cas_loss(descriptors, labels, num_regions, **self.options)
-
-
-class MetricExpressionLoss(OptionsModule):
-    """`metric_expression_loss` as a module: `MetricExpressionLoss(**options)(features, mask)`."""
-
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        return metric_expression_loss(features, mask, **self.options)
-
-
-class DiscriminativeLoss(OptionsModule):
-    """`discriminative_loss` as a module: `DiscriminativeLoss(**options)(features, labels, R)`."""
-
-    def forward(self, features: Tensor, labels: Tensor, num_regions: int) -> Tensor:
-        return discriminative_loss(features, labels, num_regions, **self.options)

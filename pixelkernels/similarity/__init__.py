@@ -1,9 +1,6 @@
 """Dense similarity between two images, and the labels it transfers."""
 
 from .api import (
-    LabelTransfer,
-    PriorMask,
-    SiameseSimilarityLoss,
     TransferredLabels,
     label_transfer,
     matching_scores,
@@ -11,6 +8,7 @@ from .api import (
     prior_mask,
     sample_reference,
 )
+from .modules import LabelTransfer, PriorMask, SiameseSimilarityLoss
 
 __all__ = [
     "LabelTransfer",

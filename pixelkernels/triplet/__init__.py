@@ -1,5 +1,6 @@
 """The triplet hinge over sampled pairs of pixels."""
 
-from .api import ISTripletLoss, is_triplet_loss, sample_pixels, triplet_hinge
+from .api import is_triplet_loss, sample_pixels, triplet_hinge
+from .modules import ISTripletLoss
 
 __all__ = ["ISTripletLoss", "is_triplet_loss", "sample_pixels", "triplet_hinge"]

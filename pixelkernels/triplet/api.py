@@ -1,4 +1,4 @@
-"""The public functions and modules of the triplet family: argument checks and documentation.
+"""The public functions of the triplet family: argument checks and documentation.
 
 Shared by all of them:
 
@@ -22,7 +22,6 @@ from typing import Any
 from torch import Generator, Tensor
 
 from .. import _validation as check
-from .._modules import OptionsModule
 from . import algebra
 
 
@@ -49,7 +48,7 @@ def sample_pixels(
     -1 to the end.
 
     The pixels inside are counted, not sorted: a random order is a keyed permutation of their ranks.
-    Memory: 4 bytes per pixel on cpu, about 12 on triton.
+    Memory: 4 bytes per pixel.
     Source: IS-Triplet, "random sampling with different orders".
     """
     _check_mask(mask)
@@ -155,13 +154,6 @@ def is_triplet_loss(
     return algebra.is_triplet_loss(
         features, mask, num_samples, margin, squared, eps, generator, backend
     )
-
-
-class ISTripletLoss(OptionsModule):
-    """`is_triplet_loss` as a module: `ISTripletLoss(**options)(features, mask)`."""
-
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        return is_triplet_loss(features, mask, **self.options)
 
 
 def _check_mask(mask: Any) -> Tensor:
