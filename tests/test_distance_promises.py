@@ -6,7 +6,13 @@ import pytest
 import torch
 from conftest import backends, needs_gpu
 from distance_cases import ENCODINGS, clicks
-from promises import flat, peak_extra_bytes, replayed_from_a_cuda_graph
+from promises import (
+    compiles_whole,
+    flat,
+    keeps_its_bits,
+    peak_extra_bytes,
+    replayed_from_a_cuda_graph,
+)
 
 import pixelkernels as pk
 from pixelkernels import testing
@@ -41,15 +47,8 @@ NAMES = ("click_maps", "distance_transform", "next_click", "simulate_clicks")
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_whole_with_dynamic_shapes(name, backend, device):
-    torch._dynamo.reset()
     call, arguments = calls(backend, device)[name]
-    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
-    for inputs in (arguments, [x[:, 1:].contiguous() for x in arguments]):
-        torch.manual_seed(0)
-        actual = flat(compiled(*inputs))
-        torch.manual_seed(0)
-        expected = flat(call(*inputs))
-        assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+    assert compiles_whole(call, arguments, [x[:, 1:].contiguous() for x in arguments])
 
 
 @pytest.mark.parametrize("backend", COMPILED)
@@ -76,18 +75,7 @@ def test_opcheck(backend, device):
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("name", NAMES)
 def test_same_bits_on_every_run_and_thread_count(name, backend, device):
-    call, arguments = calls(backend, device)[name]
-    torch.manual_seed(0)
-    first = flat(call(*arguments))
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, threads, threads + 1):
-            torch.set_num_threads(count)
-            torch.manual_seed(0)
-            again = flat(call(*arguments))
-            assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    finally:
-        torch.set_num_threads(threads)
+    assert keeps_its_bits(*calls(backend, device)[name])
 
 
 @pytest.mark.keeps_memory

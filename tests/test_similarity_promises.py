@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import backends, needs_gpu
-from promises import flat, peak_extra_bytes, replayed_from_a_cuda_graph
+from promises import (
+    compiles_whole,
+    flat,
+    ignores_autocast,
+    keeps_its_bits,
+    peak_extra_bytes,
+    replayed_from_a_cuda_graph,
+)
 from similarity_cases import COMBINATIONS, METRICS, REDUCES, inputs, options
 
 import pixelkernels as pk
@@ -59,19 +66,8 @@ NAMES = tuple(calls(None, "cpu"))
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_whole_with_dynamic_shapes(name, backend, device):
-    torch._dynamo.reset()
     call, arguments = calls(backend, device)[name]
-    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
-    for tensors in (arguments, [x[..., 1:].contiguous() for x in arguments]):
-        results = []
-        for run in (compiled, call):
-            leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in tensors]
-            torch.manual_seed(0)
-            found = flat(run(*leaves))
-            loss = sum(x.square().sum() for x in found if x.is_floating_point())
-            used = [x for x in leaves if x.is_floating_point()]
-            results.append([*found, *torch.autograd.grad(loss, used)])
-        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+    assert compiles_whole(call, arguments, [x[..., 1:].contiguous() for x in arguments])
 
 
 @pytest.mark.parametrize("backend", COMPILED)
@@ -110,24 +106,7 @@ def test_opcheck(layout, backend, device):
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("name", NAMES)
 def test_same_bits_on_every_run_and_thread_count(name, backend, device):
-    call, arguments = calls(backend, device)[name]
-
-    def run():
-        leaves = [x.detach().requires_grad_(x.is_floating_point()) for x in arguments]
-        torch.manual_seed(0)
-        found = flat(call(*leaves))
-        loss = sum(x.square().sum() for x in found if x.is_floating_point())
-        used = [x for x in leaves if x.is_floating_point()]
-        return [*found, *torch.autograd.grad(loss, used)]
-
-    first = run()
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, threads, threads + 1):
-            torch.set_num_threads(count)
-            assert all(torch.equal(a, b) for a, b in zip(first, run(), strict=True))
-    finally:
-        torch.set_num_threads(threads)
+    assert keeps_its_bits(*calls(backend, device)[name])
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS[::4], ids="-".join)
@@ -221,15 +200,7 @@ def test_vmap_falls_back_to_eager(name):
 @pytest.mark.parametrize("backend", backends("eager", "cpu", "triton"))
 @pytest.mark.parametrize("name", NAMES)
 def test_autocast_changes_nothing(name, backend, device):
-    call, arguments = calls(backend, device)[name]
-    low = [x.bfloat16() if x.is_floating_point() else x for x in arguments]
-    for tensors in (arguments, low):
-        torch.manual_seed(0)
-        plain = flat(call(*tensors))
-        with torch.autocast(device, dtype=torch.bfloat16):
-            torch.manual_seed(0)
-            cast = flat(call(*tensors))
-        assert all(torch.equal(a, b) for a, b in zip(cast, plain, strict=True))
+    assert ignores_autocast(*calls(backend, device)[name], device)
 
 
 def test_gradients_keep_the_layout_of_the_features():

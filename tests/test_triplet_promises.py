@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import backends, needs_gpu
-from promises import flat, peak_extra_bytes, replayed_from_a_cuda_graph
+from promises import (
+    compiles_whole,
+    flat,
+    ignores_autocast,
+    keeps_its_bits,
+    peak_extra_bytes,
+    replayed_from_a_cuda_graph,
+    results,
+)
 from triplet_cases import inputs
 
 import pixelkernels as pk
@@ -49,26 +57,11 @@ def calls(backend, device):
 NAMES = tuple(calls(None, "cpu"))
 
 
-def results(call, arguments):
-    """What the call gives, and the gradients of its sum of squares."""
-    leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in arguments]
-    torch.manual_seed(0)
-    found = flat(call(*leaves))
-    used = [x for x in leaves if x.is_floating_point()]
-    if not used:
-        return found
-    return [*found, *torch.autograd.grad(sum(x.square().sum() for x in found), used)]
-
-
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("name", NAMES)
 def test_compiles_whole_with_dynamic_shapes(name, backend, device):
-    torch._dynamo.reset()
     call, arguments = calls(backend, device)[name]
-    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend="aot_eager")
-    for tensors in (arguments, [x[..., 1:].contiguous() for x in arguments]):
-        found, expected = (results(run, tensors) for run in (compiled, call))
-        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert compiles_whole(call, arguments, [x[..., 1:].contiguous() for x in arguments])
 
 
 @pytest.mark.parametrize("backend", COMPILED)
@@ -94,16 +87,7 @@ def test_opcheck(count, layout, backend, device):
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("name", NAMES)
 def test_same_bits_on_every_run_and_thread_count(name, backend, device):
-    call, arguments = calls(backend, device)[name]
-    first = results(call, arguments)
-    threads = torch.get_num_threads()
-    try:
-        for count in (1, threads, threads + 1):
-            torch.set_num_threads(count)
-            again = results(call, arguments)
-            assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    finally:
-        torch.set_num_threads(threads)
+    assert keeps_its_bits(*calls(backend, device)[name])
 
 
 @pytest.mark.keeps_memory
@@ -160,15 +144,7 @@ def test_vmap_falls_back_to_eager(name):
 @pytest.mark.parametrize("backend", backends("eager", "cpu", "triton"))
 @pytest.mark.parametrize("name", NAMES)
 def test_autocast_changes_nothing(name, backend, device):
-    call, arguments = calls(backend, device)[name]
-    low = [x.bfloat16() if x.is_floating_point() else x for x in arguments]
-    for tensors in (arguments, low):
-        torch.manual_seed(0)
-        plain = flat(call(*tensors))
-        with torch.autocast(device, dtype=torch.bfloat16):
-            torch.manual_seed(0)
-            cast = flat(call(*tensors))
-        assert all(torch.equal(a, b) for a, b in zip(cast, plain, strict=True))
+    assert ignores_autocast(*calls(backend, device)[name], device)
 
 
 def test_the_module_is_its_function():
