@@ -6,7 +6,10 @@ import torch
 from hypothesis import strategies as st
 from torch.nn.functional import batch_norm, binary_cross_entropy_with_logits
 
+import pixelkernels as pk
 from pixelkernels import testing
+
+NAMES = ("loss", "x", "y", "weight", "bias")
 
 
 def pairs(x, y, x_labels, y_labels):
@@ -43,6 +46,27 @@ def value_and_gradients(x, y, x_labels, y_labels, call, weight=1.3, bias=-0.4):
     leaves = [t.detach().requires_grad_() for t in (x, y, *affine)]
     loss = call(*leaves[:2], x_labels, y_labels, *leaves[2:])
     return [loss.detach(), *torch.autograd.grad(loss, leaves)]
+
+
+def loss_of(backend, **options):
+    def call(x, y, x_labels, y_labels, weight, bias):
+        return pk.pair_similarity_loss(
+            x, y, x_labels, y_labels, weight=weight, bias=bias, backend=backend, **options
+        )
+
+    return call
+
+
+def check(case, backend, **options):
+    call = loss_of(backend, **options)
+    double = [t.double() if t.is_floating_point() else t for t in case]
+    actual = value_and_gradients(*case, call)
+    oracle = value_and_gradients(*double, literal)
+    plain = value_and_gradients(*case, loss_of("eager", **options))
+    for a, o, p, name in zip(actual, oracle, plain, NAMES, strict=True):
+        assert a.dtype == p.dtype
+        # the gradient in the bias is a sum of terms that cancel
+        testing.assert_within_budget(a, o, p, name, scale=1.0 if name == "bias" else 0.0)
 
 
 @st.composite

@@ -6,7 +6,16 @@ import pytest
 import torch
 from conftest import backends, needs_gpu
 from hypothesis import given, settings
-from pair_cases import drawn, inputs, literal, pairs, value_and_gradients
+from pair_cases import (
+    NAMES,
+    check,
+    drawn,
+    inputs,
+    literal,
+    loss_of,
+    pairs,
+    value_and_gradients,
+)
 from promises import peak_extra_bytes
 
 import pixelkernels as pk
@@ -14,28 +23,6 @@ from pixelkernels import testing
 
 ALL = backends("eager", "cpu", "triton")
 COMPILED = backends("cpu", "triton")
-NAMES = ("loss", "x", "y", "weight", "bias")
-
-
-def loss_of(backend, **options):
-    def call(x, y, x_labels, y_labels, weight, bias):
-        return pk.pair_similarity_loss(
-            x, y, x_labels, y_labels, weight=weight, bias=bias, backend=backend, **options
-        )
-
-    return call
-
-
-def check(case, backend, **options):
-    call = loss_of(backend, **options)
-    double = [t.double() if t.is_floating_point() else t for t in case]
-    actual = value_and_gradients(*case, call)
-    oracle = value_and_gradients(*double, literal)
-    plain = value_and_gradients(*case, loss_of("eager", **options))
-    for a, o, p, name in zip(actual, oracle, plain, NAMES, strict=True):
-        assert a.dtype == p.dtype
-        # the gradient in the bias is a sum of terms that cancel
-        testing.assert_within_budget(a, o, p, name, scale=1.0 if name == "bias" else 0.0)
 
 
 @settings(deadline=None, max_examples=60)

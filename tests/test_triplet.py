@@ -9,21 +9,13 @@ import torch
 from conftest import backends
 from hypothesis import given, settings
 from scipy import stats
-from triplet_cases import drawn, inputs, literal, literal_mean
+from triplet_cases import drawn, hinges_and_gradient, inputs, literal, literal_mean
 
 import pixelkernels as pk
 from pixelkernels import testing
 
 ALL = backends("eager", "cpu", "triton")
 COMPILED = backends("cpu", "triton")
-
-
-def hinges_and_gradient(features, sets, backend, **options):
-    """The hinges [B, K], and their gradient for a cotangent that tells rows apart."""
-    leaf = features.detach().requires_grad_()
-    found = pk.triplet_hinge(leaf, *sets, reduction="none", backend=backend, **options)
-    cotangent = torch.linspace(-1, 2, found.numel(), dtype=found.dtype, device=found.device)
-    return found.detach(), *torch.autograd.grad(found, leaf, cotangent.view(found.shape))
 
 
 @settings(deadline=None, max_examples=80)

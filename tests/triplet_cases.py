@@ -6,6 +6,7 @@ import torch
 from hypothesis import strategies as st
 from torch.nn.functional import triplet_margin_loss
 
+import pixelkernels as pk
 from pixelkernels import testing
 
 
@@ -45,6 +46,14 @@ def inputs(
     sets[0, :, ::7] = sets[1, :, 3::11] = -1
     sets[2, -1] = -1
     return features, *sets.to(device)
+
+
+def hinges_and_gradient(features, sets, backend, **options):
+    """The hinges [B, K], and their gradient for a cotangent that tells rows apart."""
+    leaf = features.detach().requires_grad_()
+    found = pk.triplet_hinge(leaf, *sets, reduction="none", backend=backend, **options)
+    cotangent = torch.linspace(-1, 2, found.numel(), dtype=found.dtype, device=found.device)
+    return found.detach(), *torch.autograd.grad(found, leaf, cotangent.view(found.shape))
 
 
 @st.composite

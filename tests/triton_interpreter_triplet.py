@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from triplet_cases import inputs
+from triplet_cases import hinges_and_gradient, inputs
 
 import pixelkernels as pk
 from pixelkernels import testing
 
 SMALL = {"shape": (2, 21, 5, 7), "rows": 40}
-
-
-def hinges_and_gradient(features, sets, backend, **options):
-    leaf = features.detach().requires_grad_()
-    found = pk.triplet_hinge(leaf, *sets, reduction="none", backend=backend, **options)
-    cotangent = torch.linspace(-1, 2, found.numel(), dtype=found.dtype).view(found.shape)
-    return found.detach(), *torch.autograd.grad(found, leaf, cotangent)
 
 
 def check(features, *sets, **options):
