@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import statistics
 import time
@@ -10,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+
+from pixelkernels._memory import peak_resident
 
 MIB = 2**20
 # Two calls: the first compiles and fills caches, the second may still grow pools.
@@ -143,25 +144,9 @@ def extra_memory(call: Callable[[], object], device: str) -> float | None:
         del kept
         return (peak - before) / MIB
     try:
-        # memory that the allocator holds from earlier calls would hide what this one needs
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-        before = _resident("VmRSS")
-        with open("/proc/self/clear_refs", "w") as clear:
-            clear.write("5")
-        kept = call()
-        peak = _resident("VmHWM")
-        del kept
+        return peak_resident(call) / MIB
     except (OSError, LookupError):
         return None
-    return (peak - before) / MIB
-
-
-def _resident(field: str) -> int:
-    with open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith(f"{field}:"):
-                return 1024 * int(line.split()[1])
-    raise LookupError(f"/proc/self/status has no {field}")
 
 
 def ceilings(device: str) -> dict[str, float]:

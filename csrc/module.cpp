@@ -25,5 +25,7 @@ PYBIND11_MODULE(_C, m) {
         return info;
       },
       "How this installation was built, as strings.");
+  m.def("release_memory", pixelkernels::release_memory,
+        "Return to the system what is kept of outputs that were freed.");
   pixelkernels::bind_distance(m);
 }

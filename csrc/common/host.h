@@ -17,14 +17,19 @@ Element element_of(const Tensor& features);
 ScalarType accumulate_type(Element element);
 
 // Uninitialised outputs. Filling a fresh tensor costs four times as much through 4 KiB pages, most
-// of it in faults, one for each page. So large outputs ask for huge pages before the first write;
-// but on virtual machines that hand free pages back to their host a huge page is most often one
-// that the host has to supply again, and there the small ones are asked for, many at a time.
+// of it in faults, one for each page. So large outputs come from memory of freed ones where there
+// is some: a training step frees a gradient right before the next one asks for as much. What is
+// kept is lent to the system, which takes its pages back when they are short. Fresh memory asks for
+// huge pages; but on virtual machines that hand free pages back to their host a huge page is most
+// often one that the host has to supply again, and there the small ones are asked for, many at a
+// time.
 Tensor output(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
 Tensor output_like(const Tensor& like);
 // One whose parts are each made `ready` by who writes them, right before: so they are in the cache.
 Tensor unready_like(const Tensor& like);
 void ready(const void* data, int64_t bytes);
+// Nothing is kept any longer.
+void release_memory();
 
 template <class T = void>
 T* data(const Tensor& tensor) {

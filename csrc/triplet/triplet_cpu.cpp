@@ -24,7 +24,7 @@ const TripletKernels& triplet_kernels(Element element) {
 
 // Channels go to the threads in groups, at most so many: each has distances of its own.
 constexpr int64_t kMostGroups = 16;
-constexpr int64_t kPixelsTogether = 4096;
+constexpr int64_t kPixelsTogether = 4096, kRowsTogether = 256;
 constexpr int64_t kPagePixels = 1024;
 // at least, where they lie side by side: those of a cache line
 constexpr int64_t kChannelsTogether = 16;
@@ -33,7 +33,7 @@ constexpr int64_t kChannelsTogether = 16;
 class Image {
  public:
   Image(const Tensor& features, const Tensor& sets, int64_t image, bool squared, double eps)
-      : channels_(features.size(1)), all_(sets.size(2)) {
+      : all_(sets.size(2)) {
     const int64_t pixels = features.size(2) * features.size(3);
     const int count = static_cast<int>(sets.size(1));
     const int64_t* index = data<int64_t>(sets) + image * count * all_;
@@ -49,23 +49,19 @@ class Image {
     }
     rows.features = view_of(features);
     rows.image = image;
+    rows.channels = features.size(1);
     rows.pixels = pixels;
     rows.sets = count;
     rows.pair = count == 3 ? kThreeSets : kFourSets;
     rows.pairs = 2 * (count - 2);
     rows.rows = static_cast<int64_t>(row_.size());
-    const bool channels_together = rows.features.channel_stride == 1;
-    rows.together = channels_together ? kRowsTogether : std::max<int64_t>(rows.rows, 1);
     rows.eps = squared ? 0 : eps;
-    for (int64_t first = 0; first < rows.rows; first += rows.together) {
-      const int64_t some = std::min(rows.together, rows.rows - first);
-      for (int set = 0; set < count; ++set)
-        for (int64_t k = 0; k < some; ++k) {
-          slot_.push_back(static_cast<int32_t>(set * some + k));
-          pixel_.push_back(index[set * all_ + row_[first + k]]);
-        }
-    }
-    if (!channels_together) sort_by_page();
+    for (int set = 0; set < count; ++set)
+      for (int64_t r = 0; r < rows.rows; ++r) {
+        slot_.push_back(static_cast<int32_t>(set * rows.rows + r));
+        pixel_.push_back(index[set * all_ + row_[r]]);
+      }
+    if (!by_pixel()) sort_by_page();
     offset_ = offsets(rows.features);
     rows.slot = slot_.data();
     rows.offset = offset_.data();
@@ -83,8 +79,9 @@ class Image {
   }
   const std::vector<int64_t>& pixels() const { return pixel_; }
 
-  // values that the kernels keep: of each entry of the rows that go together
-  int64_t values() const { return rows.sets * rows.together; }
+  // whether channels lie side by side
+  bool by_pixel() const { return rows.features.channel_stride == 1; }
+  int64_t entries() const { return rows.sets * rows.rows; }
 
   // of the packed row r of pair p, in [pairs, K]
   int64_t listed(int pair, int64_t r) const { return pair * all_ + row_[r]; }
@@ -95,15 +92,16 @@ class Image {
   void for_groups(const Body& body) const {
     const int64_t each = group();
     torch::stable::parallel_for(0, groups(), 1, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i) body(i, i * each, std::min((i + 1) * each, channels_));
+      for (int64_t i = first; i < last; ++i)
+        body(i, i * each, std::min((i + 1) * each, rows.channels));
     });
   }
-  int64_t groups() const { return channels_ ? (channels_ + group() - 1) / group() : 0; }
+  int64_t groups() const { return (rows.channels + group() - 1) / group(); }
 
  private:
   int64_t group() const {
-    const int64_t even = (channels_ + kMostGroups - 1) / kMostGroups;
-    return rows.features.channel_stride == 1 ? std::max(even, kChannelsTogether) : even;
+    const int64_t even = (rows.channels + kMostGroups - 1) / kMostGroups;
+    return std::max<int64_t>(even, by_pixel() ? kChannelsTogether : 1);
   }
 
   // A counting sort by the thousand pixels that an entry's is one of.
@@ -122,7 +120,7 @@ class Image {
     pixel_.swap(pixels);
   }
 
-  int64_t channels_, all_;
+  int64_t all_;
   std::vector<int32_t> slot_;
   std::vector<int64_t> row_, pixel_, offset_;
 };
@@ -141,11 +139,19 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
       const Image image(features, sets, b, squared, eps);
       const TripletRows& rows = image.rows;
       const int64_t each = rows.pairs * rows.rows;
-      std::vector<A> sums(image.groups() * each, A(0));
-      image.for_groups([&](int64_t group, int64_t begin, int64_t end) {
-        std::vector<A> scratch(image.values());
-        run.distances(rows, begin, end, sums.data() + group * each, scratch.data());
-      });
+      const int64_t parts = image.by_pixel() ? 1 : image.groups();
+      std::vector<A> sums(parts * each, A(0));
+      if (image.by_pixel())
+        parallel((rows.rows + kRowsTogether - 1) / kRowsTogether,
+                 rows.sets * rows.channels * kRowsTogether, [&](int64_t i) {
+                   const int64_t end = std::min((i + 1) * kRowsTogether, rows.rows);
+                   run.distances_by_pixel(rows, i * kRowsTogether, end, sums.data());
+                 });
+      else
+        image.for_groups([&](int64_t group, int64_t begin, int64_t end) {
+          std::vector<A> scratch(image.entries());
+          run.distances(rows, begin, end, sums.data() + group * each, scratch.data());
+        });
       A* distance = data<A>(distances) + b * rows.pairs * all;
       A* hinge = data<A>(result) + b * hinges * all;
       std::fill_n(distance, rows.pairs * all, A(0));
@@ -153,8 +159,7 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
       for (int p = 0; p < rows.pairs; ++p)
         for (int64_t r = 0; r < rows.rows; ++r) {
           double sum = 0;
-          for (int64_t group = 0; group < image.groups(); ++group)
-            sum += sums[group * each + p * rows.rows + r];
+          for (int64_t part = 0; part < parts; ++part) sum += sums[part * each + p * rows.rows + r];
           distance[image.listed(p, r)] = static_cast<A>(squared ? sum : std::sqrt(sum));
         }
       for (int h = 0; h < hinges; ++h)
@@ -196,24 +201,27 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
         }
       const View view = view_of(gradient);
       const std::vector<int64_t> targets = run.wide ? image.pixels() : image.offsets(view);
-      const TripletGradient g{rows, features.size(1), factor.data(), view, targets.data()};
+      const TripletGradient g{rows, factor.data(), view, targets.data()};
       const int64_t size = static_cast<int64_t>(gradient.element_size());
       const auto make_ready = [&](int64_t offset, int64_t values) {
-        ready(data<char>(gradient) + (b * g.gradient.batch_stride + offset) * size, values * size);
+        ready(data<char>(gradient) + (b * view.batch_stride + offset) * size, values * size);
       };
-      if (g.gradient.channel_stride == 1 && !run.wide)
+      if (image.by_pixel() && view.channel_stride == 1 && !run.wide) {
         parallel((rows.pixels + kPixelsTogether - 1) / kPixelsTogether, 1 << 20, [&](int64_t i) {
           const int64_t first = i * kPixelsTogether;
           const int64_t last = std::min(first + kPixelsTogether, rows.pixels);
-          make_ready(first * g.channels, (last - first) * g.channels);
+          make_ready(first * rows.channels, (last - first) * rows.channels);
           run.clear(g, first, last);
         });
-      const int64_t room = 2 * image.values() + (run.wide ? rows.pixels : 0);
+        image.for_groups(
+            [&](int64_t, int64_t begin, int64_t end) { run.gradient_by_pixel(g, begin, end); });
+        continue;
+      }
+      const int64_t room = 2 * image.entries() + (run.wide ? rows.pixels : 0);
       image.for_groups([&](int64_t, int64_t begin, int64_t end) {
         std::vector<A> scratch(room);
-        if (g.gradient.channel_stride == 1) return run.gradient(g, begin, end, scratch.data());
         for (int64_t channel = begin; channel < end; ++channel) {
-          make_ready(channel * g.gradient.channel_stride, rows.pixels);
+          make_ready(channel * view.channel_stride, rows.pixels);
           run.gradient(g, channel, channel + 1, scratch.data());
         }
       });

@@ -6,10 +6,7 @@
 
 namespace pixelkernels {
 
-constexpr int kMostSets = 4;
-// Rows that are gone through together where the channels lie side by side, so that their pixels
-// stay in the cache from channel to channel; else all of an image's.
-constexpr int64_t kRowsTogether = 256;
+constexpr int kMostSets = 4, kMostPairs = 4;
 
 // A pair of sets whose pixels' distance is taken, row by row.
 struct SetPair {
@@ -19,22 +16,21 @@ struct SetPair {
 constexpr SetPair kThreeSets[] = {{0, 1}, {0, 2}};
 constexpr SetPair kFourSets[] = {{0, 1}, {0, 2}, {2, 3}, {2, 1}};
 
-// The rows of one image that are there, some of them together. Those have sets * together entries,
-// one for each pixel of each row, in an order that suits the memory.
+// The rows of one image that are there. They have sets * rows entries, one for each pixel of each
+// row, in an order that suits the memory: where channels lie side by side, that of the slots.
 struct TripletRows {
   View features;
-  int64_t image, pixels;
+  int64_t image, channels, pixels;
   int sets, pairs;
   const SetPair* pair;
-  int64_t rows, together;
-  const int32_t* slot;    // of each entry: set * (number of these rows) + row
+  int64_t rows;
+  const int32_t* slot;    // of each entry: set * rows + row
   const int64_t* offset;  // of its pixel in a channel plane
   double eps;             // added to every difference
 };
 
 struct TripletGradient {
   TripletRows rows;
-  int64_t channels;
   const void* factor;  // [pairs][rows], of the differences in the gradient
   View gradient;
   // of each entry's pixel in what a channel's sums are made in: the gradient, or a plane of their
@@ -44,12 +40,16 @@ struct TripletGradient {
 
 struct TripletKernels {
   // sums [pairs][rows] += the squared differences in channels [begin, end); `scratch` holds a value
-  // for each entry of rows that go together
+  // for each entry
   void (*distances)(const TripletRows&, int64_t begin, int64_t end, void* sums, void* scratch);
-  // pixels [begin, end) of the gradient set to 0, where channels lie side by side
+  // rows [begin, end) of the sums over all channels, where they lie side by side
+  void (*distances_by_pixel)(const TripletRows&, int64_t begin, int64_t end, void* sums);
+  // Where channels lie side by side and sums are not `wide`: pixels [begin, end) of the gradient
+  // set to 0, and channels [begin, end) of it.
   void (*clear)(const TripletGradient&, int64_t begin, int64_t end);
-  // channels [begin, end) of the gradient; where they do not, all pixels of it. `scratch` holds two
-  // such values, and where sums are `wide` one for every pixel.
+  void (*gradient_by_pixel)(const TripletGradient&, int64_t begin, int64_t end);
+  // Channels [begin, end) of the gradient, all pixels of them. `scratch` holds two values for each
+  // entry, and where sums are `wide` one for every pixel.
   void (*gradient)(const TripletGradient&, int64_t begin, int64_t end, void* scratch);
   // whether sums are wider than features, and so have a plane of their own
   bool wide;

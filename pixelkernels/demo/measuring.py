@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import TypeVar
 
 import torch
+
+from pixelkernels._memory import peak_resident
 
 Call = Callable[[], object]
 Result = TypeVar("Result")
@@ -44,7 +43,7 @@ def extra_mib(call: Call, device: str) -> float | None:
 
     The median of three, because the system counts whatever else the process does meanwhile.
     """
-    peak = _peak_resident if device == "cpu" else _peak_allocated
+    peak = peak_resident if device == "cpu" else _peak_allocated
     try:
         return statistics.median(peak(call) for _ in range(3)) / MIB
     except (OSError, LookupError):
@@ -59,27 +58,6 @@ def _peak_allocated(call: Call) -> int:
     torch.cuda.synchronize()
     del kept
     return torch.cuda.max_memory_allocated() - before
-
-
-def _peak_resident(call: Call) -> int:
-    gc.collect()
-    # memory that the allocator kept from earlier calls would hide what this one needs
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
-    before = _resident("VmRSS")
-    with open("/proc/self/clear_refs", "w") as clear:
-        clear.write("5")  # the peak starts again from here
-    kept = call()
-    del kept
-    return _resident("VmHWM") - before
-
-
-def _resident(field: str) -> int:
-    with open("/proc/self/status") as status:
-        for line in status:
-            if line.startswith(f"{field}:"):
-                return 1024 * int(line.split()[1])
-    raise LookupError(f"/proc/self/status has no {field}")
 
 
 def _finish(device: str) -> None:
