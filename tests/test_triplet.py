@@ -283,6 +283,15 @@ def test_the_loss_is_its_composition(squared, backend, device):
 
 
 @pytest.mark.parametrize("backend", ALL)
+def test_what_is_neither_0_nor_1_is_on_neither_side(backend, device):
+    mask = torch.full((1, 4, 5), 2, device=device)
+    mask[0, 0, 0], mask[0, 1, 1] = 1, 0
+    x = testing.features(1, 3, 4, 5, device=device).requires_grad_()
+    pk.is_triplet_loss(x, mask, margin=50.0, backend=backend).backward()
+    assert (x.grad != 0).any(1)[0].nonzero().tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("backend", ALL)
 def test_rows_are_as_many_as_the_smaller_side_has(backend, device):
     """All foreground pixels are 0, all of the background 1: each hinge is margin - sqrt(C)."""
     mask = torch.zeros(2, 8, 8, dtype=torch.int64, device=device)

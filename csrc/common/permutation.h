@@ -5,6 +5,14 @@
 
 #include <cstdint>
 
+// Compiled for several instruction sets, of which the loader takes the best: integers come out the
+// same in all.
+#if defined(__x86_64__) && defined(__gnu_linux__)
+#define PK_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define PK_CLONES
+#endif
+
 namespace pixelkernels {
 
 class Permutation {
@@ -13,38 +21,55 @@ class Permutation {
   Permutation(uint64_t seed, uint64_t set, int64_t n) : n_(static_cast<uint32_t>(n)) {
     int bits = 8;
     while (bits < 31 && (uint64_t{1} << bits) < static_cast<uint64_t>(n)) ++bits;
-    right_bits_ = bits - bits / 2;
-    left_mask_ = (uint32_t{1} << bits / 2) - 1;
-    right_mask_ = (uint32_t{1} << right_bits_) - 1;
-    for (uint64_t i = 0; i < kKeys; ++i) keys_[i] = key(seed, set * kKeys + i + 1);
+    steps_.right_bits = bits - bits / 2;
+    steps_.left_mask = (uint32_t{1} << bits / 2) - 1;
+    steps_.right_mask = (uint32_t{1} << steps_.right_bits) - 1;
+    for (uint64_t i = 0; i < kKeys; ++i) steps_.keys[i] = key(seed, set * kKeys + i + 1);
   }
 
-  // body(i, element i) for i in [0, count), count <= n. Some at a time, so that the steps of one
-  // hide those of another; those that land outside walk on.
+  // body(i, element i) for i in [0, count), count <= n. Those that land outside walk on together.
   template <class Body>
   void first(int64_t count, const Body& body) const {
-    constexpr int64_t kTogether = 64;
-    uint32_t landed[kTogether];
+    uint32_t landed[kTogether], walking[kTogether], place[kTogether];
     for (int64_t begin = 0; begin < count; begin += kTogether) {
-      const int64_t some = count - begin < kTogether ? count - begin : kTogether;
-      for (int64_t i = 0; i < some; ++i) landed[i] = step(static_cast<uint32_t>(begin + i));
-      for (int64_t i = 0; i < some; ++i) {
-        while (landed[i] >= n_) landed[i] = step(landed[i]);
-        body(begin + i, landed[i]);
+      const int some = count - begin < kTogether ? static_cast<int>(count - begin) : kTogether;
+      for (int i = 0; i < some; ++i) {
+        walking[i] = static_cast<uint32_t>(begin) + i;
+        place[i] = i;
       }
+      for (int left = some; left > 0;) {
+        step(steps_, walking, left);
+        int outside = 0;
+        for (int i = 0; i < left; ++i) {
+          landed[place[i]] = walking[i];
+          place[outside] = place[i];
+          walking[outside] = walking[i];
+          outside += walking[i] >= n_;
+        }
+        left = outside;
+      }
+      for (int i = 0; i < some; ++i) body(begin + i, landed[i]);
     }
   }
 
  private:
-  static constexpr int kKeys = 8;
+  static constexpr int kKeys = 8, kTogether = 256;
 
-  uint32_t step(uint32_t i) const {
-    uint32_t left = i >> right_bits_, right = i & right_mask_;
-    for (int round = 0; round < kKeys; round += 2) {
-      right ^= mix(keys_[round], left) & right_mask_;
-      left ^= mix(keys_[round + 1], right) & left_mask_;
+  struct Steps {
+    uint32_t left_mask, right_mask, keys[kKeys];
+    int right_bits;
+  };
+
+  // values[i] = its image, for i in [0, count)
+  PK_CLONES static void step(const Steps& s, uint32_t* values, int count) {
+    for (int i = 0; i < count; ++i) {
+      uint32_t left = values[i] >> s.right_bits, right = values[i] & s.right_mask;
+      for (int round = 0; round < kKeys; round += 2) {
+        right ^= mix(s.keys[round], left) & s.right_mask;
+        left ^= mix(s.keys[round + 1], right) & s.left_mask;
+      }
+      values[i] = left << s.right_bits | right;
     }
-    return left << right_bits_ | right;
   }
 
   // element number `i` of the splitmix64 sequence that starts at the seed
@@ -62,8 +87,8 @@ class Permutation {
     return h ^ (h >> 16);
   }
 
-  uint32_t n_, left_mask_, right_mask_, keys_[kKeys];
-  int right_bits_;
+  uint32_t n_;
+  Steps steps_;
 };
 
 }  // namespace pixelkernels

@@ -230,28 +230,29 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
   return gradient;
 }
 
-// Lists the True pixels, eight at a time where they are all alike; returns their number.
-int64_t list_inside(const uint8_t* inside, int64_t pixels, int32_t* place) {
-  constexpr uint64_t kAll = 0x0101010101010101;
-  int64_t count = 0, i = 0;
-  const auto one = [&] {
-    place[count] = static_cast<int32_t>(i);
-    count += inside[i++];
-  };
-  while (i + 8 <= pixels) {
-    uint64_t eight;
-    std::memcpy(&eight, inside + i, sizeof eight);
-    if (eight == 0) {
-      i += 8;
-    } else if (eight == kAll) {
-      for (int k = 0; k < 8; ++k) place[count + k] = static_cast<int32_t>(i + k);
-      count += 8;
-      i += 8;
-    } else {
-      for (int k = 0; k < 8; ++k) one();
-    }
+// Of eight pixels, those whose bits are set, in order.
+struct Chosen {
+  uint8_t place[256][8] = {}, count[256] = {};
+  constexpr Chosen() {
+    for (int bits = 0; bits < 256; ++bits)
+      for (uint8_t k = 0; k < 8; ++k)
+        if (bits >> k & 1) place[bits][count[bits]++] = k;
   }
-  while (i < pixels) one();
+};
+constexpr Chosen kChosen;
+
+// Lists the True pixels, without a branch that depends on them; returns their number. `place` has
+// room for eight more.
+int64_t list_inside(const uint8_t* inside, int64_t pixels, int32_t* place) {
+  constexpr uint64_t kGatherBits = 0x0102040810204080;
+  int64_t count = 0;
+  for (int64_t i = 0; i < pixels; i += 8) {
+    uint64_t eight = 0;
+    std::memcpy(&eight, inside + i, std::min<int64_t>(8, pixels - i));
+    const int bits = static_cast<int>(eight * kGatherBits >> 56);
+    for (int k = 0; k < 8; ++k) place[count + k] = static_cast<int32_t>(i) + kChosen.place[bits][k];
+    count += kChosen.count[bits];
+  }
   return count;
 }
 
@@ -262,7 +263,7 @@ Tensor draw_pixels(Tensor mask, Tensor seeds, int64_t num) {
   const int64_t images = mask.size(0), pixels = mask.size(1) * mask.size(2), sets = seeds.size(0);
   Tensor drawn = output(seeds, {images, sets, num}, ScalarType::Long);
   torch::stable::parallel_for(0, images, 1, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<int32_t[]> place(new int32_t[pixels + 1]);
+    const std::unique_ptr<int32_t[]> place(new int32_t[pixels + 8]);
     for (int64_t image = begin; image < end; ++image) {
       const int64_t count = list_inside(data<uint8_t>(mask) + image * pixels, pixels, place.get());
       for (int64_t set = 0; set < sets; ++set) {

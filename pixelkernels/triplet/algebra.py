@@ -15,7 +15,8 @@ def sample_pixels(
     mask: Tensor, num_samples: int, generator: Generator | None, backend: str | None
 ) -> Tensor:
     chosen = choose("sample_pixels", (mask,), backend)
-    return _draw(chosen, _inside(mask), num_samples, 1, generator)[0]
+    inside = mask if mask.dtype == torch.bool else mask != 0
+    return _draw(chosen, inside, num_samples, 1, generator)[0]
 
 
 def triplet_hinge(
@@ -48,20 +49,12 @@ def is_triplet_loss(
     backend: str | None,
 ) -> Tensor:
     chosen = choose("is_triplet_loss", (features, mask), backend)
-    inside = _inside(mask)
+    sides = (mask, ~mask) if mask.dtype == torch.bool else (mask == 1, mask == 0)
     sets = torch.stack(
-        [
-            *_draw(chosen, inside, num_samples, 2, generator),
-            *_draw(chosen, ~inside, num_samples, 2, generator),
-        ],
-        1,
+        [pixels for side in sides for pixels in _draw(chosen, side, num_samples, 2, generator)], 1
     )
     foreground, background = _hinges(chosen, features, sets, margin, squared, eps).unbind(1)
     return 0.5 * (_mean(foreground, sets) + _mean(background, sets))
-
-
-def _inside(mask: Tensor) -> Tensor:
-    return mask if mask.dtype == torch.bool else mask != 0
 
 
 def _draw(

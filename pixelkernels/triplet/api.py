@@ -136,7 +136,7 @@ def is_triplet_loss(
 
     Args:
         features: [B, C, H, W].
-        mask: [B, H, W], bool or integer; nonzero is foreground.
+        mask: [B, H, W], bool or integer: 1 foreground, 0 background, anything else neither.
         num_samples: the most rows per image: K = min(num_samples, foreground, background).
         margin, squared, eps: as in `triplet_hinge`.
         generator: on the device of `mask`.
