@@ -10,9 +10,10 @@ OUT ?= gpu-check-out
 # torch first: the project is built against the headers of the torch that will run it
 $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) torch triton numpy setuptools wheel
+	$(PIP) torch torchvision triton numpy setuptools wheel
 	$(PIP) ninja pybind11 packaging pytest pytest-benchmark hypothesis scipy scikit-image pillow \
-	  tqdm ruff mypy clang-format opencv-python-headless edt
+	  tqdm matplotlib torchmetrics pysodmetrics pytest-xdist ruff mypy clang-format \
+	  opencv-python-headless edt
 	touch $@
 
 build: $(VENV)/.installed

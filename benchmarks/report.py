@@ -3,8 +3,9 @@
     python benchmarks/report.py [--check]
 
 README.md gets one table per machine and family, benchmarks/results/README.md every row, both
-between the markers `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`. With --check nothing
-is written: exit status 1 if a page is not what the results say.
+between the markers `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`; README.md also what
+the reference networks did, between `models:begin` and `models:end`. With --check nothing is
+written: exit status 1 if a page is not what the results say.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks import models_report
 from benchmarks.table import markdown
 from benchmarks.workload import BOTH, FORWARD
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 NOTHING = "No results are committed yet."
 MODES = {BOTH: "forward + backward, float32", FORWARD: "forward"}
 Row = dict[str, Any]
@@ -136,25 +137,37 @@ def _memory(row: Row) -> str:
     return "" if row["extra_mib"] is None else f"{row['extra_mib']:.1f}"
 
 
-def replaced(page: str, block: str, name: str) -> str:
-    """The page with the text between the markers replaced."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
-        raise ValueError(f"{name}: expected one line {BEGIN} and, after it, one line {END}")
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{block}\n\n{END}{rest.split(END)[1]}"
+def networks(results: Path) -> str:
+    """What the reference networks did, on each machine."""
+    found = sorted(results.glob("*/models/models.json"))
+    return "\n\n".join(models_report.tables(json.loads(p.read_text())) for p in found) or NOTHING
+
+
+def replaced(page: str, block: str, name: str, kind: str = "benchmarks") -> str:
+    """The page with the text between the markers of that kind replaced."""
+    begin, end = (f"<!-- {kind}:{which} -->" for which in ("begin", "end"))
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise ValueError(f"{name}: expected one line {begin} and, after it, one line {end}")
+    before, rest = page.split(begin)
+    return f"{before}{begin}\n\n{block}\n\n{end}{rest.split(end)[1]}"
 
 
 def update(root: Path, *, check: bool) -> list[str]:
     """Bring the pages under `root` up to date, or only look; the names of those that were not."""
     directory = root / "benchmarks" / "results"
     results = load(directory)
-    pages = {root / "README.md": readme(results), directory / "README.md": full(results)}
+    blocks = {
+        root / "README.md": {"benchmarks": readme(results), "models": networks(directory)},
+        directory / "README.md": {"benchmarks": full(results)},
+    }
     texts = {}
-    for path, block in pages.items():
+    for path, kinds in blocks.items():
         name = str(path.relative_to(root))
         if not path.exists():
             raise ValueError(f"{name}: there is no such page")
-        texts[path] = replaced(path.read_text(), block, name)
+        texts[path] = path.read_text()
+        for kind, block in kinds.items():
+            texts[path] = replaced(texts[path], block, name, kind)
     stale = [path for path, text in texts.items() if path.read_text() != text]
     if not check:
         for path in stale:

@@ -1,4 +1,4 @@
-"""python -m pixelkernels info | demo"""
+"""python -m pixelkernels info | demo | train"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 from . import _info
 from .demo import command as demo
+from .train import command as train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,11 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
     demo.add_arguments(
         commands.add_parser("demo", help="train on photographs, eager and accelerated")
     )
+    train.add_arguments(commands.add_parser("train", help="train one of the reference networks"))
     options = parser.parse_args(arguments)
     if options.command == "info":
         _info.show(options.json)
         return 0
-    return demo.run(options)
+    return {"demo": demo, "train": train}[options.command].run(options)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -65,6 +68,30 @@ def coherent_labels(batch: int, height: int, width: int, num_regions: int, seed:
         distance = (rows - centre[:, 0]).square() + (columns - centre[:, 1]).square()
         maps.append(distance.argmin(-1))
     return torch.stack(maps) if maps else torch.zeros(0, height, width, dtype=torch.int64)
+
+
+@contextmanager
+def same_draws(backend: str = "cpu") -> Iterator[None]:
+    """One backend draws the pixels of `is_triplet_loss` and `sample_reference`, whichever computes
+    the rest: so losses that sample can be compared between backends.
+    """
+    from .similarity import algebra as similarity
+    from .triplet import algebra as triplet
+
+    draw = triplet._draw
+    sample: Callable[..., tuple[Tensor, Tensor]] = similarity.sample_reference
+
+    def draw_alike(chosen: str, *arguments: Any) -> tuple[Tensor, ...]:
+        return draw(backend, *arguments)
+
+    def sample_alike(*arguments: Any) -> tuple[Tensor, Tensor]:
+        return sample(*arguments[:-1], backend)
+
+    with (
+        mock.patch.object(triplet, "_draw", draw_alike),
+        mock.patch.object(similarity, "sample_reference", sample_alike),
+    ):
+        yield
 
 
 def assert_within_budget(

@@ -269,8 +269,10 @@ def repository(tmp_path: Path) -> Path:
     results = tmp_path / "benchmarks" / "results"
     (results / "some-cpu").mkdir(parents=True)
     (results / "some-cpu" / "regions.json").write_text(json.dumps(CONTENT))
-    for page in (tmp_path / "README.md", results / "README.md"):
-        page.write_text(f"before\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n")
+    marked = "<!-- {0}:begin -->\nold\n<!-- {0}:end -->\n\n"
+    measured, networks = marked.format("benchmarks"), marked.format("models")
+    (tmp_path / "README.md").write_text(f"before\n\n{networks}{measured}after\n")
+    (results / "README.md").write_text(f"before\n\n{measured}after\n")
     return tmp_path
 
 
@@ -332,3 +334,36 @@ def test_report_without_results_or_markers(repository: Path) -> None:
     (repository / "README.md").write_text("no markers")
     with pytest.raises(ValueError, match=r"README.md: expected one line <!-- benchmarks:begin -->"):
         report.update(repository, check=True)
+
+
+NETWORKS = {
+    "environment": {"machine": "Some CPU", "torch_threads": 2, "torch": "2.11.0", "commit": "01"},
+    "size": [8, 9],
+    "overfit": [
+        {"model": "menet", "images": 3, "steps": 5, "seconds": 2.4, "first_loss": 1.5,
+         "last_loss": 0.25, "iou": 0.9, "largest_relative_difference": 2e-7},
+    ],
+    "step_costs": [
+        {"model": "cas", "eager_ms": 30.0, "default_ms": 20.0, "eager_mib": 9.6,
+         "default_mib": 3.2},
+    ],
+    "flipped_labels": [{"loss": "cas", "iou": [0.8, 0.9]}],
+    "with_triplets": [{"triplet_weight": 1.0, "steps": [30], "iou": [[0.5], [0.7]]}],
+    "over_clicks": [{"refinement": None, "iou": [0.3, 0.6], "clicked_pixels_right": [0.5, 0.75]}],
+}  # fmt: skip
+
+
+def test_report_of_the_networks(repository: Path) -> None:
+    folder = repository / "benchmarks" / "results" / "some-cpu" / "models"
+    folder.mkdir()
+    (folder / "models.json").write_text(json.dumps(NETWORKS))
+    report.update(repository, check=False)
+    text = (repository / "README.md").read_text()
+    for line in (
+        "| `MEnet` | 3 | 5 | 2 | 1.5 to 0.25 | 0.900 | 2e-07 |",
+        "| `CASNet` | 30 | 20 | 1.50 | 10 | 3 |",
+        "| CAS | 0.850 ± 0.071 |",
+        "| Dice + IS-Triplet | 0.600 ± 0.141 |",
+        "| none | 0.300 | 0.600 | 75% |",
+    ):
+        assert line in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def test_import_neither_loads_triton_nor_starts_cuda():
 import sys, torch, pixelkernels
 assert "triton" not in sys.modules, "triton was imported"
 assert not torch.cuda.is_initialized(), "CUDA was initialised"
-for optional in ("skimage", "PIL", "scipy"):
+for optional in ("skimage", "PIL", "scipy", "torchvision", "torchmetrics", "matplotlib"):
     assert optional not in sys.modules, optional
 """
     run_python(code)
@@ -74,14 +75,15 @@ def test_who_may_import_whom(path):
     own = path.relative_to(PACKAGE).parts[0]
     for name in imports(path):
         parts = name.split(".")
+        other = parts[1] if parts[0] == "pixelkernels" and len(parts) > 1 else own
         if own in FAMILIES:
-            others = FAMILIES - {own}
-            assert parts[0] != "pixelkernels" or parts[1] not in {
-                *others,
-                "models",
-                "compat",
-                "demo",
-            }
+            assert other not in {*FAMILIES, "models", "train", "compat", "demo"} - {own}, name
+        if own == "models" and other != "models":
+            assert other in FAMILIES, name
+            family = importlib.import_module(f"pixelkernels.{other}")
+            assert parts[2] in family.__all__, f"{name} is not public"
+        if other == "models":
+            assert own in ("models", "train"), name
         if not any(
             part.lstrip("_").startswith("triton") for part in path.relative_to(PACKAGE).parts
         ):

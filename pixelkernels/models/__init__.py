@@ -1,0 +1,31 @@
+"""The reference networks of five papers, on the library's public functions only, so that
+`pixelkernels.use_backend` chooses what computes them. They need `pip install
+'pixelkernels[models]'`.
+"""
+
+from .cas import CASNet
+from .correlation import displacement_correlation
+from .coseg import CoSegmentation, CoSegNet
+from .interactive import Clicks, FewShotInteractiveNet, Support
+from .losses import class_agnostic_cross_entropy, dice_loss
+from .menet import MEnet, Saliency, adaptive_mask
+from .refinement import click_loop, refined_logits
+from .transfer import LabelTransferNet
+
+__all__ = [
+    "CASNet",
+    "Clicks",
+    "CoSegNet",
+    "CoSegmentation",
+    "FewShotInteractiveNet",
+    "LabelTransferNet",
+    "MEnet",
+    "Saliency",
+    "Support",
+    "adaptive_mask",
+    "class_agnostic_cross_entropy",
+    "click_loop",
+    "dice_loss",
+    "displacement_correlation",
+    "refined_logits",
+]

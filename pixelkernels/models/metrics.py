@@ -1,0 +1,65 @@
+"""The figures that the papers report, by the libraries that define them.
+
+torchmetrics has the overlaps, PySODMetrics the measures of saliency.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import py_sod_metrics
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import binary_accuracy, binary_jaccard_index
+
+
+def jaccard(prediction: Tensor, target: Tensor) -> float:
+    """|P T| / |P + T| of masks of any shape, all pixels together; 0 where both are empty."""
+    return float(binary_jaccard_index(prediction.long(), target.long()))
+
+
+def pixel_precision(prediction: Tensor, target: Tensor) -> float:
+    """The share of pixels, of object and background, that are right (co-segmentation)."""
+    return float(binary_accuracy(prediction.long(), target.long()))
+
+
+def mean_iou(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> float:
+    """The mean over classes of the IoU of the class's pixels, all images together."""
+    pairs = zip(predictions, targets, strict=True)
+    return sum(jaccard(p, t) for p, t in pairs) / len(targets)
+
+
+def foreground_background_iou(prediction: Tensor, target: Tensor) -> float:
+    """FB-IoU: the mean of the object's IoU and the background's, whatever the classes."""
+    prediction, target = prediction.bool(), target.bool()
+    return (jaccard(prediction, target) + jaccard(~prediction, ~target)) / 2
+
+
+def saliency_measures(saliency: Tensor, target: Tensor) -> dict[str, float]:
+    """F-beta (beta^2 = 0.3, threshold twice the mean saliency) and the mean absolute error.
+
+    Args:
+        saliency: [B, H, W] in [0, 1].
+        target: [B, H, W], 0/1.
+    """
+    handler = py_sod_metrics.FmeasureHandler(
+        beta=0.3, with_adaptive=True, with_dynamic=False, with_binary=False
+    )
+    measures = py_sod_metrics.FmeasureV2({"f": handler})
+    error = py_sod_metrics.MAE()
+    for image, mask in zip(saliency.double().cpu(), target.bool().cpu(), strict=True):
+        values, mask = image.numpy(), mask.numpy()
+        measures.step(pred=values, gt=mask, normalize=False)
+        error.step(pred=values, gt=mask, normalize=False)
+    return {
+        "adaptive F-beta": float(measures.get_results()["f"]["adaptive"]),
+        "MAE": float(error.get_results()["mae"]),
+    }
+
+
+def clicks_to_reach(ious: Tensor, threshold: float) -> Tensor:
+    """The number of clicks after which the IoU first is at least `threshold`, or their number where
+    it never is; int64 [B] for the IoUs [clicks, B].
+    """
+    reached = torch.cat([ious >= threshold, torch.ones_like(ious[:1], dtype=torch.bool)])
+    return (reached.int().argmax(0) + 1).clamp(max=len(ious))

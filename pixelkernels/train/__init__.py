@@ -1,0 +1,1 @@
+"""Training of the reference networks: `python -m pixelkernels train`."""

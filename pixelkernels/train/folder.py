@@ -1,0 +1,81 @@
+"""Data sets as folders of images and of masks with the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+# of ImageNet, which the backbones' weights were trained with
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Folder:
+    """Images [3, H, W], normalised, and labels [H, W] int64, all of one size, held in memory.
+
+    An image belongs to the mask of the same stem; images without one are left out. Masks are label
+    images: the values of their pixels, or the indices of their palette.
+
+    Args:
+        images, masks: folders.
+        size: (height, width) that everything is resized to: images smoothly, masks to the nearest.
+        ignore: a value of the masks that is no label, -1 in `labels`.
+    """
+
+    def __init__(
+        self, images: Path, masks: Path, size: tuple[int, int], *, ignore: int | None = None
+    ) -> None:
+        found = [_files(folder) for folder in (images, masks)]
+        self.names = sorted(found[0].keys() & found[1].keys())
+        if not self.names:
+            raise ValueError(f"no image in {images} has a mask of the same name in {masks}")
+        self.size = size
+        self.images = torch.stack([_image(found[0][name], size) for name in self.names])
+        self.labels = torch.stack([_labels(found[1][name], size, ignore) for name in self.names])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def objects(self) -> Tensor:
+        """Whether a pixel has a label other than 0, bool [N, H, W]."""
+        return self.labels > 0
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Normalised images [..., 3, H, W] as bytes [..., H, W, 3] again."""
+    mean, deviation = _statistics(images)
+    return ((images * deviation + mean).clamp(0, 1) * 255).round().byte().movedim(-3, -1)
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise ValueError(f"expected a folder, got {folder}")
+    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
+
+
+def _image(path: Path, size: Sequence[int]) -> Tensor:
+    with Image.open(path) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+        scaled = upright.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    values = torch.from_numpy(np.array(scaled)).movedim(-1, 0).float() / 255
+    mean, deviation = _statistics(values)
+    return (values - mean) / deviation
+
+
+def _labels(path: Path, size: Sequence[int], ignore: int | None) -> Tensor:
+    with Image.open(path) as image:
+        if image.mode not in ("1", "L", "P", "I", "I;16"):
+            raise ValueError(f"{path}: expected one number for each pixel, got mode {image.mode}")
+        scaled = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
+    labels = torch.from_numpy(np.array(scaled).astype(np.int64))
+    return labels if ignore is None else torch.where(labels == ignore, -1, labels)
+
+
+def _statistics(like: Tensor) -> tuple[Tensor, Tensor]:
+    mean, deviation = (torch.tensor(x).to(like).view(3, 1, 1) for x in (MEAN, DEVIATION))
+    return mean, deviation
