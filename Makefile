@@ -12,7 +12,7 @@ $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch torchvision triton numpy setuptools wheel
 	$(PIP) ninja pybind11 packaging pytest pytest-benchmark hypothesis scipy scikit-image pillow \
-	  tqdm matplotlib torchmetrics pysodmetrics pytest-xdist ruff mypy clang-format \
+	  tqdm matplotlib torchmetrics pytest-xdist ruff mypy clang-format \
 	  opencv-python-headless edt
 	touch $@
 

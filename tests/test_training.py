@@ -73,7 +73,7 @@ def test_saliency_measures_by_hand():
     saliency = torch.tensor([[[0.9, 0.8, 0.1, 0.2]]])
     target = torch.tensor([[[1, 0, 1, 0]]])
     found = metrics.saliency_measures(saliency, target)
-    # the threshold, twice the mean, is 1.0: nothing is above, and 1 is the most it can be
+    # twice the mean is 1.0, the most that a threshold can be
     assert found["MAE"] == pytest.approx((0.1 + 0.8 + 0.9 + 0.2) / 4)
     dark = metrics.saliency_measures(saliency * 0.5, target)
     assert dark["adaptive F-beta"] == pytest.approx(found["adaptive F-beta"], abs=1e-6)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-EXTRAS = ("torchvision", "torchmetrics", "py_sod_metrics", "PIL", "matplotlib", "tqdm")
+EXTRAS = ("torchvision", "torchmetrics", "PIL", "matplotlib", "tqdm")
 MODELS = ("coseg", "menet", "cas", "transfer", "interactive")
 
 
