@@ -23,7 +23,7 @@ demo: build
 	$(BIN)/python -m pixelkernels demo
 
 test: build
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -4,8 +4,8 @@
 
 README.md gets one table per machine and family, benchmarks/results/README.md every row, both
 between the markers `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`; README.md also what
-the reference networks did, between `models:begin` and `models:end`. With --check nothing is
-written: exit status 1 if a page is not what the results say.
+the reference networks did and what the drop-ins gain, between markers named models and compat. With
+--check nothing is written: exit status 1 if a page is not what the results say.
 """
 
 from __future__ import annotations
@@ -143,6 +143,27 @@ def networks(results: Path) -> str:
     return "\n\n".join(models_report.tables(json.loads(p.read_text())) for p in found) or NOTHING
 
 
+def drop_ins(results: Path) -> str:
+    """What the functions of `pixelkernels.compat` gain, on each machine."""
+    header = ("project", "its function", "`pixelkernels.compat.`", "at", "its ms", "ours, ms",
+              "times faster", "its extra MiB", "ours, extra MiB", "differs")  # fmt: skip
+    parts = []
+    for path in sorted(results.glob("*/compat/compat.json")):
+        content = json.loads(path.read_text())
+        lines = [
+            [
+                *(row["project"], row["call"], f"`{row['ours']}`", row["sizes"]),
+                *(f"{row[f'{side}_ms']:.2f}" for side in ("theirs", "ours")),
+                f"{row['theirs_ms'] / row['ours_ms']:.1f}",
+                *(f"{row[f'{side}_mib']:.1f}" for side in ("theirs", "ours")),
+                row["differs"],
+            ]
+            for row in content["rows"]
+        ]
+        parts += [_conditions(content), markdown(header, lines)]
+    return "\n\n".join(parts) or NOTHING
+
+
 def replaced(page: str, block: str, name: str, kind: str = "benchmarks") -> str:
     """The page with the text between the markers of that kind replaced."""
     begin, end = (f"<!-- {kind}:{which} -->" for which in ("begin", "end"))
@@ -157,7 +178,11 @@ def update(root: Path, *, check: bool) -> list[str]:
     directory = root / "benchmarks" / "results"
     results = load(directory)
     blocks = {
-        root / "README.md": {"benchmarks": readme(results), "models": networks(directory)},
+        root / "README.md": {
+            "benchmarks": readme(results),
+            "models": networks(directory),
+            "compat": drop_ins(directory),
+        },
         directory / "README.md": {"benchmarks": full(results)},
     }
     texts = {}

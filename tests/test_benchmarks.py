@@ -270,8 +270,8 @@ def repository(tmp_path: Path) -> Path:
     (results / "some-cpu").mkdir(parents=True)
     (results / "some-cpu" / "regions.json").write_text(json.dumps(CONTENT))
     marked = "<!-- {0}:begin -->\nold\n<!-- {0}:end -->\n\n"
-    measured, networks = marked.format("benchmarks"), marked.format("models")
-    (tmp_path / "README.md").write_text(f"before\n\n{networks}{measured}after\n")
+    measured, *others = map(marked.format, ("benchmarks", "models", "compat"))
+    (tmp_path / "README.md").write_text(f"before\n\n{''.join(others)}{measured}after\n")
     (results / "README.md").write_text(f"before\n\n{measured}after\n")
     return tmp_path
 
@@ -367,3 +367,19 @@ def test_report_of_the_networks(repository: Path) -> None:
         "| none | 0.300 | 0.600 | 75% |",
     ):
         assert line in text
+
+
+def test_report_of_the_drop_ins(repository: Path) -> None:
+    folder = repository / "benchmarks" / "results" / "some-cpu" / "compat"
+    folder.mkdir()
+    drop_in = {
+        "project": "RITM", "call": "DistMaps", "ours": "ritm.DistMaps", "sizes": "2 images",
+        "differs": "none", "theirs_ms": 9.0, "ours_ms": 2.0, "theirs_mib": 30.0, "ours_mib": 1.0,
+    }  # fmt: skip
+    content = {"environment": CONTENT["environment"], "rows": [drop_in]}
+    (folder / "compat.json").write_text(json.dumps(content))
+    report.update(repository, check=False)
+    line = (
+        "| RITM | DistMaps | `ritm.DistMaps` | 2 images | 9.00 | 2.00 | 4.5 | 30.0 | 1.0 | none |"
+    )
+    assert line in (repository / "README.md").read_text()

@@ -187,6 +187,20 @@ def test_a_video_is_labelled_in_fixed_memory():
     assert all((x == -1).all() for x in network.propagate(frames(2), empty, 2))
 
 
+def test_shots_of_the_support_are_averaged():
+    network = small("interactive").eval()
+    images, masks = scene()
+    clicks = clicks_on(masks[:, 0])
+    # both images of a pair are support, in either order
+    orders = [
+        network(images[:, 0], clicks, Support(images[:, order], masks[:, order]))
+        for order in ([0, 1], [1, 0], [1], [1, 1, 1])
+    ]
+    torch.testing.assert_close(orders[0], orders[1])
+    torch.testing.assert_close(orders[2], orders[3])
+    assert not torch.allclose(orders[0], orders[2])
+
+
 def test_refinement_looks_at_the_squares_around_clicks():
     """The misfit is that of the logits at full size under masks of the squares (f-BRS)."""
     points = torch.tensor([[[0, 0], [5, 7], [6, 8], [-1, -1]], [[9, 12], [3, 3], [-1, -1], [2, 6]]])

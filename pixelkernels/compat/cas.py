@@ -1,0 +1,26 @@
+"""The CAS loss as released (cas.py of class_agnostic_loss_saliency), for masks of two regions."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pixelkernels.regions import cas_loss
+
+BATCH_SIZE = 40  # a constant of the original's module, which divides by it whatever the batch is
+
+
+class lss(nn.Module):
+    """`lss()(gt, softmaxed)`: masks [B, 1, H, W] or [B, 2, H, W] (one mask twice), 0/1, and softmax
+    outputs [B, C, H, W]. The original's weights would take soft masks too; these must be hard.
+
+    Args:
+        batch_size: the divisor.
+    """
+
+    def __init__(self, batch_size: int = BATCH_SIZE) -> None:
+        super().__init__()
+        self.batch_size = batch_size
+
+    def forward(self, gt: Tensor, softmaxed: Tensor) -> Tensor:
+        labels = (gt[:, 0] > 0.5).byte()
+        return cas_loss(softmaxed, labels, 2, variant="released", divisor=self.batch_size)

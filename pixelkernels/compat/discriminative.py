@@ -1,0 +1,104 @@
+"""The discriminative loss in three projects' conventions: torch-em, nyoki-mtl and Wizaron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pixelkernels.regions import compact_labels, discriminative_loss
+
+PACKAGE = "torch_em"
+
+
+class ContrastiveLoss(nn.Module):
+    """torch-em's (loss/contrastive.py), of embeddings [B, E, H, W] and labels [B, 1, H, W].
+
+    Ids need not be consecutive, `ignore_label` is left out of everything, and `impl` is without
+    effect. Volumes [B, E, D, H, W] are served as images of D * H rows.
+    """
+
+    def __init__(
+        self,
+        delta_var: float,
+        delta_dist: float,
+        norm: str | int = "fro",
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        gamma: float = 0.001,
+        ignore_label: int | None = None,
+        impl: str | None = None,
+    ) -> None:
+        super().__init__()
+        if norm not in ("fro", 1, 2):
+            raise ValueError(f"norm: expected 'fro', 1 or 2, got {norm!r}")
+        self.delta_var, self.delta_dist = delta_var, delta_dist
+        self.norm = 2 if norm == "fro" else int(norm)
+        self.weights = (alpha, beta, gamma)
+        self.ignore = () if ignore_label is None else (ignore_label,)
+
+    def forward(self, input_: Tensor, target: Tensor) -> Tensor:
+        labels, count = compact_labels(target[:, 0].flatten(1, -2), ignore=self.ignore)
+        return discriminative_loss(
+            input_.flatten(2, -2), labels, max(count, 1),
+            delta_var=self.delta_var, delta_dist=self.delta_dist, weights=self.weights,
+            norm=self.norm,
+        )  # fmt: skip
+
+
+def nyoki_loss(
+    input: Tensor,
+    target: Tensor,
+    n_clusters: Sequence[int],
+    delta_var: float = 0.5,
+    delta_dist: float = 1.5,
+    norm: int = 2,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    gamma: float = 0.001,
+) -> Tensor:
+    """nyoki-mtl's DiscriminativeLoss: the distance term has half the paper's weight.
+
+    Args:
+        input: [B, E, H, W].
+        target: one-hot masks [B, n, H, W]; the first n_clusters[b] of image b count. A pixel of no
+            mask belongs to no cluster, and masks must not overlap.
+    """
+    labels = _labels(target, n_clusters)
+    return discriminative_loss(
+        input, labels, target.shape[1], delta_var=delta_var, delta_dist=delta_dist,
+        weights=(alpha, beta / 2, gamma), norm=norm,
+    )  # fmt: skip
+
+
+def wizaron_loss(
+    input: Tensor,
+    target: Tensor,
+    n_clusters: Sequence[int],
+    delta_var: float,
+    delta_dist: float,
+    norm: int,
+    scale_var: float = 1.0,
+    scale_dist: float = 1.0,
+    scale_reg: float = 0.001,
+) -> Tensor:
+    """Wizaron's DiscriminativeLoss: as nyoki's with the paper's distance term, and a variance term
+    that is the mean over all pixels of clusters.
+    """
+    labels = _labels(target, n_clusters)
+    return discriminative_loss(
+        input, labels, target.shape[1], delta_var=delta_var, delta_dist=delta_dist,
+        weights=(scale_var, scale_dist, scale_reg), norm=norm, reduction="pixel",
+    )  # fmt: skip
+
+
+def _labels(target: Tensor, n_clusters: Sequence[int]) -> Tensor:
+    """One-hot masks as labels, -1 where there is none."""
+    order = torch.arange(target.shape[1], device=target.device)
+    counts = torch.as_tensor(n_clusters, device=target.device)
+    masks = (target > 0) & (order < counts[:, None])[..., None, None]
+    return torch.where(masks.any(1), masks.int().argmax(1), -1)
+
+
+REPLACES = {"loss.contrastive:ContrastiveLoss": ContrastiveLoss}

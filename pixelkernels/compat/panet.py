@@ -1,0 +1,33 @@
+"""PANet's prototypes and distances (models/fewshot.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pixelkernels.regions import masked_average_pool
+from pixelkernels.similarity import matching_scores
+
+PACKAGE = "models"
+
+
+def getFeatures(self: Any, fts: Tensor, mask: Tensor) -> Tensor:
+    """`FewShotSeg.getFeatures`: features [1, C, h, w] upsampled to the mask [1, H, W] and averaged
+    over it, [1, C]; without the upsampled features.
+    """
+    return masked_average_pool(fts, mask.to(fts.dtype), upsample="bilinear")
+
+
+def calDist(self: Any, fts: Tensor, prototype: Tensor, scaler: float = 20) -> Tensor:
+    """`FewShotSeg.calDist`: scaler * cosine of features [N, C, H, W] and a prototype [1, C],
+    [N, H, W].
+    """
+    count = len(fts)
+    points = prototype.expand(count, -1)[..., None]
+    labels = torch.zeros(count, 1, dtype=torch.int64, device=fts.device)
+    return matching_scores(fts, points, labels, 1, metric="cosine", scale=float(scaler))[:, 0]
+
+
+REPLACES = {"fewshot:FewShotSeg.getFeatures": getFeatures, "fewshot:FewShotSeg.calDist": calDist}

@@ -1,0 +1,67 @@
+"""Swapping a project's functions for the drop-ins, and back."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pixelkernels import compat
+from pixelkernels.compat import ritm
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A package laid out as RITM's, one of whose modules imports DistMaps by name."""
+    files = {
+        "__init__.py": "",
+        "model/__init__.py": "",
+        "model/ops.py": "class DistMaps: ...\n",
+        "model/is_model.py": "from .ops import DistMaps\n",
+        "inference/__init__.py": "",
+        "inference/clicker.py": "class Clicker:\n    def _get_next_click(self): ...\n",
+        "engine/__init__.py": "",
+        "engine/trainer.py": "def get_next_points(): ...\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "their_isegm" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path / "their_isegm"
+    for name in [key for key in sys.modules if key.split(".")[0] == "their_isegm"]:
+        del sys.modules[name]
+
+
+def test_patch_and_undo(project):
+    from their_isegm.engine import trainer
+    from their_isegm.inference.clicker import Clicker
+    from their_isegm.model import is_model, ops
+
+    def bound():
+        maps = (ops.DistMaps, is_model.DistMaps)
+        return (*maps, vars(Clicker)["_get_next_click"], trainer.get_next_points)
+
+    before = bound()
+    with compat.patch("ritm", package="their_isegm"):
+        ours = (ritm.DistMaps, ritm.DistMaps, ritm.get_next_click, ritm.get_next_points)
+        assert bound() == ours
+    assert bound() == before
+    kept = compat.patch("ritm", package="their_isegm")
+    assert ops.DistMaps is ritm.DistMaps
+    kept.undo()
+    kept.undo()
+    assert bound() == before
+
+
+def test_patch_names_what_is_missing(project):
+    (project / "engine" / "trainer.py").write_text("")
+    with pytest.raises(AttributeError, match=r"their_isegm.engine.trainer has no get_next_points"):
+        compat.patch("ritm", package="their_isegm")
+    from their_isegm.model import ops
+
+    assert ops.DistMaps is not ritm.DistMaps
+    with pytest.raises(ImportError, match=r"no module absent.model.ops to patch"):
+        compat.patch("ritm", package="absent")
+    with pytest.raises(ValueError, match="expected one of"):
+        compat.patch("unknown")
