@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from promises import peak_extra_bytes
 
 import pixelkernels as pk
-from pixelkernels import models, testing
-from pixelkernels.models.interactive import Clicks, Support
-from pixelkernels.models.layers import parameter_count
-from pixelkernels.models.refinement import _Squares
+from pixelkernels import testing
 from pixelkernels.train.small import OPTIONS
 
+models = pytest.importorskip("pixelkernels.models", exc_type=ModuleNotFoundError)
+Clicks, Support = models.Clicks, models.Support
 SIZE = (97, 83)
 NETWORKS = {
     "coseg": models.CoSegNet,
@@ -80,7 +79,7 @@ def test_documented_number_of_parameters(name):
     text = " ".join(NETWORKS[name].__doc__.split())
     documented = int(re.search(r"About (\d+) million parameters", text)[1])
     with torch.device("meta"):
-        assert round(parameter_count(NETWORKS[name]()) / 1e6) == documented
+        assert round(models.layers.parameter_count(NETWORKS[name]()) / 1e6) == documented
 
 
 def test_shapes():
@@ -217,12 +216,12 @@ def test_refinement_looks_at_the_squares_around_clicks():
     negative, positive = masks
     expected = (positive * (1 - p) ** 2).sum() / (positive.sum() + 1e-5)
     expected = expected + (negative * p**2).sum() / (negative.sum() + 1e-5)
-    found, satisfied = _Squares(Clicks(points, labels), size).misfit(logits)
+    found, satisfied = models.refinement._Squares(Clicks(points, labels), size).misfit(logits)
     torch.testing.assert_close(found, expected)
     assert not satisfied
     fits = torch.where(F.interpolate(positive[:, None], (4, 5)) > 0, 9.0, -9.0)
     one = Clicks(torch.tensor([[[9, 0]], [[0, 12]]]), torch.tensor([[0], [0]]))
-    assert _Squares(one, size).misfit(fits * 0 - 9)[1]
+    assert models.refinement._Squares(one, size).misfit(fits * 0 - 9)[1]
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -235,7 +234,7 @@ def test_refinement_brings_the_logits_nearer_to_the_clicks(place):
     images, masks = scene()
     support = Support(images[:, 1:], masks[:, 1:])
     clicks = clicks_on(masks[:, 0])
-    squares = _Squares(clicks, SIZE)
+    squares = models.refinement._Squares(clicks, SIZE)
     with torch.no_grad():
         joined = network.junction(network.join(images[:, 0], clicks, support))
         before, _ = squares.misfit(network.head(joined))

@@ -10,11 +10,15 @@ import torch
 from PIL import Image
 
 from pixelkernels.__main__ import main
-from pixelkernels.models import metrics
-from pixelkernels.train.folder import Folder, pixels
-from pixelkernels.train.run import Run
 from pixelkernels.train.small import OPTIONS
-from pixelkernels.train.tasks import TASKS
+
+for needed in ("matplotlib", "torchmetrics", "torchvision", "tqdm"):
+    pytest.importorskip(needed)
+
+from pixelkernels.models import metrics  # noqa: E402
+from pixelkernels.train.folder import Folder, pixels  # noqa: E402
+from pixelkernels.train.run import Run  # noqa: E402
+from pixelkernels.train.tasks import TASKS  # noqa: E402
 
 
 @pytest.fixture(scope="module")
