@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
+from scipy import ndimage
 
 from pixelkernels import compat
-from pixelkernels.compat import ritm
+from pixelkernels.compat import ritm, scipy
 
 
 @pytest.fixture
@@ -54,6 +56,17 @@ def test_patch_and_undo(project):
     assert bound() == before
 
 
+def test_a_patched_scipy_still_serves_what_is_not_replaced():
+    volume = np.zeros((4, 5, 6))
+    volume[1:3, 1:4, 2:5] = 1
+    expected = ndimage.distance_transform_edt(volume)
+    with compat.patch("scipy"):
+        assert ndimage.distance_transform_edt is scipy.distance_transform_edt
+        assert np.array_equal(ndimage.distance_transform_edt(volume), expected)
+        both = ndimage.distance_transform_edt(volume[1], return_indices=True)
+    assert len(both) == 2
+
+
 def test_patch_names_what_is_missing(project):
     (project / "engine" / "trainer.py").write_text("")
     with pytest.raises(AttributeError, match=r"their_isegm.engine.trainer has no get_next_points"):
@@ -61,6 +74,10 @@ def test_patch_names_what_is_missing(project):
     from their_isegm.model import ops
 
     assert ops.DistMaps is not ritm.DistMaps
+    with compat.patch("ritm", "DistMaps", package="their_isegm"):
+        assert ops.DistMaps is ritm.DistMaps
+    with pytest.raises(ValueError, match="expected some of DistMaps, "):
+        compat.patch("ritm", "DistanceMaps", package="their_isegm")
     with pytest.raises(ImportError, match=r"no module absent.model.ops to patch"):
         compat.patch("ritm", package="absent")
     with pytest.raises(ValueError, match="expected one of"):

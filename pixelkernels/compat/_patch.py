@@ -47,26 +47,30 @@ class Patch:
         self.undo()
 
 
-def patch(project: str, *, package: str | None = None) -> Patch:
+def patch(project: str, *names: str, package: str | None = None) -> Patch:
     """Swap a project's functions for those of `pixelkernels.compat.<project>`, also in those of its
     loaded modules that have imported them by name.
 
     Args:
         project: a module of `pixelkernels.compat` that says what it replaces.
+        names: of the project's functions that are to be replaced; none for all.
         package: the project's package, where it is not the usual one: RITM's code is `isegm`, in
             Cutie it is `gui.ritm`.
 
-    Raises ValueError for another project, and ImportError or AttributeError, with nothing swapped,
-    where the project does not have what would be replaced.
+    Raises ValueError for another project or name, and ImportError or AttributeError, with nothing
+    swapped, where the project does not have what would be replaced.
     """
     if project not in PROJECTS:
         raise ValueError(f"project: expected one of {', '.join(PROJECTS)}, got {project!r}")
     ours = importlib.import_module(f"pixelkernels.compat.{project}")
     root = package or ours.PACKAGE
+    places = {place.partition(":")[2]: place for place in ours.REPLACES}
     found = []
-    for place, value in ours.REPLACES.items():
-        module, _, name = place.partition(":")
-        found.append((*_owner(f"{root}.{module}", name), value))
+    for name in names or places:
+        if name not in places:
+            raise ValueError(f"names: expected some of {', '.join(places)}, got {name!r}")
+        module = places[name].partition(":")[0]
+        found.append((*_owner(f"{root}.{module}", name), ours.REPLACES[places[name]]))
     patched = Patch()
     for owner, name, value in found:
         original = vars(owner)[name]

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+# bound here, so that a patched SciPy still has somebody to ask
+from scipy.ndimage import distance_transform_edt as original
+
 from pixelkernels import numpy as arrays
 
 PACKAGE = "scipy"
@@ -27,11 +30,7 @@ def distance_transform_edt(
     """
     image = np.asarray(input) != 0
     if return_indices or not return_distances or image.ndim != 2 or image.all():
-        from scipy import ndimage
-
-        return ndimage.distance_transform_edt(
-            input, sampling, return_distances, return_indices, distances, indices
-        )
+        return original(input, sampling, return_distances, return_indices, distances, indices)
     if sampling is None:
         found = np.sqrt(arrays.distance_transform(~image, squared=True).astype(np.float64))
     else:
