@@ -23,6 +23,7 @@ pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
+pytestmark = pytest.mark.xdist_group("ahead of time")
 PACKAGE = Path(__file__).parent.parent / "pixelkernels"
 ARCHITECTURES = (80, 90, 100)
 # what a block may use without opting in to more, the same on all of them
