@@ -104,24 +104,24 @@ def get_next_points(
     """
     assert click_indx > 0
     predicted, is_object = pred[:, 0], gt[:, 0] > 0.5
-    errors = torch.stack(
-        [is_object & (predicted < pred_thresh), ~is_object & (predicted > pred_thresh)]
-    )
-    # what lies outside is no error
-    framed = nn.functional.pad(errors, (1, 1, 1, 1))
-    depth = distance_transform(~framed, squared=True)[..., 1:-1, 1:-1]
-    deepest = depth.amax((-2, -1))
-    positive = deepest[0] > deepest[1]
-    side = torch.where(positive[:, None, None], depth[0], depth[1])
+    height, width = predicted.shape[1:]
+    # with a frame around the image, which is no error
+    errors = torch.zeros(2, len(pred), height + 2, width + 2, dtype=torch.bool, device=pred.device)
+    inside = errors[..., 1:-1, 1:-1]
+    torch.logical_and(is_object, predicted < pred_thresh, out=inside[0])
+    torch.logical_and(~is_object, predicted > pred_thresh, out=inside[1])
+    depth = distance_transform(errors.logical_not_(), squared=True)
+    deepest = depth.flatten(2).amax(2)
+    positive, images = deepest[0] > deepest[1], torch.arange(len(pred), device=pred.device)
+    side = depth[(~positive).long(), images]
     # dt > max / 2, in squares
-    inner = 4 * side > deepest.amax(0)[:, None, None]
+    inner = side > deepest.amax(0)[:, None, None] // 4
     pixel = sample_pixels(inner, 1)[:, 0]
-    width = errors.shape[-1]
-    row, column = pixel // width, pixel % width
+    row, column = pixel // (width + 2) - 1, pixel % (width + 2) - 1
     click = torch.stack([row, column, torch.full_like(row, click_indx)], 1).to(points.dtype)
     half = points.shape[1] // 2
     slot = torch.where(positive, half, 2 * half) - click_indx
-    found, images = points.clone(), torch.arange(len(points), device=points.device)
+    found = points.clone()
     found[images, slot] = torch.where((pixel >= 0)[:, None], click, found[images, slot])
     return found
 
