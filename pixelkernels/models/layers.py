@@ -70,9 +70,5 @@ def object_logits(logits: Tensor) -> Tensor:
     return logits[:, 1] - logits[:, 0]
 
 
-def parameter_count(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters())
-
-
 def cat(*tensors: Tensor) -> Tensor:
     return torch.cat(tensors, dim=1)

@@ -34,16 +34,11 @@ class Folder:
         self.names = sorted(found[0].keys() & found[1].keys())
         if not self.names:
             raise ValueError(f"no image in {images} has a mask of the same name in {masks}")
-        self.size = size
         self.images = torch.stack([_image(found[0][name], size) for name in self.names])
         self.labels = torch.stack([_labels(found[1][name], size, ignore) for name in self.names])
 
     def __len__(self) -> int:
         return len(self.names)
-
-    def objects(self) -> Tensor:
-        """Whether a pixel has a label other than 0, bool [N, H, W]."""
-        return self.labels > 0
 
 
 def pixels(images: Tensor) -> Tensor:
