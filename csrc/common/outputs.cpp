@@ -4,8 +4,12 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(MADV_FREE) && defined(MADV_POPULATE_WRITE)
-#define PK_PAGES 1
+// Linux's own numbers, which older headers lack; a kernel that does not know them declines.
+#ifndef MADV_FREE
+#define MADV_FREE 8
+#endif
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
 #endif
 
 #include <algorithm>
@@ -33,7 +37,7 @@ int64_t bytes_of(const Tensor& tensor) {
   return tensor.numel() * static_cast<int64_t>(tensor.element_size());
 }
 
-#if PK_PAGES
+#if defined(__linux__)
 // A balloon is virtio device 5, and its feature bit 5 says that it reports free pages to the host.
 bool free_pages_leave() {
   std::string device, features;
@@ -164,13 +168,13 @@ Tensor output_like(const Tensor& like) {
 Tensor unready_like(const Tensor& like) { return placed(torch::stable::empty_like(like)); }
 
 void release_memory() {
-#if PK_PAGES
+#if defined(__linux__)
   Kept::all().release();
 #endif
 }
 
 void ready(const void* data, int64_t bytes) {
-#if PK_PAGES
+#if defined(__linux__)
   if (!huge_pages()) advise(data, bytes, kPage, MADV_POPULATE_WRITE);
 #endif
 }
