@@ -12,13 +12,12 @@ from PIL import Image
 from pixelkernels.__main__ import main
 from pixelkernels.train.small import OPTIONS
 
-for needed in ("matplotlib", "torchmetrics", "torchvision", "tqdm"):
-    pytest.importorskip(needed)
-
-from pixelkernels.models import metrics  # noqa: E402
-from pixelkernels.train.folder import Folder, pixels  # noqa: E402
-from pixelkernels.train.run import Run  # noqa: E402
-from pixelkernels.train.tasks import TASKS  # noqa: E402
+pytest.importorskip("matplotlib")
+metrics, folder, run, tasks = (
+    pytest.importorskip(f"pixelkernels.{name}", exc_type=ModuleNotFoundError)
+    for name in ("models.metrics", "train.folder", "train.run", "train.tasks")
+)
+Folder, TASKS = folder.Folder, tasks.TASKS
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +46,7 @@ def test_a_folder_pairs_images_with_masks(scenes):
     assert data.labels.unique().tolist() == [-1, 0, 7]
     assert (data.labels > 0).sum().item() == 40 * (30 + 31 + 32 + 33)
     with Image.open(scenes / "images" / "2.png") as image:
-        assert np.array_equal(pixels(data.images[2]).numpy(), np.array(image))
+        assert np.array_equal(folder.pixels(data.images[2]).numpy(), np.array(image))
     resized = Folder(scenes / "images", scenes / "masks", (40, 48))
     assert resized.labels.shape == (4, 40, 48)
 
@@ -89,12 +88,12 @@ def test_saliency_measures_by_hand():
 
 @pytest.mark.parametrize("name", TASKS)
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(name, scenes):
-    def run():
+    def started():
         torch.manual_seed(0)
         data = Folder(scenes / "images", scenes / "masks", (64, 72), ignore=255)
-        return Run(TASKS[name](data, "cpu", **OPTIONS[name]), len(data), batch=2, rate=1e-3)
+        return run.Run(TASKS[name](data, "cpu", **OPTIONS[name]), len(data), batch=2, rate=1e-3)
 
-    whole, first, second = run(), run(), run()
+    whole, first, second = started(), started(), started()
     for _ in range(4):
         whole.step()
     for _ in range(2):

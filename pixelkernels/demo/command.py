@@ -12,6 +12,8 @@ from pathlib import Path
 
 import torch
 
+from pixelkernels._command import positive, refuse
+
 EXTRAS = ("PIL", "skimage", "tqdm")
 
 
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="JPEG and PNG photos of your own, instead of those that scikit-image ships",
     )  # fmt: skip
     parser.add_argument(
-        "--steps", type=_positive, default=25, metavar="N",
+        "--steps", type=positive, default=25, metavar="N",
         help="training steps of each loss (default: %(default)s)",
     )  # fmt: skip
 
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0: done; 1: the backends disagree; 2: it could not start, and says why."""
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        return _refuse("--device cuda: torch sees no GPU")
+        return refuse("demo", "--device cuda: torch sees no GPU")
     try:
         from . import photos
         from .demonstration import demonstrate
@@ -42,26 +44,14 @@ def run(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in EXTRAS:
             raise
-        return _refuse(f"the demo needs {error.name}: pip install 'pixelkernels[demo]'")
+        return refuse("demo", f"the demo needs {error.name}: pip install 'pixelkernels[demo]'")
     try:
         chosen = photos.from_folder(arguments.images) if arguments.images else photos.packaged()
     except ValueError as error:
-        return _refuse(str(error))
+        return refuse("demo", str(error))
     try:
         demonstrate(chosen, arguments.device, arguments.out, arguments.steps)
     except Mismatch as error:
         print(f"the backends disagree: {error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _refuse(reason: str) -> int:
-    print(f"python -m pixelkernels demo: {reason}", file=sys.stderr)
-    return 2
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
-    return number

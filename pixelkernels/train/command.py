@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
+
+from pixelkernels._command import positive, refuse
 
 EXTRAS = ("torchvision", "torchmetrics", "PIL", "matplotlib", "tqdm")
 MODELS = ("coseg", "menet", "cas", "transfer", "interactive")
@@ -23,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--images", type=Path, metavar="DIR", help="the images, where they are elsewhere")
     add("--masks", type=Path, metavar="DIR", help="the masks: label images of the images' names")
     add("--ignore", type=int, metavar="LABEL", help="a value of the masks that is no label")
-    add("--steps", type=_positive, default=100, metavar="N", help="in all (default: %(default)s)")
-    add("--batch", type=_positive, default=3, metavar="N", help="(default: %(default)s)")
-    add("--size", type=_positive, default=224, metavar="N", help="sides (default: %(default)s)")
+    add("--steps", type=positive, default=100, metavar="N", help="in all (default: %(default)s)")
+    add("--batch", type=positive, default=3, metavar="N", help="(default: %(default)s)")
+    add("--size", type=positive, default=224, metavar="N", help="sides (default: %(default)s)")
     add("--rate", type=float, metavar="X", help="of learning (default: the paper's)")
     add("--small", action="store_true", help="a network of few layers, to try things on a CPU")
     add("--backend", metavar="NAME", help="of every call of the library (default: the best)")
@@ -37,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0: done, interrupted or not; 2: it could not start, and says why."""
     if arguments.device == "cuda" and not torch.cuda.is_available():
-        return _refuse("--device cuda: torch sees no GPU")
+        return refuse("train", "--device cuda: torch sees no GPU")
     if arguments.data is None and (arguments.images is None or arguments.masks is None):
-        return _refuse("expected --data, or --images and --masks")
+        return refuse("train", "expected --data, or --images and --masks")
     try:
         from . import pictures
         from .folder import Folder
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in EXTRAS:
             raise
-        return _refuse(f"it needs {error.name}: pip install 'pixelkernels[models]'")
+        return refuse("train", f"it needs {error.name}: pip install 'pixelkernels[models]'")
     out: Path = arguments.out
     try:
         images = arguments.images or arguments.data / "images"
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         )  # fmt: skip
         train(training, arguments.steps, out)
     except ValueError as error:
-        return _refuse(str(error))
+        return refuse("train", str(error))
     except KeyboardInterrupt:
         print(f"\ninterrupted: the same command goes on from {out}/checkpoint.pt")
         return 0
@@ -76,15 +77,3 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"loss {training.losses[-1]:.4g} after {len(training.losses)} steps;", end=" ")
     print(f"{out}/loss.png and {len(written)} pictures of predictions")
     return 0
-
-
-def _refuse(reason: str) -> int:
-    print(f"python -m pixelkernels train: {reason}", file=sys.stderr)
-    return 2
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
-    return number
