@@ -28,8 +28,9 @@ def tables(content: Row) -> str:
     facts = content["environment"]
     return "\n\n".join(
         [
-            f"Small networks trained from scratch on real photographs of {height} x {width} pixels,"
-            f" on **{facts['machine']}** ({facts['torch_threads']} threads, torch {facts['torch']},"
+            "Small networks trained from scratch on real photographs, cropped to the object and"
+            f" {height} x {width} pixels large, on **{facts['machine']}**"
+            f" ({facts['torch_threads']} threads, torch {facts['torch']},"
             f" commit {facts['commit']}), written by `benchmarks/models.py`. What they reach on the"
             " images that they learned:",
             _overfit(content["overfit"]),
