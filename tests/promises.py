@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 
 from pixelkernels._memory import peak_resident
-
-M_MMAP_THRESHOLD = -3  # of malloc.h
 
 
 def flat(result):
@@ -65,11 +61,7 @@ def ignores_autocast(call, arguments, device) -> bool:
 
 
 def peak_extra_bytes(run, *, warm_up=True) -> int:
-    """How far the peak resident memory rises above what is resident now.
-
-    From here on malloc returns what is freed at once, in place of keeping some of it for later.
-    """
-    ctypes.CDLL("libc.so.6").mallopt(M_MMAP_THRESHOLD, 1 << 20)
+    """How far the peak resident memory rises above what is resident now."""
     if warm_up:
         run()
     return peak_resident(run)
