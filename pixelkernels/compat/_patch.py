@@ -8,15 +8,23 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 PROJECTS = (
+    "cfbi",
+    "dino",
     "discriminative",
+    "docs_correlation",
     "feelvos",
+    "hdmnet",
     "kornia",
+    "metavos",
     "monai",
     "panet",
+    "persam",
     "pfenet",
     "ritm",
     "sam2",
+    "sccan",
     "scipy",
+    "spoco",
 )
 
 
@@ -70,7 +78,8 @@ def patch(project: str, *names: str, package: str | None = None) -> Patch:
         if name not in places:
             raise ValueError(f"names: expected some of {', '.join(places)}, got {name!r}")
         module = places[name].partition(":")[0]
-        found.append((*_owner(f"{root}.{module}", name), ours.REPLACES[places[name]]))
+        owner, last = _owner(f"{root}.{module}" if module else root, name)
+        found.append((owner, last, ours.REPLACES[places[name]]))
     patched = Patch()
     for owner, name, value in found:
         original = vars(owner)[name]

@@ -3,8 +3,9 @@
 'pixelkernels[models]'`.
 """
 
+from pixelkernels._correlation import displacement_correlation
+
 from .cas import CASNet
-from .correlation import displacement_correlation
 from .coseg import CoSegmentation, CoSegNet
 from .interactive import Clicks, FewShotInteractiveNet, Support
 from .losses import class_agnostic_cross_entropy, dice_loss

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pixelkernels._correlation import displacement_correlation
 from pixelkernels.triplet import is_triplet_loss
 
 from .backbones import ResNetStages
-from .correlation import displacement_correlation
 from .layers import Convolution, Deconvolution, cat, check_images, check_like, size_of
 from .losses import segmentation_loss
 

@@ -1,0 +1,90 @@
+"""DINO's label propagation through video (eval_video_segmentation.py; videowalk's likewise)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._window import tiles
+
+PACKAGE = "eval_video_segmentation"
+TEMPERATURE = 0.1
+
+
+@torch.no_grad()
+def propagate(target: Tensor, sources: Tensor, segments: Tensor, radius: int, topk: int) -> Tensor:
+    """Soft labels of a frame, the mean of those of its best matches in earlier frames.
+
+    With a = exp(cosine / 0.1) over the positions of all frames that are at most radius rows and
+    columns away, the weights are a where it is among the topk largest (of equal ones all), else 0,
+    divided by their sum.
+
+    Args:
+        target: features [D, h, w].
+        sources: features of earlier frames [n, D, h, w].
+        segments: their labels [n, C, h, w].
+        radius: 0 for no window.
+        topk: >= 1.
+
+    Returns: [C, h, w]. Memory: the normalised features and a tile's scores.
+    """
+    height, width = target.shape[1:]
+    unit = F.normalize(target, dim=0)
+    keys = F.normalize(sources, dim=1).transpose(0, 1)
+    found = segments.new_empty(segments.shape[1:])
+    for tile in tiles(height, width, radius or max(height, width), target.device):
+        scores = tile.query(unit).T @ tile.key(keys).flatten(1)
+        if radius:
+            hidden = ~tile.within(radius)[:, None]
+            scores.view(len(scores), len(sources), -1).masked_fill_(hidden, -torch.inf)
+        best = scores.topk(min(topk, scores.shape[1]), sorted=False).values
+        scores.masked_fill_(scores < best.amin(1, keepdim=True), -torch.inf)
+        weights = scores.div_(TEMPERATURE).exp_()
+        labels = tile.key(segments).transpose(1, 2).flatten(0, 1)
+        mean = weights @ labels / weights.sum(1, keepdim=True)
+        rows, columns = tile.queries
+        found[:, rows, columns] = mean.T.view(found[:, rows, columns].shape)
+    return found
+
+
+def label_propagation(
+    args: Any,
+    model: Any,
+    frame_tar: Tensor,
+    list_frame_feats: Sequence[Tensor],
+    list_segs: Sequence[Tensor],
+    mask_neighborhood: Any = None,
+) -> tuple[Tensor, Tensor, Any]:
+    """`label_propagation`: the soft labels of a frame from those of earlier ones.
+
+    Args:
+        args: has `size_mask_neighborhood` (0 for none) and `topk`.
+        model: a vision transformer with `get_intermediate_layers` and `patch_embed.patch_size`.
+        frame_tar: [3, H, W].
+        list_frame_feats: [D, h * w] each, on the device that is to be used.
+        list_segs: [1, C, h, w] each.
+        mask_neighborhood: without effect: the h w x h w mask is not made.
+
+    Returns: (labels [1, C, h, w], the frame's features [D, h * w], mask_neighborhood).
+    """
+    device = list_frame_feats[0].device
+    size = model.patch_embed.patch_size
+    height, width = frame_tar.shape[1] // size, frame_tar.shape[2] // size
+    with torch.no_grad():
+        features = model.get_intermediate_layers(frame_tar[None].to(device), n=1)[0]
+    target = features[0, 1:].T  # without the class token
+    found = propagate(
+        target.unflatten(1, (height, width)),
+        torch.stack(list(list_frame_feats)).unflatten(2, (height, width)),
+        torch.cat([s.to(device) for s in list_segs]),
+        args.size_mask_neighborhood,
+        args.topk,
+    )
+    return found[None], target, mask_neighborhood
+
+
+REPLACES = {":label_propagation": label_propagation}

@@ -1,0 +1,46 @@
+"""PerSAM's location prior (persam.py and persam_f.py of Personalize-SAM)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pixelkernels.regions import masked_average_pool
+from pixelkernels.similarity import matching_scores
+
+PACKAGE = "persam"
+
+
+def target_embedding(ref_feat: Tensor, ref_mask: Tensor) -> Tensor:
+    """The mean [1, C] of the reference's features [h, w, C] where its mask [h, w] is above 0."""
+    features = ref_feat.movedim(-1, 0)[None]
+    return masked_average_pool(features, (ref_mask > 0).to(features.dtype)[None], eps=0.0)
+
+
+def similarity(target_feat: Tensor, test_feat: Tensor) -> Tensor:
+    """The cosine of the target [1, C] with the features [C, h, w], as [1, 1, h, w]."""
+    labels = torch.zeros(1, 1, dtype=torch.int64, device=test_feat.device)
+    return matching_scores(test_feat[None], target_feat[..., None], labels, 1, metric="cosine")
+
+
+def point_selection(
+    mask_sim: Tensor, topk: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """The most and the least similar pixels of a map [H, W].
+
+    Returns: (x, y) of the topk largest [topk, 2], their labels, ones; the same of the smallest,
+    with zeros. Of equal pixels the original's choice is torch.topk's, for one point this takes the
+    first.
+    """
+    flat = mask_sim.flatten()
+    if topk == 1:
+        places = [flat.argmax()[None], flat.argmin()[None]]
+    else:
+        places = [flat.topk(topk, largest=largest).indices for largest in (True, False)]
+    width = mask_sim.shape[1]
+    best, worst = (torch.stack([p % width, p // width], 1).cpu().numpy() for p in places)
+    return best, np.ones(topk, np.int64), worst, np.zeros(topk, np.int64)
+
+
+REPLACES = {":point_selection": point_selection}
