@@ -152,7 +152,7 @@ def drop_ins(results: Path) -> str:
         content = json.loads(path.read_text())
         lines = [
             [
-                *(row["project"], row["call"], f"`{row['ours']}`", row["sizes"]),
+                *(row["project"], row["function"], f"`{row['ours_is']}`", row["sizes"]),
                 *(f"{row[f'{side}_ms']:.2f}" for side in ("theirs", "ours")),
                 f"{row['theirs_ms'] / row['ours_ms']:.1f}",
                 *(f"{row[f'{side}_mib']:.1f}" for side in ("theirs", "ours")),

@@ -60,10 +60,10 @@ def test_manet_local_matching(size):
             for row in range(height):
                 for column in range(width):
                     far = (row + 2 * dy, column + 2 * dx)
-                    if 0 <= far[0] < height and 0 <= far[1] < width:
-                        there = labels[far] == ids
-                        at = expected[row, column]
-                        at[there] = at[there].clamp(max=full[0, 0, row, column])
+                    inside = 0 <= far[0] < height and 0 <= far[1] < width
+                    there = (labels[far] if inside else 0) == ids
+                    at = expected[row, column]
+                    at[there] = at[there].clamp(max=full[0, 0, row, column])
     found = feelvos.local_previous_frame_nearest_neighbor_features_per_object(
         previous, query, labels, ids, reach
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pixelkernels.similarity import matching_scores
 
-from ._window import tiles
+from ._window import window_rows
 
 PACKAGE = "networks"
 
@@ -125,19 +125,19 @@ def local_matching(
         labels = F.interpolate(labels[None], size, mode="nearest")[0]
     largest = multi_local_distance[-1]
     reaches = [largest, *multi_local_distance[:-1]]
-    squares = [x.square().sum(0) for x in (query, previous)]
-    found = query.new_empty(len(labels), len(reaches), *size)
-    for tile in tiles(*size, largest, query.device):
-        products = tile.query(query).T @ tile.key(previous)
-        distances = tile.query(squares[0])[:, None] + tile.key(squares[1]) - 2 * products
-        others = tile.key(labels) <= 0.9
-        rows, columns = tile.queries
+    masks = F.pad(labels > 0.9, (largest,) * 4)
+    found = [query.new_full((len(labels), *size), torch.inf) for _ in reaches]
+    for row, window in enumerate(window_rows(query, previous, largest)):
+        if (row - largest) % atrous_rate:
+            continue
+        near = masks[:, row : row + size[0]].unfold(2, size[1], 1).movedim(2, 1)
+        distances = torch.where(near, window, torch.inf)
         for i, reach in enumerate(reaches):
-            near = distances.masked_fill(~tile.within(reach, atrous_rate), torch.inf)
-            nearest = [near.masked_fill(other, torch.inf).amin(1) for other in others]
-            place = found[:, i, rows, columns]
-            place.copy_(torch.stack(nearest).view_as(place))
-    return _answer(found, dis_bias, ori_size)
+            step = reach // atrous_rate * atrous_rate
+            if abs(row - largest) <= step:
+                columns = slice(largest - step, largest + step + 1, atrous_rate)
+                found[i] = torch.minimum(found[i], distances[:, columns].amin(1))
+    return _answer(torch.stack(found, 1), dis_bias, ori_size)
 
 
 def _thinned(labels: Tensor, rate: int, least: int) -> Tensor:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._window import tiles
-
 PACKAGE = "eval_video_segmentation"
 TEMPERATURE = 0.1
+# of queries; measured on a window of 25
+ROWS, COLUMNS = 8, 16
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def propagate(target: Tensor, sources: Tensor, segments: Tensor, radius: int, to
     unit = F.normalize(target, dim=0)
     keys = F.normalize(sources, dim=1).transpose(0, 1)
     found = segments.new_empty(segments.shape[1:])
-    for tile in tiles(height, width, radius or max(height, width), target.device):
+    for tile in _tiles(height, width, radius or max(height, width), target.device):
         scores = tile.query(unit).T @ tile.key(keys).flatten(1)
         if radius:
             hidden = ~tile.within(radius)[:, None]
@@ -85,6 +85,46 @@ def label_propagation(
         args.topk,
     )
     return found[None], target, mask_neighborhood
+
+
+class _Tile(NamedTuple):
+    """A tile of queries and the keys that any of them may see, each (rows, columns)."""
+
+    queries: tuple[slice, slice]
+    keys: tuple[slice, slice]
+    offsets: tuple[Tensor, Tensor]  # [queries, keys], without sign, of rows and of columns
+
+    def query(self, x: Tensor) -> Tensor:
+        """The tile's part of [..., H, W], as [..., queries]."""
+        return x[..., self.queries[0], self.queries[1]].flatten(-2)
+
+    def key(self, x: Tensor) -> Tensor:
+        """The keys' part of [..., H, W], as [..., keys]."""
+        return x[..., self.keys[0], self.keys[1]].flatten(-2)
+
+    def within(self, radius: int) -> Tensor:
+        """[queries, keys]: at most radius rows and columns away."""
+        rows, columns = (x <= radius for x in self.offsets)
+        return (rows[:, None, :, None] & columns[None, :, None, :]).flatten(2).flatten(0, 1)
+
+
+def _tiles(height: int, width: int, radius: int, device: torch.device) -> Iterator[_Tile]:
+    """All pixels, in tiles whose keys are at most radius rows and columns away."""
+    for top in range(0, height, ROWS):
+        rows, far_rows, row_offsets = _side(top, ROWS, height, radius, device)
+        for left in range(0, width, COLUMNS):
+            columns, far_columns, column_offsets = _side(left, COLUMNS, width, radius, device)
+            yield _Tile((rows, columns), (far_rows, far_columns), (row_offsets, column_offsets))
+
+
+def _side(
+    first: int, step: int, size: int, radius: int, device: torch.device
+) -> tuple[slice, slice, Tensor]:
+    """Along one axis: the queries, the keys, and how far apart they are."""
+    own = slice(first, min(first + step, size))
+    far = slice(max(first - radius, 0), min(own.stop + radius, size))
+    mine, theirs = (torch.arange(x.start, x.stop, device=device) for x in (own, far))
+    return own, far, (mine[:, None] - theirs).abs()
 
 
 REPLACES = {":label_propagation": label_propagation}

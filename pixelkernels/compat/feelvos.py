@@ -8,6 +8,8 @@ from torch import Tensor
 
 from pixelkernels.similarity import matching_scores
 
+from ._window import window_rows
+
 PACKAGE = "networks"
 # the distance to an object that is not there
 WRONG_LABEL_PADDING_DISTANCE = 1e20
@@ -31,7 +33,8 @@ def nearest_neighbor_features_per_object(
             the labels from 0 up to it; None: from 0 up to the largest one there is.
         n_chunks: without effect: no matrix over pairs of pixels is made.
 
-    Returns: ([1, H, W, objects, 1], 1e20 for an object that is not there; the labels [objects]).
+    Returns: ([1, H, W, objects, 1]; the labels [objects]). An object that is not there is 1e20 away
+    for k = 1, and 0 for more, as in the original.
     """
     labels = reference_labels[..., 0]
     if not isinstance(gt_ids, Tensor) or gt_ids.dim() == 0:
@@ -52,7 +55,7 @@ def nearest_neighbor_features_per_object(
     if k > 1:
         there = same.flatten(0, 1).sum(0)[:, None, None]
         padded = (there * found + (k - there) * distances("max")) / k
-        found = torch.where((there < k) & (there > 0), padded, found)
+        found = torch.where(there < k, padded, found).masked_fill(there == 0, 0)
     found = torch.where(found.isinf(), WRONG_LABEL_PADDING_DISTANCE, found)
     return found.movedim(0, -1)[None, ..., None], gt_ids
 
@@ -69,7 +72,8 @@ def local_previous_frame_nearest_neighbor_features_per_object(
 
     d = 2 sigmoid(|x - y|^2) - 1 at half the size, for every offset of the window resized to the
     full one (bilinear, aligned corners), then the least over the offsets whose pixel, twice as far
-    away at the full size, has the object's label; 1 where there is none.
+    away at the full size, has the object's label; 1 where there is none. What lies outside has
+    label 0, which shows where the resizing has mixed its infinite distance with others.
 
     Args:
         prev_frame_embedding, query_embedding: [H, W, D].
@@ -84,23 +88,9 @@ def local_previous_frame_nearest_neighbor_features_per_object(
     query, previous = (
         F.avg_pool2d(x.movedim(-1, 0)[None], 2)[0] for x in (query_embedding, prev_frame_embedding)
     )
-    masks = prev_frame_labels[..., 0] == gt_ids[:, None, None]
-    masks = F.pad(masks, (reach, reach, reach, reach))
-    squares = [x.square().sum(0) for x in (query, previous)]
-    # what lies outside is infinitely far away
-    far = F.pad(squares[1], (max_distance,) * 4, value=torch.inf)
-    rows = F.pad(previous, (max_distance,) * 4)
+    masks = F.pad(prev_frame_labels[..., 0], (reach,) * 4) == gt_ids[:, None, None]
     found = query.new_ones(len(gt_ids), *size)
-    height, width = query.shape[1:]
-    for row in range(2 * max_distance + 1):
-        near = slice(row, row + height)
-        # [height, width, padded width], of which pixel x looks at x to x + 2 max_distance
-        products = torch.einsum("dyx,dyz->yxz", query, rows[:, near])
-        distances = squares[0][:, :, None] + far[near][:, None] - 2 * products
-        strides = distances.stride()
-        window = distances.as_strided(
-            (2 * max_distance + 1, height, width), (strides[2], strides[0], strides[1] + strides[2])
-        )
+    for row, window in enumerate(window_rows(query, previous, max_distance)):
         maps = F.interpolate(
             (window.sigmoid() - 0.5)[None] * 2, size, mode="bilinear", align_corners=True
         )[0]

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 PACKAGE = "src"
-# so many scores at a time stay in a core's cache
-BLOCK = 1 << 18
+# so many scores at a time stay in the cache
+BLOCK = 1 << 20
 
 
 def label_transfer(
@@ -45,28 +45,29 @@ def label_transfer(
     if crf_niter > 0:
         raise ValueError(f"crf_niter: expected 0, the CRF is pydensecrf's, got {crf_niter}")
     _, height, width = emb_size
-    classes = labels_1[labels_1 >= 0].unique()
+    # one more, so that the negative ones are 0
+    classes = (labels_1.flatten().clamp(min=-1) + 1).bincount()[1:].nonzero()[:, 0]
     counts = [len(points) for points in picked_points[: len(classes)]]
-    ends = list(accumulate(counts))
-    rows = scores[0, 0, : ends[-1]].detach()
-    found = rows.new_empty(len(classes), height * width)
-    step = max(BLOCK // max(ends[-1], 1), 1)
-    for first in range(0, found.shape[1], step):
-        block = rows[:, first : first + step]
-        for i, of_class in enumerate(block.split(counts)):
-            if avg_k_max is None:
-                best = of_class.sigmoid().mean(0)
-            elif avg_k_max == 1:
-                best = of_class.amax(0).sigmoid()
-            else:
-                k = min(avg_k_max, counts[i])
-                best = of_class.topk(k, dim=0, sorted=False).values.sigmoid().mean(0)
-            found[i, first : first + step] = best
+    rows = scores[0, 0, : sum(counts)].detach()
+    of_class = rows.split(counts)
+    if avg_k_max is None:
+        means = torch.block_diag(*(rows.new_full((1, n), 1 / n) for n in counts))
+        step = max(BLOCK // len(rows), 1)
+        found = rows.new_empty(len(counts), rows.shape[1])
+        kept = rows.new_empty(len(rows), step)
+        for some, block in zip(found.split(step, 1), rows.split(step, 1), strict=True):
+            some.copy_(means @ torch.sigmoid(block, out=kept[:, : block.shape[1]]))
+    else:
+        # the sigmoid keeps the order
+        ks = [min(avg_k_max, n) for n in counts]
+        best = [x.topk(k, 0, sorted=False).values for x, k in zip(of_class, ks, strict=True)]
+        found = torch.stack([x.sigmoid().mean(0) for x in best])
     found /= found.sum(0)
     resized = F.interpolate(
         found.view(1, len(classes), height, width), labels_1.shape[1:], mode="bilinear"
     )[0]
-    return classes.long()[resized.argmax(0)].cpu().numpy(), resized[0].cpu().numpy()
+    # max, whose indices take a twentieth of argmax's time
+    return classes[resized.max(0).indices].cpu().numpy(), resized[0].cpu().numpy()
 
 
 REPLACES = {"label_transfer:label_transfer": label_transfer}

@@ -31,10 +31,10 @@ def distance_transform_edt(
         sampling: of rows and columns.
         distances: where to write, in place of returning.
         block_params: without effect, as on the CPU there.
-        float64_distances: float64 in place of float32. MONAI takes it for tensors on a GPU alone,
-            and gives float64 arrays for arrays.
+        float64_distances: on a GPU, float64 in place of float32; on the CPU it is float64 always.
 
-    Indices and volumes are not served: ValueError. A channel without a zero has distance +inf.
+    Indices, volumes and, without `sampling`, sides above 32767 are not served: ValueError. A
+    channel without a zero has distance +inf.
     """
     tensor = torch.as_tensor(np.asarray(img)) if not isinstance(img, Tensor) else img
     if return_indices or not return_distances or indices is not None:
@@ -44,19 +44,24 @@ def distance_transform_edt(
     zeros = tensor == 0
     if sampling is None:
         squares = distance_transform(zeros, squared=True)
-        found = torch.where(
-            zeros.flatten(1).any(1)[:, None, None], squares.double().sqrt(), torch.inf
-        )
+        far = ~zeros.flatten(1).any(1)[:, None, None]
+        found = _root(squares).masked_fill_(far, torch.inf)
     else:
         rows, columns = np.broadcast_to(np.asarray(sampling, dtype=float), 2)
         found = distance_transform(zeros, sampling=(float(rows), float(columns)))
-    is_array = not isinstance(img, Tensor)
-    found = found.to(torch.float64 if float64_distances or is_array else torch.float32)
-    result = found.numpy() if is_array else found
+    found = found.to(torch.float64 if float64_distances or tensor.is_cpu else torch.float32)
+    result = found if isinstance(img, Tensor) else found.numpy()
     if distances is None:
         return result
     distances[...] = result
     return None
+
+
+def _root(squares: Tensor) -> Tensor:
+    """In float64, on the CPU correctly rounded, which torch's is not everywhere."""
+    if not squares.is_cpu:
+        return squares.double().sqrt()
+    return torch.from_numpy(np.sqrt(squares.numpy().astype(np.float64)))
 
 
 REPLACES = {"transforms.utils:distance_transform_edt": distance_transform_edt}

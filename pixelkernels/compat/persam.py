@@ -33,13 +33,15 @@ def point_selection(
     with zeros. Of equal pixels the original's choice is torch.topk's, for one point this takes the
     first.
     """
-    flat = mask_sim.flatten()
     if topk == 1:
-        places = [flat.argmax()[None], flat.argmin()[None]]
+        rows = [mask_sim.amax(1).argmax()[None], mask_sim.amin(1).argmin()[None]]
+        columns = [mask_sim[rows[0]].argmax(1), mask_sim[rows[1]].argmin(1)]
     else:
+        flat, width = mask_sim.flatten(), mask_sim.shape[1]
         places = [flat.topk(topk, largest=largest).indices for largest in (True, False)]
-    width = mask_sim.shape[1]
-    best, worst = (torch.stack([p % width, p // width], 1).cpu().numpy() for p in places)
+        rows, columns = [p // width for p in places], [p % width for p in places]
+    points = zip(columns, rows, strict=True)
+    best, worst = (torch.stack(point, 1).cpu().numpy() for point in points)
     return best, np.ones(topk, np.int64), worst, np.zeros(topk, np.int64)
 
 

@@ -67,11 +67,14 @@ def get_next_click(clicker: Any, pred_mask: np.ndarray, padding: bool = True) ->
     """`Clicker._get_next_click`: the deepest error of a prediction, as the Click of its module.
 
     Args:
-        clicker: has `gt_mask` (1 object, -1 ignored) and `not_clicked_map`.
+        clicker: has `gt_mask` and `not_clicked_map`; what RITM's `not_ignore_mask` leaves out, or
+            where f-BRS's `gt_mask` is -1, is no error.
         pred_mask: [H, W].
         padding: whether what lies outside is no error.
     """
     target, predicted = clicker.gt_mask, np.asarray(pred_mask).astype(bool)
+    if hasattr(clicker, "not_ignore_mask"):
+        target = np.where(clicker.not_ignore_mask, target, -1)
     if padding:
         found = arrays.next_click(
             predicted[None], np.asarray(target)[None].astype(np.int64),

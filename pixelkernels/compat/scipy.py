@@ -26,10 +26,12 @@ def distance_transform_edt(
     """The distance of every pixel to the nearest zero, float64: SciPy's to the last bit without
     `sampling`, and with it to float32's rounding.
 
-    What is no image, has no zero, or is asked for indices goes to SciPy itself.
+    What is no image, has a side above 32767 or no zero, or is asked for indices goes to SciPy
+    itself.
     """
     image = np.asarray(input) != 0
-    if return_indices or not return_distances or image.ndim != 2 or image.all():
+    served = image.ndim == 2 and max(image.shape) < 1 << 15 and not image.all()
+    if return_indices or not return_distances or not served:
         return original(input, sampling, return_distances, return_indices, distances, indices)
     if sampling is None:
         found = np.sqrt(arrays.distance_transform(~image, squared=True).astype(np.float64))

@@ -50,7 +50,7 @@ def readout(
     memory = memory * (shrinkage / math.sqrt(channels))
     own = (selection * queries.square()).sum(0, keepdim=True)
     query = torch.cat([selection, queries * selection, own]).T
-    values = mv.permute(2, 0, 1).reshape(entries, -1)
+    values = mv.flatten(0, 1).T.contiguous()
     found, usage = [], keys.new_zeros(entries)
     for block in query.split(max(BLOCK // entries, 1)):
         similarity = block @ memory

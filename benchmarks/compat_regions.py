@@ -1,0 +1,190 @@
+"""Region losses and prototypes: what the projects do, in PyTorch and NumPy, and cases."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.compat_case import Case, blobs, trained
+from pixelkernels import testing
+from pixelkernels.compat import cas, discriminative, menet, panet, persam, pfenet, spoco
+
+
+def weighted_gap(features: Tensor, mask: Tensor) -> Tensor:
+    height, width = features.shape[-2:]
+    area = F.avg_pool2d(mask, (height, width)) * height * width + 5e-4
+    return F.avg_pool2d(features * mask, (height, width)) * height * width / area
+
+
+def upsampled_prototype(features: Tensor, mask: Tensor) -> Tensor:
+    large = F.interpolate(features, size=mask.shape[-2:], mode="bilinear")
+    return (large * mask[None]).sum((2, 3)) / (mask[None].sum((2, 3)) + 1e-5)
+
+
+def contrastive(features: Tensor, labels: Tensor, delta_var: float, delta_dist: float) -> Tensor:
+    """Clusters as one-hot masks times the features, as torch-em's expanding form."""
+    losses = []
+    for x, target in zip(features, labels[:, 0], strict=True):
+        count = int(target.max()) + 1
+        masks = torch.stack([target == i for i in range(count)]).float()
+        sizes = masks.flatten(1).sum(1)
+        means = (masks[:, None] * x[None]).flatten(2).sum(2) / sizes[:, None]
+        gaps = ((x[None] - means[..., None, None]).norm(dim=1) - delta_var).clamp(min=0).square()
+        variance = ((gaps * masks).flatten(1).sum(1) / sizes).mean()
+        apart = (2 * delta_dist - torch.cdist(means, means)).clamp(min=0).square()
+        distance = apart.fill_diagonal_(0).sum() / (count * (count - 1))
+        losses.append(variance + distance + 1e-3 * means.norm(dim=1).mean())
+    return torch.stack(losses).mean()
+
+
+def released_cas(gt: Tensor, softmaxed: Tensor) -> Tensor:
+    gt = gt.expand(-1, softmaxed.shape[1], -1, -1)
+    inside, outside = gt + 3e-5, 1 - gt + 3e-5
+    mean, other = ((w * softmaxed).sum((2, 3)) / w.sum((2, 3)) for w in (inside, outside))
+    spread = (inside * softmaxed - inside * mean[..., None, None]).square().sum((2, 3))
+    spread = (spread / (inside.sum((2, 3)) + 3e-5)).sum()
+    return (0.5 * spread - 0.5 * (mean - other).square().sum()) / 40
+
+
+def masked_clusters(features: Tensor, masks: Tensor) -> Tensor:
+    """nyoki-mtl's loss: masks [B, n, H, W] times features, every cluster of every image at once."""
+    x, m = features.flatten(2)[:, None], masks.flatten(2)[:, :, None]
+    sizes = m.sum(3)
+    means = (x * m).sum(3) / sizes
+    gaps = ((x - means[..., None]).norm(2, 2) - 0.5).clamp(min=0).square() * m[:, :, 0]
+    variance = (gaps.sum(2) / sizes[..., 0]).mean()
+    count = masks.shape[1]
+    apart = (means[:, :, None] - means[:, None]).norm(2, 3)
+    margin = 3.0 * (1 - torch.eye(count))
+    distance = (margin - apart).clamp(min=0).square().sum((1, 2)) / (2 * count * (count - 1))
+    return variance + distance.mean() + 1e-3 * means.norm(2, 2).mean()
+
+
+def spoco_contrastive(features: Tensor, ids: Tensor) -> Tensor:
+    """spoco's loss with zero_label_push: one-hot masks for the means, means spread to pixels."""
+    losses = []
+    for x, target in zip(features, ids, strict=True):
+        present, counts = target.unique(return_counts=True)
+        masks = F.one_hot(target, len(present)).movedim(-1, 0).float()[:, None]
+        means = (masks * x[None]).sum((2, 3)) / masks.sum((2, 3))
+        gap = (x - means[target].movedim(-1, 0)).norm(dim=0) * (target != 0)
+        pull = ((gap - 0.5).clamp(min=0).square() / counts[target]).sum() / (len(present) - 1)
+        apart = (means[1:, None] - means[None, 1:]).norm(dim=2)
+        margin = 3.0 * (1 - torch.eye(len(present) - 1))
+        pairs = (len(present) - 1) * (len(present) - 2)
+        push = (margin - apart).clamp(min=0).square().sum() / pairs
+        losses.append(pull + push + 1e-3 * means.norm(dim=1).mean())
+    return torch.stack(losses).mean()
+
+
+def released_layer(metric: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """MEnet's layer on the host: copies per channel, and a sorted list of every image's pixels."""
+    f, s, y = metric.numpy(), logits.numpy(), labels.numpy()
+    count, channels, height, width = f.shape
+    s = np.exp(s - s.max(1, keepdims=True))
+    s = np.maximum(s / s.sum(1, keepdims=True), 1e-10)
+    onehot = np.concatenate([1 - y, y], 1)
+    norm = np.sqrt((f**2).sum(1, keepdims=True))
+    f = f / np.where(norm == 0, 1, norm)
+    wide = np.tile(y, (1, channels, 1, 1))
+    sums = [(f * w).reshape(count, channels, -1).sum(2) for w in (wide, 1 - wide)]
+    sizes = [np.maximum(w.reshape(count, -1).sum(1), 1) for w in (y, 1 - y)]
+    own, other = ((a / b[:, None])[..., None, None] for a, b in zip(sums, sizes, strict=True))
+    inside = (((f - own) ** 2 - (f - other) ** 2) * wide).sum(1, keepdims=True)
+    outside = (((f - other) ** 2 - (f - own) ** 2) * (1 - wide)).sum(1, keepdims=True)
+    terms, slope = inside + outside, np.zeros_like(f)
+    for n in range(count):
+        positive = y[n].sum()
+        large = y[n] if positive > y[n].size - positive else 1 - y[n]
+        loss = large * terms[n]
+        loss[loss == 0] = -100
+        order = sorted(zip(loss.flatten(), range(loss.size), strict=True), reverse=True)
+        mined = np.zeros(loss.size, np.float32)
+        mined[[i for _, i in order[: int(min(positive, y[n].size - positive))]]] = 1
+        keep = mined.reshape(y[n].shape) + (1 - large)
+        slope[n] = (other - own)[n] * keep * y[n] + (own - other)[n] * keep * (1 - y[n])
+    values = np.array([terms.mean() + 4, (-np.log(s) * onehot).mean()])
+    gradients = slope / (channels * height * width), (s - onehot) / (2 * height * width)
+    return tuple(torch.from_numpy(x) for x in (values, *gradients))
+
+
+def our_layer(metric: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    leaves = [x.detach().requires_grad_() for x in (metric, logits)]
+    found = menet.EuclideanLossLayer()(*leaves, labels)
+    return (found.detach(), *torch.autograd.grad(found.sum(), leaves))
+
+
+def selected_points(similarity: Tensor) -> tuple[Tensor, ...]:
+    width = similarity.shape[1]
+    places = [similarity.flatten().topk(1, largest=side)[1] for side in (True, False)]
+    return tuple(torch.stack([p % width, p // width], 1) for p in places)
+
+
+def our_points(similarity: Tensor) -> tuple[Tensor, ...]:
+    found = persam.point_selection(similarity)
+    return torch.from_numpy(found[0]), torch.from_numpy(found[2])
+
+
+def cases() -> list[Case]:
+    torch.manual_seed(0)
+    mask = blobs(4, 60, 60, 5)[:, None].float()
+    middle = torch.randn(4, 256, 60, 60)
+    features, wide = torch.randn(1, 512, 53, 53), blobs(1, 417, 417, 6).float()
+    x, labels = torch.randn(2, 16, 256, 256), testing.coherent_labels(2, 256, 256, 20)
+    one_hot = F.one_hot(labels, 20).movedim(-1, 1).float()
+    soft, gt = torch.randn(40, 2, 256, 256).softmax(1), blobs(40, 256, 256, 7)[:, None].float()
+    layer = (
+        torch.randn(5, 16, 224, 224), torch.randn(5, 2, 224, 224),
+        blobs(5, 224, 224, 8)[:, None].float(),
+    )  # fmt: skip
+    similarity = torch.randn(1080, 1920)
+    sizes = "2 images, 16 channels, 20 ids, 256x256"
+    return [
+        Case(
+            "PFENet, BAM, HDMNet, SCCAN", "Weighted_GAP", "pfenet.weighted_gap", "rounding",
+            "4 images, 256 channels, 60x60",
+            lambda: pfenet.weighted_gap(middle, mask), lambda: weighted_gap(middle, mask),
+        ),
+        Case(
+            "PANet", "getFeatures", "panet.getFeatures",
+            "rounding: the mask is resized, by the adjoint, not the features",
+            "512 channels, 53x53 to 417x417",
+            lambda: panet.getFeatures(None, features, wide),
+            lambda: upsampled_prototype(features, wide),
+        ),
+        Case(
+            "PerSAM", "point_selection", "persam.point_selection",
+            "of equal pixels the first, for one point", "1080x1920",
+            lambda: our_points(similarity), lambda: selected_points(similarity), 0,
+        ),
+        Case(
+            "torch-em", "ContrastiveLoss", "discriminative.ContrastiveLoss",
+            "ids need not be consecutive; `ignore_label` works", sizes,
+            trained(lambda f: discriminative.ContrastiveLoss(0.5, 1.5)(f, labels[:, None]), x),
+            trained(lambda f: contrastive(f, labels[:, None], 0.5, 1.5), x),
+        ),
+        Case(
+            "spoco, pytorch-3dunet", "ContrastiveLoss", "spoco.ContrastiveLoss",
+            "ids need not be consecutive", sizes,
+            trained(lambda f: spoco.ContrastiveLoss(0.5, 1.5, zero_label_push=True)(f, labels), x),
+            trained(lambda f: spoco_contrastive(f, labels), x),
+        ),
+        Case(
+            "nyoki-mtl, Wizaron", "DiscriminativeLoss", "discriminative.nyoki_loss",
+            "hard masks that do not overlap; an empty one is no NaN", sizes,
+            trained(lambda f: discriminative.nyoki_loss(f, one_hot, [20, 20]), x),
+            trained(lambda f: masked_clusters(f, one_hot), x),
+        ),
+        Case(
+            "CAS", "lss", "cas.lss", "hard masks only", "40 images, 2 channels, 256x256",
+            trained(lambda s: cas.lss()(gt, s), soft),
+            trained(lambda s: released_cas(gt, s), soft),
+        ),
+        Case(
+            "MEnet", "EuclideanLossLayer", "menet.EuclideanLossLayer",
+            "scales with the gradient from above", "5 images, 16 channels, 224x224",
+            lambda: our_layer(*layer), lambda: released_layer(*layer),
+        ),
+    ]  # fmt: skip
