@@ -100,7 +100,7 @@ def cases() -> list[Case]:
     points = torch.randint(0, 320, (28, 48, 3)).float()
     points[:, 20:24] = points[:, 40:] = -1
     image, maps = torch.zeros(28, 3, 320, 480), ritm.DistMaps(5)
-    target, pred = (blobs(28, 320, 480, seed)[:, None] for seed in (0, 1))
+    target, pred = (blobs(28, 320, 480, seed)[:, None].float() for seed in (0, 1))
     large = [blobs(4, 1024, 1024, seed)[:, None] for seed in (2, 3)]
     frame = blobs(4, 480, 854, 4)
     masks = blobs(4, 256, 256, 5)[:, None].float()
@@ -115,8 +115,8 @@ def cases() -> list[Case]:
             "RITM, SimpleClick", "get_next_points", "ritm.get_next_points",
             "exact depths where the original takes chamfer distances; torch draws, not NumPy",
             "28 images, 320x480",
-            lambda: ritm.get_next_points(pred.float(), target.float(), points, 2),
-            lambda: next_points(pred.float(), target.float(), points, 2), None,
+            lambda: ritm.get_next_points(pred, target, points, 2),
+            lambda: next_points(pred, target, points, 2), None,
         ),
         Case(
             "SAM 2", "sample_one_point_from_error_center",
