@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -30,9 +31,15 @@ class Peer:
 
     def missing(self) -> str | None:
         """Why it cannot run on this machine, or None."""
-        if self.package is None or find_spec(self.package):
+        if self.package is None:
             return None
-        return f"not available: the package {self.package} is not installed"
+        if find_spec(self.package) is None:
+            return f"not available: the package {self.package} is not installed"
+        try:
+            import_module(self.package)
+        except Exception as error:  # what a package built for another torch raises is its own
+            return f"not available: {self.package} cannot be imported: {error}".splitlines()[0]
+        return None
 
 
 def with_compiled(**calls: Callable[..., Any]) -> dict[str, Peer]:

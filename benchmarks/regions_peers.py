@@ -53,6 +53,19 @@ def region_stats(
     return count[:, 0], mean.mT, variance[:, 0]
 
 
+def region_stats_torch_scatter(features: Tensor, labels: Tensor, num_regions: int) -> Statistics:
+    """torch_scatter's means, which torch-em and spoco's kin install."""
+    from torch_scatter import scatter
+
+    x, index = features.flatten(2), labels.flatten(1)[:, None]
+    size = {"dim": 2, "dim_size": num_regions}
+    count = scatter(torch.ones_like(x[:, :1]), index, reduce="sum", **size)[:, 0]
+    mean = scatter(x, index.expand_as(x), reduce="mean", **size)
+    own = mean.gather(2, index.expand_as(x))
+    distance = (x - own).square().sum(1, keepdim=True)
+    return count, mean.mT, scatter(distance, index, reduce="mean", **size)[:, 0]
+
+
 def region_stats_index_add(features: Tensor, labels: Tensor, num_regions: int) -> Statistics:
     batch, channels = features.shape[:2]
     x = features.permute(0, 2, 3, 1).reshape(-1, channels)

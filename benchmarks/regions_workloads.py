@@ -99,6 +99,9 @@ def _region_stats(
     def index_add(features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         return loss_terms(peers.region_stats_index_add(features, labels, regions))
 
+    def torch_scatter(features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return loss_terms(peers.region_stats_torch_scatter(features, labels, regions))
+
     def loop(features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
         return loss_terms(peers.region_stats_loop(features, labels, regions))
 
@@ -107,6 +110,7 @@ def _region_stats(
 
     alternatives = with_compiled(one_hot_matmul=one_hot, scatter_add=scatter_add)
     alternatives["eager index_add (NHWC)"] = Peer(index_add)
+    alternatives["torch_scatter"] = Peer(torch_scatter, package="torch_scatter")
     if regions <= LONGEST_LOOP:
         alternatives["eager loop over labels"] = Peer(loop, waits=True)
     return Workload(

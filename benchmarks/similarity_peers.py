@@ -109,6 +109,32 @@ def _faiss(query: Tensor, reference: Tensor, num_classes: int, k: int, kind: str
     return torch.stack(scores)
 
 
+def sigmoid_mean_keops(
+    query: Tensor, reference: Tensor, labels: Tensor, num_classes: int
+) -> Tensor:
+    points = reference.shape[2] // num_classes
+    return _keops(query, reference, num_classes, lambda q, r: _sigmoid(q | r).sum(3)) / points
+
+
+def nearest_keops(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    return _keops(query, reference, num_classes, lambda q, r: q.sqdist(r).min(3))
+
+
+def _sigmoid(products: Any) -> Any:
+    return 1 / (1 + (-(SCALE * products + SHIFT)).exp())
+
+
+def _keops(
+    query: Tensor, reference: Tensor, num_classes: int, reduce: Callable[[Any, Any], Tensor]
+) -> Tensor:
+    """A reduction over the points of each class, which KeOps compiles and never stores."""
+    from pykeops.torch import LazyTensor
+
+    queries = LazyTensor(query.mT.contiguous()[:, None, :, None])
+    points = reference.unflatten(2, (num_classes, -1)).permute(0, 2, 3, 1).contiguous()
+    return reduce(queries, LazyTensor(points[:, :, None])).squeeze(-1)
+
+
 def _search(query: Tensor, points: Tensor, k: int, kind: str) -> Tensor:
     """[D, N] and [D, K] -> the k best of the K, [N, k]."""
     import faiss

@@ -135,6 +135,7 @@ def _matching(
     eager: dict[str, Score] | None = None,
     compiled: dict[str, Score] | None = None,
     faiss: Score | None = None,
+    keops: Score | None = None,
     collapses: bool = False,
     **more: Any,
 ) -> Workload:
@@ -163,6 +164,8 @@ def _matching(
         alternatives[f"eager {label}"] = Peer(as_call(peer))
     if faiss:
         alternatives["FAISS"] = Peer(as_call(faiss), devices=("cpu",), package="faiss")
+    if keops:
+        alternatives["KeOps"] = Peer(as_call(keops), package="pykeops")
     return Workload(
         name=name,
         title=f"{what}, {points} points in {classes} classes, {CHANNELS}x{size(FRAME)}",
@@ -205,6 +208,7 @@ def _sigmoid_mean(points: int, classes: int, train: bool) -> Workload:
             "in place, one-hot matmul": peers.sigmoid_mean_in_place,
             "in chunks, in place": partial(in_chunks, score=peers.sigmoid_mean_in_place),
         },
+        keops=peers.sigmoid_mean_keops,
         source="Najafi et al., released code",
         quick=points == FEW_POINTS,
     )
@@ -361,6 +365,7 @@ WORKLOADS: tuple[Workload, ...] = (
         peers.nearest,
         {"metric": "sqeuclidean", "reduce": "min"},
         faiss=peers.nearest_faiss,
+        keops=peers.nearest_keops,
         source="FEELVOS",
     ),
     _matching(
