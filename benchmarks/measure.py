@@ -88,6 +88,13 @@ class Clock:
 def in_turn(
     calls: Mapping[str, Callable[[], object]], clock: Clock, effort: Effort
 ) -> dict[str, Spread]:
+    times = times_in_turn(calls, clock, effort)
+    return {name: Spread.of(values) for name, values in times.items()}
+
+
+def times_in_turn(
+    calls: Mapping[str, Callable[[], object]], clock: Clock, effort: Effort
+) -> dict[str, list[float]]:
     """Time warmed-up calls alternately, so that a slow minute of the machine meets every side."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
@@ -102,7 +109,7 @@ def in_turn(
                 times[name].append(clock(call))
     finally:
         gc.enable()
-    return {name: Spread.of(values) for name, values in times.items()}
+    return times
 
 
 def warm_up(call: Callable[[], object]) -> None:
