@@ -4,8 +4,9 @@
 
 README.md gets one table per machine and family, benchmarks/results/README.md every row, both
 between the markers `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`; README.md also what
-the reference networks did and what the drop-ins gain, between markers named models and compat. With
---check nothing is written: exit status 1 if a page is not what the results say.
+the reference networks did, what the drop-ins gain and which targets are met, between markers named
+models, compat and targets. With --check nothing is written: exit status 1 if a page is not what the
+results say.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import models_report
+from benchmarks import models_report, targets
 from benchmarks.table import markdown
 from benchmarks.workload import BOTH, FORWARD
 
@@ -182,6 +183,7 @@ def update(root: Path, *, check: bool) -> list[str]:
             "benchmarks": readme(results),
             "models": networks(directory),
             "compat": drop_ins(directory),
+            "targets": targets.tables(directory) or NOTHING,
         },
         directory / "README.md": {"benchmarks": full(results)},
     }

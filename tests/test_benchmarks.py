@@ -185,9 +185,10 @@ def test_slow_backends_are_not_timed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "files"),
     [
-        ([], {f"{family}.json" for family in FAMILIES}),
-        (["--family", "distance"], {"distance.json"}),
-        (["--only", "cas"], set()),
+        ([], set()),
+        (["--full"], {f"{family}.json" for family in FAMILIES}),
+        (["--full", "--family", "distance"], {"distance.json"}),
+        (["--full", "--only", "cas"], set()),
         (["--quick"], set()),
         (["--only", "cas", "--out", "some.json"], {"some.json"}),
         (["--out", "folder"], {f"{family}.json" for family in FAMILIES}),
@@ -195,8 +196,8 @@ def test_slow_backends_are_not_timed() -> None:
 )
 def test_where_results_go(arguments: list[str], files: set[str]) -> None:
     options = run.parse(arguments)
-    chosen = select(options.only, quick=options.quick, family=options.family)
-    outputs = run.targets(options, {workload.family for workload in chosen}, "Some CPU")
+    families = {workload.family for workload in run.chosen(options)}
+    outputs = run.targets(options, families, "Some CPU")
     assert {path.name for path in outputs.values()} == files
 
 
@@ -270,7 +271,7 @@ def repository(tmp_path: Path) -> Path:
     (results / "some-cpu").mkdir(parents=True)
     (results / "some-cpu" / "regions.json").write_text(json.dumps(CONTENT))
     marked = "<!-- {0}:begin -->\nold\n<!-- {0}:end -->\n\n"
-    measured, *others = map(marked.format, ("benchmarks", "models", "compat"))
+    measured, *others = map(marked.format, ("benchmarks", "models", "compat", "targets"))
     (tmp_path / "README.md").write_text(f"before\n\n{''.join(others)}{measured}after\n")
     (results / "README.md").write_text(f"before\n\n{measured}after\n")
     return tmp_path
@@ -292,6 +293,7 @@ def test_report_is_generated_and_stable(repository: Path) -> None:
     full = (repository / pages[1]).read_text()
     assert "## some-cpu/regions" in full
     assert "- commit: 0123456789ab" in full
+    assert "not measured |" in text.split("<!-- targets:begin -->")[1]
     assert "Not measured: cas-r100." in full
 
 
@@ -373,7 +375,7 @@ def test_report_of_the_drop_ins(repository: Path) -> None:
     folder = repository / "benchmarks" / "results" / "some-cpu" / "compat"
     folder.mkdir()
     drop_in = {
-        "project": "RITM", "call": "DistMaps", "ours": "ritm.DistMaps", "sizes": "2 images",
+        "project": "RITM", "function": "DistMaps", "ours_is": "ritm.DistMaps", "sizes": "2 images",
         "differs": "none", "theirs_ms": 9.0, "ours_ms": 2.0, "theirs_mib": 30.0, "ours_mib": 1.0,
     }  # fmt: skip
     content = {"environment": CONTENT["environment"], "rows": [drop_in]}
