@@ -1,12 +1,13 @@
-"""Measure the library beside what people use today.
+"""Measure the library beside what people use today: `python -m pixelkernels bench`.
 
-    python benchmarks/run.py [--quick] [--device cuda] [--family NAME] [--only NAME] [--out PATH]
-                             [--minutes M]
+    python benchmarks/run.py [--quick | --full | --compare A B] [--device cuda] [--family NAME]
+                             [--only NAME] [--out PATH] [--minutes M]
 
-Runs every workload with every usable backend and every peer, in turn. A side whose result is not
-the oracle's, or whose package is missing, is reported and not timed. A whole run, of all families
-or one, is written to benchmarks/results/<machine>/<family>.json; --quick and --only print, and
-write where --out says. A file grows with each finished workload.
+Runs the workloads with every usable backend and every peer, in turn, and prints a table for each. A
+side whose result is not the oracle's, or whose package is missing, is reported and not timed.
+Without options every workload is measured on its first input, with few repeats. --full is what gets
+published: all inputs, many repeats, written to benchmarks/results/<machine>/<family>.json. Other
+runs print, and write where --out says. A file grows with each finished workload.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,30 +27,56 @@ from tqdm import tqdm
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import environment, measure
+from benchmarks import compare, environment, measure
 from benchmarks.case import Case, Side, WrongResult, library_sides, peer_sides
-from benchmarks.registry import FAMILIES, select
+from benchmarks.registry import select
 from benchmarks.table import aligned
 from benchmarks.workload import Workload
+from pixelkernels._command import refuse
+from pixelkernels.bench import add_arguments
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
 
 
-def effort(device: str, quick: bool) -> measure.Effort:
-    if device == "cuda":
-        return measure.Effort(rounds=10 if quick else 50, seconds=2)
-    if quick:
-        return measure.Effort(rounds=3, seconds=3)
-    return measure.Effort(rounds=21, seconds=15, least=5)
+EFFORTS = {
+    "quick": {
+        "cpu": measure.Effort(rounds=3, seconds=3),
+        "cuda": measure.Effort(rounds=10, seconds=2),
+    },
+    "short": {
+        "cpu": measure.Effort(rounds=11, seconds=3, limit=10),
+        "cuda": measure.Effort(rounds=20, seconds=2, limit=10),
+    },
+    "full": {
+        "cpu": measure.Effort(rounds=21, seconds=15, least=5),
+        "cuda": measure.Effort(rounds=50, seconds=2),
+    },
+}
+LEGEND = (
+    "* the library; times faster: than the best peer, and in a peer's row how many times faster "
+    "than it\nthe library's default is; of floor: the time that no implementation can go below, "
+    "over the median"
+)
 
 
 def measure_mode(
-    case: Case, mode: str, sides: list[Side], device: str, how: measure.Effort
+    case: Case,
+    mode: str,
+    sides: list[Side],
+    device: str,
+    how: measure.Effort,
+    *,
+    impatient: bool = False,
 ) -> Iterator[Row]:
-    """One row per side: what it computes is checked, then all that hold are timed in turn."""
+    """One row per side: what it computes is checked, then all that hold are timed in turn.
+
+    To be impatient, on the CPU, is to time long calls once, while their memory is measured, and to
+    let the check and the measuring of memory warm up the others.
+    """
     rows: dict[str, Row] = {}
     calls = {}
+    clock = measure.Clock(device)
     for side in sides:
         rows[side.name] = row = {"side": side.kind, "name": side.name, "default": side.default}
         if side.missing:
@@ -58,13 +85,19 @@ def measure_mode(
         try:
             case.check(side, mode)
             call = case.bind(side, mode)
-            measure.warm_up(call)
-            row["extra_mib"] = None if side.own_memory else measure.extra_memory(call, device)
-            calls[side.name] = call
+            took = 0.0
+            if impatient:
+                row["extra_mib"], took = timed_memory(call, device, clock)
+            else:
+                measure.warm_up(call)
+                row["extra_mib"] = None if side.own_memory else measure.extra_memory(call, device)
+            if took > 1e3 * measure.LONG:
+                row["ms"] = asdict(measure.Spread.of([took]))
+            else:
+                calls[side.name] = call
         except Exception as error:  # one side that fails must not cost the others their numbers
             kind = "" if isinstance(error, WrongResult) else f"{type(error).__name__}: "
             row["problem"] = f"{kind}{error}".splitlines()[0]
-    clock = measure.Clock(device)
     for name, spread in measure.in_turn(calls, clock, how).items():
         rows[name]["ms"] = asdict(spread)
     if device == "cuda":
@@ -72,6 +105,15 @@ def measure_mode(
             if side.name in calls and not side.waits:
                 rows[side.name] |= graph_time(calls[side.name], clock, how)
     yield from rows.values()
+
+
+def timed_memory(
+    call: Callable[[], object], device: str, clock: measure.Clock
+) -> tuple[float | None, float]:
+    """Extra memory in MiB, and the milliseconds of the one call that it takes to find out."""
+    took = [0.0]
+    extra = measure.extra_memory(lambda: took.append(clock(call)), device)
+    return extra, took[-1]
 
 
 def graph_time(call: Any, clock: measure.Clock, how: measure.Effort) -> Row:
@@ -96,11 +138,13 @@ def judge(rows: list[Row], floor_ms: float) -> None:
 
 
 def run_workload(
-    workload: Workload, device: str, quick: bool, ceilings: dict[str, float], bar: tqdm[Any]
+    workload: Workload, device: str, extent: str, ceilings: dict[str, float], bar: tqdm[Any]
 ) -> Iterator[Row]:
+    how = EFFORTS[extent][device]
+    impatient = extent == "short" and device == "cpu"
     torch.compiler.reset()
     peers = peer_sides(workload, device)
-    for variant in workload.variants[:1] if quick else workload.variants:
+    for variant in workload.variants if extent == "full" else workload.variants[:1]:
         case = Case(workload, variant, workload.inputs(variant, device))
         sides = library_sides(workload, case.inputs) + peers
         for mode in workload.modes:
@@ -110,7 +154,7 @@ def run_workload(
                 floor.bytes / ceilings["copy_bytes_per_second"],
                 floor.operations / ceilings["float32_operations_per_second"],
             )
-            rows = list(measure_mode(case, mode, sides, device, effort(device, quick)))
+            rows = list(measure_mode(case, mode, sides, device, how, impatient=impatient))
             judge(rows, floor_ms)
             about = {
                 "workload": workload.name,
@@ -131,15 +175,20 @@ def run_workload(
 
 
 def table(rows: list[Row]) -> str:
-    """The rows of one workload and mode, fastest first."""
+    """The rows of one workload and mode, fastest first; `LEGEND` says what the columns are."""
     header = ["", "median ms", "p20", "p80", "graph ms", "times faster", "extra MiB", "of floor"]
+    default = next((row["ms"]["p50"] for row in rows if row["default"] and "ms" in row), None)
     lines = []
     for row in sorted(rows, key=lambda row: row["ms"]["p50"] if "ms" in row else float("inf")):
-        name = f"* {row['name']}" if row["side"] == "library" else f"  {row['name']}"
+        name = f"{'*' if row['side'] == 'library' else ' '} {row['name']}"
+        name += ", default" if row["default"] else ""
         if "ms" not in row:
             lines.append([name, f"not timed: {row['problem']}"])
             continue
         ms, graph, extra = row["ms"], row.get("graph_ms"), row["extra_mib"]
+        faster = row.get("times_faster")
+        if row["side"] == "peer" and default is not None:
+            faster = ms["p50"] / default
         lines.append(
             [
                 name,
@@ -147,7 +196,7 @@ def table(rows: list[Row]) -> str:
                 f"{ms['p20']:.3f}",
                 f"{ms['p80']:.3f}",
                 f"{graph['p50']:.3f}" if graph else "-",
-                f"{row['times_faster']:.2f}" if "times_faster" in row else "-",
+                "-" if faster is None else f"{faster:.2f}",
                 "-" if extra is None else f"{extra:.1f}",
                 f"{row['share_of_floor']:.0%}",
             ]
@@ -166,62 +215,84 @@ def write(path: Path, facts: Row, ceilings: Row, rows: list[Row], missing: list[
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
+def extent_of(options: argparse.Namespace) -> str:
+    return "quick" if options.quick else "full" if options.full else "short"
+
+
 def targets(options: argparse.Namespace, families: set[str], machine: str) -> dict[str, Path]:
     """Where each family's rows go; nowhere for a partial run without --out."""
     if options.out and options.out.suffix == ".json":
         return dict.fromkeys(families, options.out)
     if options.out:
         return {family: options.out / f"{family}.json" for family in families}
-    if options.quick or options.only:
+    if options.only or not options.full:
         return {}
     return {family: RESULTS / environment.slug(machine) / f"{family}.json" for family in families}
 
 
+def chosen(options: argparse.Namespace) -> list[Workload]:
+    """The workloads to measure; in a short run, which may end early, those of --quick first."""
+    workloads = select(options.only, quick=options.quick, family=options.family)
+    if extent_of(options) == "short":
+        workloads.sort(key=lambda workload: not workload.quick)
+    return workloads
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="a few workloads, few repeats")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--family", choices=FAMILIES, help="the workloads of one family")
-    parser.add_argument("--only", metavar="NAME", help="workloads whose name contains NAME")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="PATH",
-        help="write the rows of this run here: one FILE.json, or a folder for one per family",
-    )
-    parser.add_argument("--minutes", type=float, help="begin no further workload after this long")
-    options = parser.parse_args(arguments)
+    add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace) -> int:
+    """0: done; 1: a side of the library was not timed; 2: it could not start, and says why."""
+    if options.compare:
+        return compared(options)
     if options.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch sees no GPU")
-    return options
-
-
-def main(arguments: list[str] | None = None) -> int:
-    options = parse(arguments)
+        return refuse("bench", "--device cuda: torch sees no GPU")
     try:
-        workloads = select(options.only, quick=options.quick, family=options.family)
+        workloads = chosen(options)
     except ValueError as error:
-        sys.exit(f"run.py: {error}")
+        named = [f"--{name}" for name in ("quick", "family", "only") if getattr(options, name)]
+        return refuse("bench", f"{' '.join(named)}: {error}")
+    return measured(options, workloads)
+
+
+def compared(options: argparse.Namespace) -> int:
+    for name in ("family", "only", "out", "minutes"):
+        if getattr(options, name) is not None:
+            return refuse("bench", f"--{name}: not with --compare, which measures nothing")
+    try:
+        print(compare.comparison(*options.compare))
+    except ValueError as error:
+        return refuse("bench", f"--compare {error}")
+    return 0
+
+
+def measured(options: argparse.Namespace, workloads: list[Workload]) -> int:
     begin = time.monotonic()
     facts = environment.describe(options.device)
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     ceilings = measure.ceilings(options.device)
     print(", ".join(f"{name} {value:.3g}" for name, value in ceilings.items()))
+    print(LEGEND)
     outputs = targets(options, {w.family for w in workloads}, str(facts["machine"]))
     rows: list[Row] = []
     missing = list(workloads)
     with tqdm(workloads, unit="workload", disable=None) as bar:
         for workload in bar:
-            if options.minutes and time.monotonic() - begin > 60 * options.minutes:
+            if options.minutes is not None and time.monotonic() - begin > 60 * options.minutes:
                 break
-            rows += run_workload(workload, options.device, options.quick, ceilings, bar)
+            rows += run_workload(workload, options.device, extent_of(options), ceilings, bar)
             missing.remove(workload)
             for path in set(outputs.values()):
                 mine = [row for row in rows if outputs[row["family"]] == path]
                 left = [w.name for w in missing if outputs[w.family] == path]
                 write(path, facts, ceilings, mine, left)
+    for path in sorted(set(outputs.values())) if rows else ():
+        print(f"written: {path}")
     if missing:
         print(f"not measured, out of time: {', '.join(w.name for w in missing)}")
     broken = [row for row in rows if "problem" in row]
@@ -232,4 +303,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(parse(None)))

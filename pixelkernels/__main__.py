@@ -1,11 +1,11 @@
-"""python -m pixelkernels info | demo | train"""
+"""python -m pixelkernels info | demo | train | bench"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from . import _info
+from . import _info, bench
 from .demo import command as demo
 from .train import command as train
 
@@ -19,11 +19,19 @@ def main(arguments: list[str] | None = None) -> int:
         commands.add_parser("demo", help="train on photographs, eager and accelerated")
     )
     train.add_arguments(commands.add_parser("train", help="train one of the reference networks"))
+    bench.add_arguments(
+        commands.add_parser(
+            "bench",
+            help="time the library beside what people use today",
+            description="Time the library beside what people use today, from a checkout. Without "
+            "options: every workload on its first input, with few repeats, printed.",
+        )
+    )
     options = parser.parse_args(arguments)
     if options.command == "info":
         _info.show(options.json)
         return 0
-    return {"demo": demo, "train": train}[options.command].run(options)
+    return {"demo": demo, "train": train, "bench": bench}[options.command].run(options)
 
 
 if __name__ == "__main__":

@@ -65,6 +65,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+APART = ("models", "train", "compat", "demo", "bench")
 FAMILIES = {p.name for p in PACKAGE.iterdir() if (p / "api.py").exists()}
 
 
@@ -77,11 +78,13 @@ def test_who_may_import_whom(path):
         parts = name.split(".")
         other = parts[1] if parts[0] == "pixelkernels" and len(parts) > 1 else own
         if own in FAMILIES:
-            assert other not in {*FAMILIES, "models", "train", "compat", "demo"} - {own}, name
+            assert other not in {*FAMILIES, *APART} - {own}, name
         if own == "models" and other not in ("models", "_correlation"):
             assert other in FAMILIES, name
             family = importlib.import_module(f"pixelkernels.{other}")
             assert parts[2] in family.__all__, f"{name} is not public"
+        if other == "bench":
+            assert own == "__main__.py", name
         if other == "models":
             assert own in ("models", "train"), name
         if not any(
