@@ -24,6 +24,8 @@ demo: build
 
 test: build
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python benchmarks/report.py --check
+	$(BIN)/python benchmarks/plots.py --check
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -36,8 +38,13 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
 
+# other libraries to compare with; one that cannot be installed is reported as not measured
+$(VENV)/.peers: $(VENV)/.installed
+	-$(PIP) faiss-cpu pykeops pytorch-metric-learning
+	touch $@
+
 # with install and build within 20 minutes on two cores; what is published comes from bench --full
-bench: build
+bench: build $(VENV)/.peers
 	$(BIN)/python -m pixelkernels bench --minutes 13
 
 gate: build
@@ -45,6 +52,7 @@ gate: build
 
 report: build
 	$(BIN)/python benchmarks/report.py
+	$(BIN)/python benchmarks/plots.py
 
 gpu-check:
 	bash benchmarks/gpu_check.sh $(OUT)

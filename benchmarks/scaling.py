@@ -1,9 +1,11 @@
-"""How time and memory of the loss over all pairs grow with the pixels of the images.
+"""How time and extra memory grow with the pixels, channels, regions, points and clicks.
 
-    python benchmarks/scaling.py [--device cuda] [--plot]
+    python benchmarks/scaling.py [--device cuda] [--only NAME]
 
-Measures and writes benchmarks/results/<machine>/scaling/pair-loss.json, and draws it beside;
---plot only draws what is there.
+Each series calls one function at five sizes of one variable, all else fixed. The exponents are
+fitted to every size and stand beside those of the theory, which they must not exceed. A whole run
+writes benchmarks/results/<machine>/scaling/scaling.json, which benchmarks/plots.py draws; --only
+prints the series whose name contains NAME. Exit status 1 if an exponent is above its theory.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,95 +24,121 @@ from tqdm import tqdm
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import pixelkernels as pk
 from benchmarks import environment, measure
-from benchmarks.inputs import SEED, embeddings, label_map
 from benchmarks.run import RESULTS
+from benchmarks.scaling_series import SERIES, Series
+from benchmarks.table import aligned
 
-CHANNELS = 128
-# of an image: the last is the paper's 240 x 427
-PIXELS = (8192, 16384, 32768, 65536, 102480)
-# where a call takes seconds
-FEW = measure.Effort(rounds=5, seconds=5, least=1, limit=5)
+Row = dict[str, Any]
+# A fitted exponent is above the theory's only by more than this: five medians are noisy on a shared
+# machine, and the small sizes of a series find in the caches what the large ones find in memory.
+TOLERANCE = 0.1
+# MiB; memory below counts as this much in a fit: the system counts pages, of the threads' too.
+RESOLUTION = 1.0
+EFFORT = {
+    "cpu": measure.Effort(rounds=9, seconds=2, least=3, limit=5),
+    "cuda": measure.Effort(rounds=30, seconds=2),
+}
 
 
-def points(device: str, dtype: torch.dtype) -> list[dict[str, float]]:
-    """Milliseconds and extra MiB of one forward and backward pass, and the inputs' MiB."""
-    clock, found = measure.Clock(device), []
-    for pixels in tqdm(PIXELS, unit="size", disable=None):
-        generator = torch.Generator().manual_seed(SEED)
-        labels = label_map("random", generator, 1, 2, pixels, 5)
-        drawn = embeddings(generator, labels, 5, CHANNELS).to(device, dtype)
-        x, y = (side.contiguous().requires_grad_() for side in drawn.unbind(2))
-        own, other = (side.contiguous().to(device) for side in labels.unbind(1))
-
-        def call(x=x, y=y, own=own, other=other):
-            return torch.autograd.grad(pk.pair_similarity_loss(x, y, own, other), (x, y))
-
-        if pixels == PIXELS[0]:
-            measure.warm_up(call)
+def measured(series: Series, device: str, advance: Callable[[], object] = lambda: None) -> Row:
+    """The result of a series: one row per value, and the exponents fitted to them."""
+    clock, rows = measure.Clock(device), []
+    for value in series.values:
+        call = series.bind(value, device)
+        measure.warm_up(call)
         extra = measure.extra_memory(call, device)
-        spread = measure.in_turn({"call": call}, clock, FEW)["call"]
-        inputs = (x.nbytes + y.nbytes) / measure.MIB
-        found.append({"pixels": pixels, "ms": spread.p50, "extra_mib": extra, "input_mib": inputs})
-    return found
+        spread = measure.in_turn({"call": call}, clock, EFFORT[device])["call"]
+        times = {"ms": spread.p50, "p20": spread.p20, "p80": spread.p80}
+        rows.append({"value": value, **times, "extra_mib": extra})
+        advance()
+    return {
+        "name": series.name,
+        "op": series.op,
+        "mode": series.mode,
+        "variable": series.variable,
+        "fixed": f"B {series.images_on(device)}, {series.fixed}",
+        "theory": series.theory,
+        "memory_theory": series.memory_theory,
+        "rows": rows,
+        **fits(rows),
+    }
 
 
-def exponent(rows: list[dict[str, float]], key: str) -> float:
-    """b of key = a pixels^b, by least squares on logarithms."""
-    x, y = ([math.log(row[name]) for row in rows] for name in ("pixels", key))
+def fits(rows: list[Row]) -> Row:
+    return {
+        "exponent": exponent(rows, "ms"),
+        "memory_exponent": exponent(rows, "extra_mib", least=RESOLUTION),
+    }
+
+
+def exponent(rows: list[Row], key: str, least: float = 0.0) -> float | None:
+    """b of key = a value^b, by least squares on logarithms, with `least` in place of what is less;
+    None where a row does not know the key."""
+    if any(row[key] is None for row in rows):
+        return None
+    x = [math.log(row["value"]) for row in rows]
+    y = [math.log(max(row[key], least)) for row in rows]
     x_mean, y_mean = sum(x) / len(x), sum(y) / len(y)
     square = sum((a - x_mean) ** 2 for a in x)
     return sum((a - x_mean) * (b - y_mean) for a, b in zip(x, y, strict=True)) / square
 
 
-def draw(path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    content: dict[str, Any] = json.loads(path.read_text())
-    rows = content["rows"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
-    pixels = [row["pixels"] for row in rows]
-    left.loglog(pixels, [row["ms"] / 1e3 for row in rows], "o-")
-    left.set(
-        title=f"time ~ pixels^{exponent(rows, 'ms'):.2f}", ylabel="seconds, forward and backward"
-    )
-    right.loglog(pixels, [row["extra_mib"] for row in rows], "o-", label="extra memory")
-    right.loglog(pixels, [row["input_mib"] for row in rows], "o--", label="inputs")
-    right.set(title=f"extra memory ~ pixels^{exponent(rows, 'extra_mib'):.2f}", ylabel="MiB")
-    right.legend()
-    for axes in (left, right):
-        axes.set_xlabel("pixels of each image")
-        axes.grid(which="both", alpha=0.3)
-    facts = content["environment"]
-    figure.suptitle(f"loss over all pairs, D {CHANNELS}, {facts['machine']}")
-    for form in (".png", ".svg"):
-        figure.savefig(path.with_suffix(form), dpi=110)
+def above(found: Row) -> list[str]:
+    """Which exponents of a series are above the theory's, in words."""
+    pairs = {"time": ("exponent", "theory"), "extra memory": ("memory_exponent", "memory_theory")}
+    return [
+        f"{found['name']}: {what} grows as {found['variable']}^{found[fit]:.2f}, "
+        f"in theory at most {found[theory]}"
+        for what, (fit, theory) in pairs.items()
+        if found[fit] is not None and found[fit] > found[theory] + TOLERANCE
+    ]
 
 
-def main() -> None:
+def table(series: list[Row]) -> str:
+    header = ["", "time ^", "theory", "memory ^", "theory", "ms", "extra MiB"]
+    lines = []
+    for found in series:
+        memory = found["memory_exponent"]
+        slopes = f"{found['exponent']:.2f}", "-" if memory is None else f"{memory:.2f}"
+        theories = str(found["theory"]), str(found["memory_theory"])
+        cells = [cell for pair in zip(slopes, theories, strict=True) for cell in pair]
+        times = " ".join(f"{row['ms']:.3g}" for row in found["rows"])
+        extra = " ".join(
+            "-" if row["extra_mib"] is None else f"{row['extra_mib']:.3g}" for row in found["rows"]
+        )
+        lines.append([found["name"], *cells, times, extra])
+    return aligned(header, lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--plot", action="store_true", help="measure nothing")
-    options = parser.parse_args()
-    facts = environment.describe(options.device)
-    folder = RESULTS / environment.slug(str(facts["machine"])) / "scaling"
-    path = folder / "pair-loss.json"
-    if not options.plot:
-        dtype = torch.bfloat16 if options.device == "cuda" else torch.float32
-        rows = points(options.device, dtype)
-        folder.mkdir(parents=True, exist_ok=True)
-        content = {"environment": facts, "dtype": str(dtype), "rows": rows}
-        path.write_text(json.dumps(content, indent=1) + "\n")
-    draw(path)
-    for row in json.loads(path.read_text())["rows"]:
-        print(", ".join(f"{name} {value:.6g}" for name, value in row.items()))
+    parser.add_argument("--only", metavar="NAME", help="series whose name contains NAME")
+    options = parser.parse_args(arguments)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch sees no GPU")
+    chosen = [series for series in SERIES if (options.only or "") in series.name]
+    if not chosen:
+        parser.error(f"--only: expected part of {', '.join(s.name for s in SERIES)}")
+    facts, found = environment.describe(options.device), []
+    with tqdm(total=sum(len(s.values) for s in chosen), unit="size", disable=None) as bar:
+        for series in chosen:
+            bar.set_postfix_str(series.name)
+            found.append(measured(series, options.device, bar.update))
+    print(table(found))
+    if not options.only:
+        path = RESULTS / environment.slug(str(facts["machine"])) / "scaling" / "scaling.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"environment": facts, "series": found}, indent=1) + "\n")
+        print(f"{path}: written; benchmarks/plots.py draws it")
+    problems = [problem for series in found for problem in above(series)]
+    for problem in problems:
+        print(problem)
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
