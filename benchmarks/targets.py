@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.scaling import TOLERANCE
 from benchmarks.table import markdown
 from benchmarks.workload import BOTH, FORWARD
 
@@ -155,8 +156,6 @@ TARGETS: tuple[Target, ...] = (*_regions(), *_distance(), *_similarity(), *_trip
 DROP_IN = 3.0
 # one product of matrices and little else: there is nothing to win three times
 PRODUCTS = ("pfenet.prior", "hdmnet.get_similarity", "sccan.generate_prior")
-# by how much a fitted exponent may be above that of theory
-EXPONENT = 0.1
 
 
 def tables(results: Path) -> str:
@@ -229,7 +228,7 @@ def _scaling(content: Row | None) -> list[list[str]]:
     """What grows faster with the size than it should, and how much does not."""
     if content is None:
         return []
-    wanted = f"exponent at most {EXPONENT:g} above theory"
+    wanted = f"exponent at most {TOLERANCE:g} above theory"
     above = {
         f"{series['name']}: {what} in {series['variable']}": series[fit] - series[theory]
         for what, fit, theory in (
@@ -240,9 +239,9 @@ def _scaling(content: Row | None) -> list[list[str]]:
         if series.get(fit) is not None and series.get(theory) is not None
     }
     lines = [
-        [name, "", wanted, f"{over:.2f} above", f"short by {over - EXPONENT:.2f}"]
+        [name, "", wanted, f"{over:.2f} above", f"short by {over - TOLERANCE:.2f}"]
         for name, over in above.items()
-        if over > EXPONENT
+        if over > TOLERANCE
     ]
     kept = f"met by {len(above) - len(lines)} of {len(above)}"
     return [*lines, ["growth of time and of memory with the size", "", wanted, "", kept]]
