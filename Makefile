@@ -45,7 +45,7 @@ $(VENV)/.peers: $(VENV)/.installed
 
 # with install and build within 20 minutes on two cores; what is published comes from bench --full
 bench: build $(VENV)/.peers
-	$(BIN)/python -m pixelkernels bench --minutes 13
+	$(BIN)/python -m pixelkernels bench --minutes 11
 
 gate: build
 	$(BIN)/python benchmarks/gate.py

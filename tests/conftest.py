@@ -1,17 +1,9 @@
-"""Devices for the parametrised suites, and memory: uninitialised it shows, freed it returns."""
+"""Devices for the parametrised suites, and uninitialised memory that shows."""
 
 from __future__ import annotations
 
-import ctypes
-
 import pytest
 import torch
-
-M_MMAP_THRESHOLD = -3  # of malloc.h
-
-# Without it malloc keeps holes that large tensors left in its heap, and what a test allocates
-# there stays resident when it is freed: its memory would depend on which tests ran before it.
-ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 # backend -> the device its tests run on; Triton's interpreter has a process of its own
 # (test_triton_interpreter.py)
