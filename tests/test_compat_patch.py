@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scipy import ndimage
 
 from pixelkernels import compat
 from pixelkernels.compat import ritm, scipy
+from pixelkernels.compat._patch import PROJECTS
 
 
 @pytest.fixture
@@ -82,3 +85,34 @@ def test_patch_names_what_is_missing(project):
         compat.patch("ritm", package="absent")
     with pytest.raises(ValueError, match="expected one of"):
         compat.patch("unknown")
+
+
+def stand_in(monkeypatch, root, place):
+    """Modules, and classes, that have what a place names; what is there, and the owner and name."""
+    module, _, name = place.partition(":")
+    path = [root, *module.split(".")] if module else [root]
+    for end in range(1, len(path) + 1):
+        full = ".".join(path[:end])
+        if full not in sys.modules:
+            made = ModuleType(full)
+            made.__path__ = []
+            monkeypatch.setitem(sys.modules, full, made)
+    owner = sys.modules[".".join(path)]
+    *classes, last = name.split(".")
+    for each in classes:
+        setattr(owner, each, vars(owner).get(each) or type(each, (), {}))
+        owner = vars(owner)[each]
+    setattr(owner, last, object())
+    return owner, last
+
+
+@pytest.mark.parametrize("project", PROJECTS)
+def test_every_project_is_patched_as_a_whole_and_put_back(project, monkeypatch):
+    ours = importlib.import_module(f"pixelkernels.compat.{project}")
+    places = {p: stand_in(monkeypatch, "their_package", p) for p in ours.REPLACES}
+    before = {p: vars(owner)[last] for p, (owner, last) in places.items()}
+    with compat.patch(project, package="their_package"):
+        for place, (owner, last) in places.items():
+            assert vars(owner)[last] is ours.REPLACES[place]
+    assert {p: vars(owner)[last] for p, (owner, last) in places.items()} == before
+    assert ours.PACKAGE
