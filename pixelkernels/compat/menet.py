@@ -24,7 +24,8 @@ class EuclideanLossLayer(nn.Module):
     and the mean over N, both channels, H and W of -onehot log(softmax), half of the usual cross
     entropy. Neither gradient is the loss's own: the first is described there, the second is
     (softmax - onehot)/(2 H W), N times as large. caffe ignores what comes from above; here it
-    scales, so the sum of the two has the released gradients.
+    scales, so the sum of the two has the released gradients. The picture that the layer draws when
+    testing, from a background of random pixels, is not made.
     """
 
     def forward(self, metric: Tensor, saliency: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,7 @@
-"""The memory readout of STCN, XMem and Cutie: a softmax over the best matches of every pixel."""
+"""The memory readout of STCN, XMem and Cutie: a softmax over the best matches of every pixel.
+
+Their classes, which keep the memory, call three functions in a row where one is enough here.
+"""
 
 from __future__ import annotations
 
