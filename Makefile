@@ -43,7 +43,7 @@ $(VENV)/.peers: $(VENV)/.installed
 	-$(PIP) faiss-cpu pykeops pytorch-metric-learning
 	touch $@
 
-# with install and build within 20 minutes on two cores; what is published comes from bench --full
+# short enough to end, with install and build, in 20 minutes; what is published is bench --full
 bench: build $(VENV)/.peers
 	$(BIN)/python -m pixelkernels bench --minutes 11
 

@@ -127,9 +127,7 @@ def local_matching(
     reaches = [largest, *multi_local_distance[:-1]]
     masks = F.pad(labels > 0.9, (largest,) * 4)
     found = [query.new_full((len(labels), *size), torch.inf) for _ in reaches]
-    for row, window in enumerate(window_rows(query, previous, largest)):
-        if (row - largest) % atrous_rate:
-            continue
+    for row, window in window_rows(query, previous, largest, atrous_rate):
         near = masks[:, row : row + size[0]].unfold(2, size[1], 1).movedim(2, 1)
         distances = torch.where(near, window, torch.inf)
         for i, reach in enumerate(reaches):

@@ -31,10 +31,8 @@ class ContrastiveLoss(nn.Module):
         impl: str | None = None,
     ) -> None:
         super().__init__()
-        if norm not in ("fro", 1, 2):
-            raise ValueError(f"norm: expected 'fro', 1 or 2, got {norm!r}")
         self.delta_var, self.delta_dist = delta_var, delta_dist
-        self.norm = 2 if norm == "fro" else int(norm)
+        self.norm = order_of(norm)
         self.weights = (alpha, beta, gamma)
         self.ignore = () if ignore_label is None else (ignore_label,)
 
@@ -91,6 +89,13 @@ def wizaron_loss(
         input, labels, target.shape[1], delta_var=delta_var, delta_dist=delta_dist,
         weights=(scale_var, scale_dist, scale_reg), norm=norm, reduction="pixel",
     )  # fmt: skip
+
+
+def order_of(norm: str | int) -> int:
+    """1 or 2, of a norm as `torch.norm` names it for vectors."""
+    if norm not in ("fro", 1, 2):
+        raise ValueError(f"norm: expected 'fro', 1 or 2, got {norm!r}")
+    return 2 if norm == "fro" else int(norm)
 
 
 def _labels(target: Tensor, n_clusters: Sequence[int]) -> Tensor:

@@ -90,7 +90,7 @@ def local_previous_frame_nearest_neighbor_features_per_object(
     )
     masks = F.pad(prev_frame_labels[..., 0], (reach,) * 4) == gt_ids[:, None, None]
     found = query.new_ones(len(gt_ids), *size)
-    for row, window in enumerate(window_rows(query, previous, max_distance)):
+    for row, window in window_rows(query, previous, max_distance):
         maps = F.interpolate(
             (window.sigmoid() - 0.5)[None] * 2, size, mode="bilinear", align_corners=True
         )[0]

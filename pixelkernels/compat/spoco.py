@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from pixelkernels.regions import compact_labels, discriminative_loss, region_stats
 
+from .discriminative import order_of
+
 PACKAGE = "spoco"
 
 
@@ -40,10 +42,8 @@ class ContrastiveLoss(nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if norm not in ("fro", 1, 2):
-            raise ValueError(f"norm: expected 'fro', 1 or 2, got {norm!r}")
         self.delta_var, self.delta_dist = delta_var, delta_dist
-        self.norm = 2 if norm == "fro" else int(norm)
+        self.norm = order_of(norm)
         self.alpha, self.beta, self.gamma = alpha, beta, gamma
         self.ignore_label, self.zero_label_push = ignore_label, zero_label_push
 
