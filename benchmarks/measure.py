@@ -44,13 +44,15 @@ class Spread:
 class Effort:
     """How often to repeat: at most `rounds`, and after `least` no longer than `seconds`.
 
-    After two rounds it is enough in any case once `limit` seconds are over.
+    After two rounds it is enough in any case once `limit` seconds are over. A call that takes more
+    than `patience` seconds is not timed at all.
     """
 
     rounds: int
     seconds: float
     least: int = 3
     limit: float = 60
+    patience: float = 30
 
 
 class Clock:

@@ -55,7 +55,7 @@ struct Problem {
 
   template <class Body>
   void for_regions(const Body& body) const {
-    const int64_t work = r.blocks * r.channels;
+    const int64_t work = 4 * r.blocks * r.groups() * 8;  // a few rows of each block's tables
     parallel(r.batch * r.regions, work, [&](int64_t i) { body(i / r.regions, i % r.regions); });
   }
 

@@ -66,6 +66,14 @@ void prepare(Chunk& chunk, const Regions& r, const Plane<T>& plane, int64_t imag
   }
 }
 
+// the labels of a tile as values to compare with
+template <class A>
+PK_INLINE Vec<A> labels_of(const Chunk& chunk, int tile) {
+  I32 label;
+  std::memcpy(&label, chunk.label + tile * kLanes, sizeof label);
+  return __builtin_convertvector(label, Vec<A>);
+}
+
 // Kernels that visit the features of a chunk twice keep it small enough to stay in the second-level
 // cache.
 inline int twice_visited(const Regions& r) {
@@ -139,11 +147,35 @@ struct Cursor {
   }
 };
 
+// Regions so few that looking at all of them for each pixel is cheaper than sorting pixels out.
+constexpr int kFew = 4;
+
+// The cursor of a tile in which they meet: channels stay in rows, and each pixel picks its region's
+// value. One row of the table, that of ignored pixels, is 0.
+template <class A>
+struct FewCursor {
+  static constexpr Rows kLayout = Rows::kChannels;
+  const Chunk& chunk;
+  int tile, regions;
+  Vec<A> label;
+
+  PK_INLINE Vec<A> region(const A* group_table, int i) const {
+    Vec<A> value = {};
+#pragma GCC unroll 4
+    for (int region = 0; region < kFew; ++region) {
+      if (region >= regions) continue;
+      value = label == splat<A>(region) ? splat(group_table[region * kLanes + i]) : value;
+    }
+    return value;
+  }
+  PK_INLINE Vec<A> pixel(const A* values, int) const { return load(values + tile * kLanes); }
+};
+
 // body(cursor, x, channels) for every tile of one channel group; x is left unset where kRead is
 // false
-template <bool kRead = true, class T, class Body>
+template <bool kRead = true, bool kFewRegions = false, class T, class Body>
 PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t group,
-                         int64_t all_channels, Body body) {
+                         int64_t all_channels, Body body, int regions = 0) {
   const int64_t channel = group * kLanes;
   const int channels =
       static_cast<int>(all_channels - channel < kLanes ? all_channels - channel : kLanes);
@@ -151,22 +183,33 @@ PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t grou
     Vec<Accumulate<T>> x[kLanes];
     const int64_t start = chunk.offsets.start[t], pixel = chunk.begin + t * kLanes;
     const int pixels = chunk.pixels - t * kLanes;
-    if (chunk.uniform[t] >= 0 && plane.pixel_stride == 1) {
+    const auto load_channels = [&]() __attribute__((always_inline)) {
       if (kRead) load_tile<Rows::kChannels>(plane, start, pixel, pixels, channel, channels, x);
+    };
+    if (chunk.uniform[t] >= 0 && plane.pixel_stride == 1) {
+      load_channels();
       body(Cursor<Rows::kChannels>{chunk, t}, x, channels);
-    } else {
-      if (kRead) load_tile<Rows::kPixels>(plane, start, pixel, pixels, channel, channels, x);
-      body(Cursor<Rows::kPixels>{chunk, t}, x, channels);
+      continue;
     }
+    if constexpr (kFewRegions) {
+      if (regions <= kFew && start >= 0 && plane.pixel_stride == 1) {
+        using A = Accumulate<T>;
+        load_channels();
+        body(FewCursor<A>{chunk, t, regions, labels_of<A>(chunk, t)}, x, channels);
+        continue;
+      }
+    }
+    if (kRead) load_tile<Rows::kPixels>(plane, start, pixel, pixels, channel, channels, x);
+    body(Cursor<Rows::kPixels>{chunk, t}, x, channels);
   }
 }
 
-template <Rows rows, class T>
-PK_INLINE void store_rows(const Cursor<rows>& at, const Plane<T>& plane, const Offsets& offsets,
+template <class At, class T>
+PK_INLINE void store_rows(const At& at, const Plane<T>& plane, const Offsets& offsets,
                           int64_t group, int channels, Vec<Accumulate<T>> out[kLanes]) {
   const int64_t pixel = at.chunk.begin + at.tile * kLanes;
-  store_tile<rows>(plane, offsets.start[at.tile], pixel, at.chunk.pixels - at.tile * kLanes,
-                   group * kLanes, channels, out);
+  store_tile<At::kLayout>(plane, offsets.start[at.tile], pixel, at.chunk.pixels - at.tile * kLanes,
+                          group * kLanes, channels, out);
 }
 
 // sums[i] += sum_c term(cursor, x, row), for the pixels i of the chunk and the channels c of one

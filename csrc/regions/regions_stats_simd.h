@@ -48,10 +48,98 @@ inline int count_pixels(const Chunk& chunk, int32_t* counts, int32_t* fresh_regi
   return fresh;
 }
 
+// A run of tiles from tile t on in which at most kRegions regions meet; returns its length. Every
+// channel goes through all of the run once for all regions, so that their sums stay in registers.
+template <int kRegions, class T, bool kNormalize>
+__attribute__((noinline)) int accumulate_few(const Chunk& chunk, int t, const Plane<T>& plane,
+                                             int64_t channel, int channels,
+                                             const Accumulate<T>* inverse,
+                                             const Accumulate<T>* shift, double* sums,
+                                             double* squares, const int32_t* counts,
+                                             int64_t regions) {
+  using A = Accumulate<T>;
+  using V = Vec<A>;
+  const int64_t start = chunk.offsets.start[t];
+  V label[kRun];
+  int tiles = 0;
+  for (; tiles < kRun && t + tiles < chunk.tiles && chunk.uniform[t + tiles] < 0 &&
+         chunk.offsets.start[t + tiles] == start + tiles * kLanes;
+       ++tiles)
+    label[tiles] = labels_of<A>(chunk, t + tiles);
+  V sum[kRegions][kLanes] = {}, square[kRegions] = {};
+  for (int i = 0; i < channels; ++i) {
+    const T* p = plane.data + start + (channel + i) * plane.channel_stride;
+    V total[kRegions] = {};
+    for (int j = 0; j < tiles; ++j) {
+      V x = load(p + j * kLanes);
+      if (kNormalize) x *= load(inverse + (t + j) * kLanes);
+#pragma GCC unroll 4
+      for (int region = 0; region < kRegions; ++region) {
+        const V d = label[j] == splat<A>(region) ? x - splat(shift[region * kLanes + i]) : V{};
+        total[region] += d;
+        square[region] += d * d;
+      }
+    }
+    for (int region = 0; region < kRegions; ++region) sum[region][i] = total[region];
+  }
+  for (int region = 0; region < kRegions && region < regions; ++region) {
+    if (counts[region] == 0) continue;  // its sums were not begun
+    transpose(sum[region]);
+    add(sums + region * kLanes, sum_rows(sum[region]));
+    add(squares + region * kLanes, square[region]);
+  }
+  return tiles;
+}
+
+// One tile of one or two channels whose pixels are in many regions: sums and squares of a pixel are
+// the four lanes of one row, and `unfold` puts the squares where they belong.
+template <class T, bool kNormalize>
+__attribute__((noinline)) void accumulate_pair(const Chunk& chunk, int t, const Plane<T>& plane,
+                                               int channels, const Accumulate<T>* inverse,
+                                               const Accumulate<T>* shift, double* sums) {
+  using A = Accumulate<T>;
+  using V = Vec<A>;
+  typedef A Four __attribute__((vector_size(4 * sizeof(A))));
+  typedef double FourDoubles __attribute__((vector_size(4 * sizeof(double))));
+  const T* p = plane.data + chunk.offsets.start[t];
+  V first = load(p), second = channels == 2 ? load(p + plane.channel_stride) : V{};
+  if (kNormalize) {
+    const V scale = load(inverse + t * kLanes);
+    first *= scale;
+    second *= scale;
+  }
+  A pairs[2 * kLanes];
+  store(pairs, __builtin_shufflevector(first, second, 0, 8, 1, 9, 2, 10, 3, 11));
+  store(pairs + kLanes, __builtin_shufflevector(first, second, 4, 12, 5, 13, 6, 14, 7, 15));
+#pragma GCC unroll 8
+  for (int i = 0; i < kLanes; ++i) {
+    const int64_t row = int64_t{chunk.label[t * kLanes + i]} * kLanes;
+    const A *x = pairs + 2 * i, *about = shift + row;
+    const Four d = Four{x[0], x[1], x[0], x[1]} - Four{about[0], about[1], about[0], about[1]};
+    const Four both = d * Four{1, 1, d[2], d[3]};
+    FourDoubles total;
+    std::memcpy(&total, sums + row, sizeof total);
+    total += __builtin_convertvector(both, FourDoubles);
+    std::memcpy(sums + row, &total, sizeof total);
+  }
+}
+
+// Takes the squares out of the rows of sums of a block's regions.
+inline void unfold(double* sums, double* squares, const int32_t* counts, int64_t regions) {
+  for (int64_t region = 0; region < regions; ++region) {
+    if (counts[region] == 0) continue;
+    double *sum = sums + region * kLanes, *square = squares + region * kLanes;
+    for (int i = 0; i < 2; ++i) {
+      square[i] += sum[2 + i];
+      sum[2 + i] = 0;
+    }
+  }
+}
+
 template <class T, bool kNormalize>
 PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t group, int channels,
                           const Accumulate<T>* inverse, const Accumulate<T>* shift, double* sums,
-                          double* squares, int64_t ignored) {
+                          double* squares, const int32_t* counts, int64_t ignored) {
   using A = Accumulate<T>;
   using V = Vec<A>;
   const int64_t channel = group * kLanes;
@@ -85,6 +173,16 @@ PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t gro
       transpose(sum);
       add(sums + int64_t{region} * kLanes, sum_rows(sum));
       add(squares + int64_t{region} * kLanes, (square[0] + square[1]) + (square[2] + square[3]));
+      continue;
+    }
+    if (start >= 0 && plane.pixel_stride == 1 && ignored <= kFew) {
+      const auto run =
+          ignored <= 2 ? accumulate_few<2, T, kNormalize> : accumulate_few<kFew, T, kNormalize>;
+      t += run(chunk, t, plane, channel, channels, inverse, shift, sums, squares, counts, ignored);
+      continue;
+    }
+    if (start >= 0 && plane.pixel_stride == 1 && channel == 0 && channels <= 2) {
+      accumulate_pair<T, kNormalize>(chunk, t++, plane, channels, inverse, shift, sums);
       continue;
     }
     V x[kLanes];
@@ -139,11 +237,12 @@ void stats_block(const StatsArgs& s, int64_t image, int64_t block) {
       }
       const auto run = [&](int n) __attribute__((always_inline)) {
         accumulate<T, kNormalize>(chunk, plane, group, n, inverse, out.shift + table,
-                                  out.sums + table, out.squares, r.regions);
+                                  out.sums + table, out.squares, out.counts, r.regions);
       };
       channels == kLanes ? run(kLanes) : run(channels);
     }
   });
+  if (r.channels <= 2) unfold(out.sums, out.squares, out.counts, r.regions);
 }
 
 // Chan's merge of a region's blocks in block order, in double.
@@ -200,6 +299,75 @@ void stats_merge(const StatsArgs& s, int64_t image, int64_t region) {
       count ? static_cast<A>(spread / static_cast<double>(count)) : 0;
 }
 
+// The gradient in one or two channels: two pixels at a time, in vectors of four.
+template <class T>
+__attribute__((noinline)) void stats_backward_pair(const Chunk& chunk, const Plane<T>& plane,
+                                                   const Plane<T>& gradient,
+                                                   const Offsets& gradient_offsets, int channels,
+                                                   const Accumulate<T>* mean,
+                                                   const Accumulate<T>* offset,
+                                                   const Accumulate<T>* region_scale) {
+  using A = Accumulate<T>;
+  using V = Vec<A>;
+  typedef A Four __attribute__((vector_size(4 * sizeof(A))));
+  // the values of two pixels' regions
+  const auto two = [](const A* table, int32_t one, int32_t other) __attribute__((always_inline)) {
+    Four a, b;
+    std::memcpy(&a, table + int64_t{one} * kLanes, sizeof a);
+    std::memcpy(&b, table + int64_t{other} * kLanes, sizeof b);
+    return __builtin_shufflevector(a, b, 0, 1, 4, 5);
+  };
+  for (int t = 0; t < chunk.tiles; ++t) {
+    const int64_t from = chunk.offsets.start[t], to = gradient_offsets.start[t];
+    const int32_t* label = chunk.label + t * kLanes;
+    if (from < 0 || to < 0) {
+      const int left = chunk.pixels - t * kLanes, pixels = left < kLanes ? left : kLanes;
+      for (int i = 0; i < pixels; ++i) {
+        const int64_t pixel = chunk.begin + t * kLanes + i, row = int64_t{label[i]} * kLanes;
+        const A scale = region_scale[label[i]];
+        for (int c = 0; c < channels; ++c) {
+          const A x = scalar(plane.data[plane.offset(pixel) + c * plane.channel_stride]);
+          const A part = scale == 0 ? 0 : scale * (x - mean[row + c]);
+          store_scalar(gradient.data + gradient.offset(pixel) + c * gradient.channel_stride,
+                       part + offset[row + c]);
+        }
+      }
+      continue;
+    }
+    const T* p = plane.data + from;
+    T* out = gradient.data + to;
+    if (chunk.uniform[t] >= 0) {
+      const int64_t row = int64_t{chunk.uniform[t]} * kLanes;
+      const V scale = splat(region_scale[chunk.uniform[t]]);
+      for (int c = 0; c < channels; ++c) {
+        const V x = load(p + c * plane.channel_stride);
+        store(out + c * gradient.channel_stride,
+              guarded(scale, x - splat(mean[row + c])) + splat(offset[row + c]));
+      }
+      continue;
+    }
+    const V first = load(p), second = channels == 2 ? load(p + plane.channel_stride) : V{};
+    const V pairs[2] = {__builtin_shufflevector(first, second, 0, 8, 1, 9, 2, 10, 3, 11),
+                        __builtin_shufflevector(first, second, 4, 12, 5, 13, 6, 14, 7, 15)};
+    Four result[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const V& four_pixels = pairs[i / 2];
+      const Four x = i % 2 ? __builtin_shufflevector(four_pixels, four_pixels, 4, 5, 6, 7)
+                           : __builtin_shufflevector(four_pixels, four_pixels, 0, 1, 2, 3);
+      const int32_t one = label[2 * i], other = label[2 * i + 1];
+      const A s = region_scale[one], z = region_scale[other];
+      result[i] = guarded(Four{s, s, z, z}, x - two(mean, one, other)) + two(offset, one, other);
+    }
+    const V low = __builtin_shufflevector(result[0], result[1], 0, 1, 2, 3, 4, 5, 6, 7),
+            high = __builtin_shufflevector(result[2], result[3], 0, 1, 2, 3, 4, 5, 6, 7);
+    store(out, __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14));
+    if (channels == 2)
+      store(out + gradient.channel_stride,
+            __builtin_shufflevector(low, high, 1, 3, 5, 7, 9, 11, 13, 15));
+  }
+}
+
 template <class T, bool kRead, bool kNormalize>
 void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
   using A = Accumulate<T>;
@@ -218,6 +386,12 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
   };
   for_chunks(chunk, r, plane, image, block, kNormalize ? twice_visited(r) : kChunk, [&] {
     gradient_offsets.fill(gradient, chunk.begin, chunk.pixels);
+    if (kRead && !kNormalize && r.channels <= 2 && r.regions > kFew && plane.pixel_stride == 1 &&
+        gradient.pixel_stride == 1) {
+      stats_backward_pair(chunk, plane, gradient, gradient_offsets, static_cast<int>(r.channels),
+                          mean, offset, region_scale);
+      return;
+    }
     if (kRead)
       for (int i = 0; i < chunk.tiles * kLanes; ++i) scale[i] = region_scale[chunk.label[i]];
     if (kNormalize) {
@@ -248,7 +422,8 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
         }
         store_rows(at, gradient, gradient_offsets, group, channels, x);
       };
-      for_tiles<kRead>(chunk, kRead ? plane : gradient, group, r.channels, write);
+      for_tiles<kRead, true>(chunk, kRead ? plane : gradient, group, r.channels, write,
+                             static_cast<int>(r.regions));
     }
   });
 }
