@@ -30,7 +30,12 @@ ORDER: dict[str, tuple[str, ...]] = {
 }
 FALLBACK_ORDER = ("triton", "eager")
 
-# Ops that lack a compiled or Triton form; every other op has all four backends.
+# Ops with all four backends, and those that lack a compiled or Triton form.
+ALL: tuple[str, ...] = (
+    *("region_stats", "cas_loss", "metric_expression_loss", "discriminative_loss"),
+    *("background_distance", "masked_average_pool"),
+    *("click_maps", "distance_transform", "next_click", "simulate_clicks"),
+)
 ONLY: dict[str, tuple[str, ...]] = {
     "compact_labels": ("cpu", "eager"),
     "matching_scores": ("triton", "cpu", "eager"),
@@ -133,6 +138,8 @@ def explain(op: str, *args: Any, **kwargs: Any) -> dict[str, list[str]]:
 
     Example: `pk.explain("region_stats", features, labels, 20)`.
     """
+    if not isinstance(op, str) or op not in (*ALL, *ONLY):
+        raise ValueError(f"op: expected one of {', '.join((*ALL, *ONLY))}, got {op!r}")
     tensors = tuple(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     if not tensors:
         raise ValueError("explain: expected the tensors of the call after the op's name, got none")
@@ -173,7 +180,7 @@ def _device_type(backend: str, device: torch.device) -> str:
 
 
 def _known(name: str | None, source: str) -> str | None:
-    if name is not None and name not in BACKENDS:
+    if name is not None and not (isinstance(name, str) and name in BACKENDS):
         raise ValueError(f"{source}: expected one of {', '.join(BACKENDS)}, got {name!r}")
     return name
 

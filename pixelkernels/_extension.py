@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import os
@@ -29,7 +30,9 @@ def _load_cuda() -> str:
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        return f"{path.name} did not load under torch {torch.__version__}: {error}"
+        # torch names the file alone; the loader said why
+        why = error.__cause__ or error
+        return f"{path.name} did not load under torch {torch.__version__}: {why}"
     return ""
 
 
@@ -52,11 +55,46 @@ CUDA_ARCHITECTURES = BUILD.get("cuda_architectures", "").split()
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 
+@functools.cache
+def driver_cuda() -> str:
+    """The newest CUDA that the driver runs, such as "12.8"; "" where there is no driver."""
+    try:
+        version = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # a torch without CUDA; a driver that does not answer
+        return ""
+    return f"{version // 1000}.{version % 1000 // 10}" if version else ""
+
+
+def cuda_driver_reason() -> str:
+    """Why the driver cannot run the CUDA library, or "".
+
+    The library brings the runtime of the CUDA that built it, whichever torch has: a driver runs
+    those of its own major version and of older ones.
+    """
+    built, driver = BUILD.get("cuda", ""), driver_cuda()
+    if not built or not driver or _major(built) <= _major(driver):
+        return ""
+    return (
+        f"the CUDA library was built with CUDA {built} (torch with {torch.version.cuda}), the "
+        f"driver runs CUDA up to {driver}: a newer driver is needed, or pixelkernels built with "
+        f"CUDA {_major(driver)}"
+    )
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
+
+
 def cuda_device_reason(index: int) -> str:
-    """Why the CUDA library holds no code for this device, or "".
+    """Why the CUDA library, where it loaded, cannot run on this device, or "".
 
     Machine code runs on its own major version from its minor version up; PTX on anything newer.
     """
+    if REASONS["cuda"]:
+        return ""
+    # a graph that is being traced has to do without: nothing that asks the driver can be traced
+    if not torch.compiler.is_compiling() and (reason := cuda_driver_reason()):
+        return reason
     # of the functions that tell, this is the one that torch.compile folds into a constant
     properties = torch.cuda.get_device_properties(index)
     capability = (properties.major, properties.minor)
@@ -67,5 +105,7 @@ def cuda_device_reason(index: int) -> str:
             return ""
         if ptx and (major, minor) <= capability:
             return ""
-    built = " ".join(CUDA_ARCHITECTURES) or "nothing"
+    if not CUDA_ARCHITECTURES:
+        return f"nothing tells what the CUDA library was built for: {REASONS['cpu']}"
+    built = " ".join(CUDA_ARCHITECTURES)
     return f"the CUDA library was built for {built}, the device is {capability[0]}.{capability[1]}"

@@ -67,8 +67,11 @@ def _versions() -> dict[str, str]:
             versions[name] = "not installed"
     import torch
 
+    from . import _extension
+
     versions["torch"] = torch.__version__
     versions["torch's CUDA"] = str(torch.version.cuda)
+    versions["the driver's CUDA"] = _extension.driver_cuda() or "no driver"
     return versions
 
 

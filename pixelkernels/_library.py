@@ -85,22 +85,24 @@ def define_check(
     name: str,
     argument: str,
     message: str,
-    invalid: Callable[[Tensor], Tensor],
+    invalid: Callable[..., Tensor],
     absent: float = 0,
-) -> Callable[[Tensor], Tensor]:
+    limit: bool = False,
+) -> Callable[..., Tensor]:
     """An operator that returns its argument with invalid entries set to `absent`, and on CPU raises
-    ValueError for them.
+    ValueError for them. With `limit` it takes a number that `invalid` and the message know, too.
 
     Looking at values inside an operator keeps a compiled graph whole; on a device it would stall,
     so there an invalid entry only counts as absent.
     """
 
-    def check(values: Tensor) -> Tensor:
-        wrong = invalid(values)
+    def check(values: Tensor, *limits: int) -> Tensor:
+        wrong = invalid(values, *limits)
         if values.device.type != "cpu":
             return torch.where(wrong, absent, values).contiguous()
         if bool(wrong.any()):
-            raise ValueError(f"{argument}: {message}, got {values[wrong][0].item()}")
+            expected = message.format(*limits)
+            raise ValueError(f"{argument}: {expected}, got {values[wrong][0].item()}")
         return values.clone(memory_format=torch.contiguous_format)
 
     def save(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -113,19 +115,22 @@ def define_check(
         (values,) = ctx.saved_tensors
         return torch.where(invalid(values), 0, grad)
 
-    _library.define(f"{name}(Tensor values) -> Tensor")
+    _library.define(f"{name}(Tensor values{', SymInt limit' if limit else ''}) -> Tensor")
     _library.impl(name, check, "CompositeExplicitAutograd")
     torch.library.register_fake(
         f"pixelkernels::{name}",
-        lambda values: torch.empty(values.shape, dtype=values.dtype, device=values.device),
+        lambda values, *_: torch.empty(values.shape, dtype=values.dtype, device=values.device),
         lib=_library,
     )
-    torch.library.register_autograd(
-        f"pixelkernels::{name}", backward, setup_context=save, lib=_library
-    )
+    if not limit:  # limits are of integers, which have no gradient
+        torch.library.register_autograd(
+            f"pixelkernels::{name}", backward, setup_context=save, lib=_library
+        )
     checked = getattr(torch.ops.pixelkernels, name).default
     torch.library.register_vmap(
-        f"pixelkernels::{name}", lambda info, dims, values: (checked(values), dims[0]), lib=_library
+        f"pixelkernels::{name}",
+        lambda info, dims, *inputs: (checked(*inputs), dims[0]),
+        lib=_library,
     )
     return checked
 

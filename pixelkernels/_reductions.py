@@ -1,4 +1,4 @@
-"""The reduction that all losses share."""
+"""The reductions and products that all families share."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ def wide(x: Tensor) -> Tensor:
 def mean_over_images(loss: Tensor, counts: Tensor) -> Tensor:
     """The mean of `loss` [B] over the images where `counts` [B] is True; 0 if it is nowhere."""
     return torch.where(counts, loss, 0).sum() / counts.sum().clamp(min=1)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` as wide as they are, autocast or not."""
+    if a.device.type == "meta":  # which autocast does not know
+        return a @ b
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from ._dispatch import BackendUnavailable
 
 
 @triton.jit
@@ -64,5 +67,14 @@ def launch(kernel: Any, programs: int, like: Tensor, *args: Any, **options: Any)
     on_device: Any = contextlib.nullcontext()
     if like.device.type == "cuda":
         on_device = torch.cuda.device(like.device)
-    with on_device:
-        kernel[(programs,)](*args, **options)
+    try:
+        with on_device:
+            kernel[(programs,)](*args, **options)
+    except (OSError, subprocess.SubprocessError, RuntimeError) as error:
+        # of errors at run time only the one that there is no C compiler belongs to the machine
+        if isinstance(error, RuntimeError) and "C compiler" not in str(error):
+            raise
+        raise BackendUnavailable(
+            f"backend 'triton' cannot compile its kernels: {type(error).__name__}: {error}. It "
+            "needs a folder that it can write to (TRITON_CACHE_DIR) and a C compiler (CC)"
+        ) from error

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
+FLOAT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 INTEGER_DTYPES = (
     torch.bool,
     torch.uint8,
@@ -21,18 +22,34 @@ INTEGER_DTYPES = (
     torch.uint64,
 )
 
+# kernels number regions, classes, draws and pixels of a side in int32, and one past the last
+MOST = 2**31 - 2
+# what a schema's int holds
+LARGEST_INT = 2**63 - 1
+
 
 def tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name}: expected a torch.Tensor, got {type(value).__name__}")
+    if value.layout != torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else str(value.layout)
+        raise TypeError(f"{name}: expected a dense tensor, got a {kind} one")
+    return value
+
+
+def floating(name: str, value: Any) -> Tensor:
+    """A tensor of a dtype that features may have."""
+    tensor(name, value)
+    if value.dtype not in FLOAT_DTYPES:
+        raise TypeError(
+            f"{name}: expected a floating-point dtype of 16, 32 or 64 bits, got {value.dtype}"
+        )
     return value
 
 
 def features(name: str, value: Any) -> Tensor:
     """A floating-point [B, C, H, W] tensor."""
-    tensor(name, value)
-    if not value.is_floating_point():
-        raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+    floating(name, value)
     if value.dim() != 4:
         raise ValueError(f"{name}: expected shape [B, C, H, W], got {list(value.shape)}")
     return value
@@ -53,9 +70,7 @@ def labels(name: str, value: Any, like: Tensor) -> Tensor:
 
 def weights(name: str, value: Any, like: Tensor, *, same_size: bool = True) -> Tensor:
     """A floating-point [B, H, W] tensor on the device of the features `like`."""
-    tensor(name, value)
-    if not value.is_floating_point():
-        raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+    floating(name, value)
     if same_size:
         return per_pixel(name, value, like)
     if value.dim() != 3 or value.shape[0] != like.shape[0]:
@@ -83,17 +98,31 @@ def on_device(name: str, value: Tensor, like: Tensor, like_name: str) -> Tensor:
     return value
 
 
-def integer(name: str, value: Any, *, minimum: int) -> Any:
+def integer(name: str, value: Any, *, minimum: int, maximum: int = LARGEST_INT) -> Any:
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
         raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
     if value < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
+    if value > maximum:
+        raise ValueError(f"{name}: expected at most {maximum}, got {value}")
     return value
+
+
+def count(name: str, value: Any, *, minimum: int = 1) -> Any:
+    return integer(name, value, minimum=minimum, maximum=MOST)
+
+
+def integer_list(name: str, value: Any) -> tuple[int, ...]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{name}: expected some ints, got {type(value).__name__}")
+    return tuple(integer(name, one, minimum=-(2**63)) for one in value)
 
 
 def number(name: str, value: Any, *, minimum: float | None = None) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+    if isinstance(value, int) and not -(2**1023) <= value <= 2**1023:
+        raise ValueError(f"{name}: expected a number that a float can be, got a larger int")
     if minimum is not None and not value >= minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
     return value
@@ -105,6 +134,13 @@ def positive(name: str, value: Any) -> float:
     return float(value)
 
 
+def flag(name: str, value: Any) -> bool:
+    """True or False, of Python or of NumPy."""
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"{name}: expected True or False, got {type(value).__name__}")
+    return bool(value)
+
+
 def pair(name: str, value: Any) -> tuple[Any, Any]:
     if not isinstance(value, (tuple, list)):
         raise TypeError(f"{name}: expected two numbers, got {type(value).__name__}")
@@ -114,11 +150,23 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
 
 
 def option(name: str, value: Any, allowed: Collection[Any]) -> Any:
-    if value not in allowed:
+    # types too: 2.0 equals 2, and a tensor compares with anything
+    if not any(type(value) is type(one) and value == one for one in allowed):
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
     return value
 
 
-def generator(value: Any) -> None:
-    if value is not None and not isinstance(value, torch.Generator):
+def generator(value: Any, like: Tensor) -> None:
+    if value is None:
+        return
+    if not isinstance(value, torch.Generator):
         raise TypeError(f"generator: expected a torch.Generator, got {type(value).__name__}")
+    if value.device.type != like.device.type:
+        raise ValueError(f"generator: expected device {like.device}, got {value.device}")
+
+
+def group(value: Any) -> None:
+    if value is not None and not isinstance(value, distributed.ProcessGroup):
+        raise TypeError(
+            f"group: expected a torch.distributed.ProcessGroup, got {type(value).__name__}"
+        )

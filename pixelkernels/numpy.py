@@ -2,8 +2,8 @@
 
 The functions of the same names in `pixelkernels`, with the same shapes, dtypes, options and errors,
 on arrays. They run the CPU kernels on the calling thread alone and release the GIL, so that as many
-workers as there are cores keep them busy, be they threads or processes. They need the compiled
-library and raise `BackendUnavailable` without it.
+workers as there are cores keep them busy, be they threads or processes, forked ones without any
+preparation. They need the compiled library and raise `BackendUnavailable` without it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def click_maps(
     kind = labels.astype(np.int64)
     if (wrong := (kind < -1) | (kind > 1)).any():
         raise ValueError(f"labels: {ops.CLICK_LABELS}, got {kind[wrong][0]}")
-    place = np.where(kind[..., None] < 0, 0, points).astype(np.float32)
+    with np.errstate(over="ignore"):  # too far for float32 is infinitely far
+        place = np.where(kind[..., None] < 0, 0, points).astype(np.float32)
     if np.isnan(place).any():
         raise ValueError(f"points: {ops.CLICK_POINTS}, got nan")
     code = ops.ENCODINGS.index(encoding)
@@ -99,7 +100,8 @@ def _tensor(name: str, array: Any) -> torch.Tensor:
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(array).__name__}")
     try:
-        dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+        # in this machine's byte order, which all that is made of the array has
+        dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
     except TypeError:
         raise TypeError(f"{name}: expected a numeric dtype, got {array.dtype}") from None
     return torch.empty(array.shape, dtype=dtype, device="meta")

@@ -143,6 +143,17 @@ Tensor placed(Tensor fresh) {
 Tensor placed(Tensor fresh) { return fresh; }
 #endif
 
+// The stable ABI says which of its functions failed, not why.
+Tensor new_empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
+  try {
+    return torch::stable::new_empty(like, {shape.begin(), shape.size()}, type);
+  } catch (const std::exception&) {
+    std::string sizes;
+    for (int64_t size : shape) sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
+    STD_TORCH_CHECK(false, "pixelkernels: cannot allocate a tensor of shape [", sizes, "]");
+  }
+}
+
 void ready_all(const Tensor& tensor) {
   const int64_t bytes = bytes_of(tensor);
   const char* first = data<char>(tensor);
@@ -154,7 +165,7 @@ void ready_all(const Tensor& tensor) {
 }  // namespace
 
 Tensor output(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
-  Tensor out = placed(torch::stable::new_empty(like, {shape.begin(), shape.size()}, type));
+  Tensor out = placed(new_empty(like, shape, type));
   ready_all(out);
   return out;
 }

@@ -35,6 +35,7 @@ template <class Loop>
 void click_maps(const float* points, const int64_t* labels, int64_t images, int64_t clicks,
                 int64_t height, int64_t width, int64_t encoding, double radius, double truncate,
                 float* out, const Loop& loop) {
+  if (height * width == 0) return;
   const ClickMaps s{points,
                     labels,
                     clicks,

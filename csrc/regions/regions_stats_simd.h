@@ -242,7 +242,7 @@ void stats_block(const StatsArgs& s, int64_t image, int64_t block) {
       channels == kLanes ? run(kLanes) : run(channels);
     }
   });
-  if (r.channels <= 2) unfold(out.sums, out.squares, out.counts, r.regions);
+  if (r.channels > 0 && r.channels <= 2) unfold(out.sums, out.squares, out.counts, r.regions);
 }
 
 // Chan's merge of a region's blocks in block order, in double.
@@ -386,8 +386,8 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
   };
   for_chunks(chunk, r, plane, image, block, kNormalize ? twice_visited(r) : kChunk, [&] {
     gradient_offsets.fill(gradient, chunk.begin, chunk.pixels);
-    if (kRead && !kNormalize && r.channels <= 2 && r.regions > kFew && plane.pixel_stride == 1 &&
-        gradient.pixel_stride == 1) {
+    if (kRead && !kNormalize && r.channels > 0 && r.channels <= 2 && r.regions > kFew &&
+        plane.pixel_stride == 1 && gradient.pixel_stride == 1) {
       stats_backward_pair(chunk, plane, gradient, gradient_offsets, static_cast<int>(r.channels),
                           mean, offset, region_scale);
       return;

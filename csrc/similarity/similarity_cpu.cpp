@@ -70,7 +70,7 @@ std::tuple<Tensor, Tensor> prior_scores(Tensor query, Tensor support, Tensor wei
       // a position of weight 0 has the cosine 0, and so has an image without any
       const bool seeded = offsets[1] < positions || positions == 0;
       for (int64_t i = 0; i < pixels; ++i) {
-        const bool zero_wins = seeded && !(score_of[i] > 0);
+        const bool zero_wins = seeded && score_of[i] <= 0;
         if (zero_wins) score_of[i] = 0;
         m.place[i] = zero_wins ? -1 : static_cast<int32_t>(order[m.place[i]]);
       }

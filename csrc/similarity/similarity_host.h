@@ -121,7 +121,9 @@ class Reference {
     m.metric = options.metric;
     m.transform = options.transform;
     m.reduce = options.reduce;
-    m.k = options.reduce == Reduce::kTopK ? options.k : 1;
+    // no class has more points than there are
+    m.k = options.reduce == Reduce::kTopK ? std::max<int64_t>(1, std::min(options.k, listed.count))
+                                          : 1;
     m.scale = options.scale;
     m.shift = options.shift;
     m.eps = options.eps;

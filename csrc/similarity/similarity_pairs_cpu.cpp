@@ -57,14 +57,13 @@ class Image {
     offsets_.push_back(points_.valid);
   }
 
-  // affine: a, c, alpha, beta
-  void add(const A* affine, double* totals, A* grad_x, A* grad_y) const {
+  // affine: a, c, alpha, beta; the pointers to gradients may be null where there are no pixels
+  void add(const A* affine, double* totals, bool gradient, A* grad_x, A* grad_y) const {
     const Options options{
         Metric::kDot, Transform::kSigmoid, Reduce::kSum, 0, affine[0], affine[1], 0};
     const int64_t classes = static_cast<int64_t>(classes_.size());
     const int64_t channels = x_.size(1), queries = queries_.valid;
     const int64_t pixels = static_cast<int64_t>(labels_.size());
-    const bool gradient = grad_x != nullptr;
     const Reference points(y_, image_, points_.order.data(), offsets_.data(), classes, options,
                            nullptr, nullptr, gradient);
     Matching m = points.matching(x_);
@@ -160,7 +159,7 @@ std::tuple<Tensor, Tensor, Tensor> pair_terms(Tensor x, Tensor y, Tensor x_label
     using A = decltype(zero);
     for (int64_t image = 0; image < images; ++image)
       Image<A>(x, y, x_labels, y_labels, image)
-          .add(data<A>(affine), sums, gradient ? at<A>(grad_x, image) : nullptr,
+          .add(data<A>(affine), sums, gradient, gradient ? at<A>(grad_x, image) : nullptr,
                gradient ? at<A>(grad_y, image) : nullptr);
   });
   double* out = data<double>(totals);

@@ -143,14 +143,16 @@ struct Best {
       const A* dot = dots;
       for (int64_t p = begin; p < end; ++p, dot += kPanel<A>) {
         Vec<A> candidate = sign * panel.at(dot, p, v);
-        if (full && !any(candidate > bar)) continue;
+        // NaN is above all, as in torch
+        if (full && !any(~(candidate <= bar))) continue;
         Integers<A> place = integers<A>(p);
         // the earlier of equal ones stays ahead
         for (int64_t i = 0; i < k && any(place >= 0); ++i) {
           A* slot = row(state, i, v);
           const Vec<A> have = load(slot);
           const Integers<A> from = places(slot);
-          const Integers<A> better = (candidate > have) | (from < 0);
+          const Integers<A> better =
+              (candidate > have) | (from < 0) | ((candidate != candidate) & (have == have));
           put(slot, better ? candidate : have, better ? place : from);
           candidate = better ? have : candidate;
           place = better ? from : place;

@@ -141,8 +141,8 @@ def simulate_clicks(
     never = torch.zeros_like(strategies, dtype=torch.bool)
     apart = max(_square(spacing), 1)
     pick = partial(ops.pick_pixels, "cpu") if chosen == "cpu" else _pick_pixels
-    positive = pick(inside, order[0], never, num_positive, apart)
-    negative = pick(allowed, order[1], strategies == 2, num_negative, apart)
+    positive = pick(inside.contiguous(), order[0], never, num_positive, apart)
+    negative = pick(allowed.contiguous(), order[1], strategies == 2, num_negative, apart)
     points = torch.cat([positive, negative], 1)
     labels = torch.zeros_like(points[..., 0])
     labels[:, :num_positive] = 1

@@ -24,6 +24,11 @@ from torch import Generator, Tensor
 from .. import _validation as check
 from . import algebra, ops
 
+# whose squares, and those of whole images, are normal numbers in float32
+LEAST_SPACING, MOST_SPACING = 2.0**-60, 2.0**40
+LEAST_RADIUS, MOST_RADIUS = 2.0**-60, 2.0**60
+LARGEST_FLOAT = 2.0**127
+
 
 class NextClick(NamedTuple):
     """`points` [B, 2] int64, `labels` [B] int64 and `valid` [B] bool."""
@@ -87,7 +92,7 @@ def distance_transform(
     Args:
         mask: [..., H, W], bool or integer; all leading dimensions are a batch.
         squared: return squared distances, int32; sides are at most 32767.
-        sampling: (row, column) spacing of the pixels, > 0; not with `squared`.
+        sampling: (row, column) spacing of the pixels, from 2^-60 to 2^40; not with `squared`.
 
     Returns: the shape of `mask`, float32 with +inf in images without a True pixel, or int32 with
     2^31 - 1 there. Squared distances are exact. The others are their roots, rounded once; with
@@ -177,12 +182,12 @@ def simulate_clicks(
     _short_sides("target", target)
     if others is not None:
         _same("others", others, "target", target)
-    check.integer("num_positive", num_positive, minimum=0)
-    check.integer("num_negative", num_negative, minimum=0)
+    check.count("num_positive", num_positive, minimum=0)
+    check.count("num_negative", num_negative, minimum=0)
     check.option("strategy", strategy, algebra.STRATEGIES)
     for name, value in (("margin", margin), ("spacing", spacing), ("band", band)):
         check.number(name, value, minimum=0)
-    check.generator(generator)
+    check.generator(generator, target)
     return algebra.simulate_clicks(
         target,
         num_positive,
@@ -217,8 +222,8 @@ def check_click_maps(
         )
     check.on_device("labels", labels, points, "points")
     height, width = check.pair("size", size)
-    check.integer("size", height, minimum=0)
-    check.integer("size", width, minimum=0)
+    check.count("size", height, minimum=0)
+    check.count("size", width, minimum=0)
     if check.option("encoding", encoding, ops.ENCODINGS) == "euclidean":
         if radius is not None:
             raise ValueError(f"radius: expected None with encoding='euclidean', got {radius!r}")
@@ -227,12 +232,15 @@ def check_click_maps(
     else:
         check.positive("radius", radius)
     limit = math.inf if truncate is None else check.number("truncate", truncate, minimum=0)
-    return radius or 0.0, limit
+    limit = limit if limit < LARGEST_FLOAT else math.inf
+    # its square has to be a float32; beyond these no distance of a pixel can tell it from them
+    return min(max(radius or 0.0, LEAST_RADIUS), MOST_RADIUS), limit
 
 
 def check_distance_transform(mask: Any, squared: bool, sampling: Any) -> tuple[float, float]:
     """The spacing of the pixels."""
     check.integers("mask", mask)
+    check.flag("squared", squared)
     if mask.dim() < 2:
         raise ValueError(f"mask: expected shape [..., H, W], got {list(mask.shape)}")
     if sampling is None:
@@ -240,6 +248,11 @@ def check_distance_transform(mask: Any, squared: bool, sampling: Any) -> tuple[f
     else:
         row, column = check.pair("sampling", sampling)
         spacing = (check.positive("sampling", row), check.positive("sampling", column))
+        if not LEAST_SPACING <= min(spacing) <= max(spacing) <= MOST_SPACING:
+            raise ValueError(
+                f"sampling: expected numbers from {LEAST_SPACING:.0e} to {MOST_SPACING:.0e}, got"
+                f" {sampling!r}"
+            )
         if squared:
             raise ValueError(f"sampling: expected None with squared=True, got {sampling!r}")
     if squared:

@@ -5,14 +5,20 @@ They read the features through the operators alone; what is left is arithmetic o
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from .._dispatch import choose
+from .._distributed import gathered
 from .._labels import plain
 from .._library import nonnegative
-from .._reductions import mean_over_images, wide
+from .._reductions import mean_over_images, product, wide
 from . import ops, reference
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def region_stats(
@@ -22,6 +28,19 @@ def region_stats(
     if chosen == "eager":
         return reference.region_stats(features, labels, num_regions, normalize)
     return ops.region_stats(chosen, features, plain(labels), num_regions, normalize)
+
+
+def stats_of_all_ranks(
+    count: Tensor, mean: Tensor, variance: Tensor, group: ProcessGroup
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The statistics of the pixels of all ranks, from those that each rank has of its own."""
+    counts = gathered(count[None], 0, group)
+    parts = gathered(torch.cat((mean, variance[..., None]), 2)[None], 0, group).double()
+    means, variances = parts[..., :-1], parts[..., -1]
+    share = counts / counts.sum(0).clamp(min=1).double()
+    centre = (share[..., None] * means).sum(0)
+    spread = (share * (variances + (means - centre).square().sum(-1))).sum(0)
+    return counts.sum(0), centre.to(mean.dtype), spread.to(variance.dtype)
 
 
 def cas_loss(
@@ -204,8 +223,7 @@ def masked_average_pool(
         rows = _interpolation(weights.shape[1], features.shape[2], weights)
         columns = _interpolation(weights.shape[2], features.shape[3], weights)
         # pooling the upsampled features is pooling the features by the adjoint of the upsampling
-        with torch.autocast(weights.device.type, enabled=False):
-            weights = rows.T @ weights @ columns
+        weights = product(product(rows.T, weights), columns)
     if chosen == "eager":
         return reference.masked_average_pool(features, weights, eps)
     return ops.weighted_mean(chosen, features, weights.contiguous(), float(eps))[0]

@@ -20,12 +20,15 @@ Shared by all of them:
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
 from .. import _validation as check
 from . import algebra
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class RegionStats(NamedTuple):
@@ -37,7 +40,12 @@ class RegionStats(NamedTuple):
 
 
 def region_stats(
-    features: Tensor, labels: Tensor, num_regions: int, *, backend: str | None = None
+    features: Tensor,
+    labels: Tensor,
+    num_regions: int,
+    *,
+    group: ProcessGroup | None = None,
+    backend: str | None = None,
 ) -> RegionStats:
     """Pixel count, centroid and variance of every region of every image.
 
@@ -51,6 +59,9 @@ def region_stats(
         features: [B, C, H, W], floating point.
         labels: [B, H, W], integer or bool; outside [0, num_regions): ignored.
         num_regions: R >= 1.
+        group: each of its ranks has a part of the same B images (some rows, a tile; H and W may
+            differ, B and C not), and all get the statistics of the whole. The gradient is that of
+            the sum of the ranks' losses.
 
     Returns:
         RegionStats(count [B, R] int64, mean [B, R, C], variance [B, R]); an absent region has 0, 0,
@@ -63,8 +74,10 @@ def region_stats(
     """
     check.features("features", features)
     check.labels("labels", labels, features)
-    check.integer("num_regions", num_regions, minimum=1)
-    return RegionStats(*algebra.region_stats(features, labels, num_regions, False, backend))
+    check.count("num_regions", num_regions)
+    check.group(group)
+    stats = algebra.region_stats(features, labels, num_regions, False, backend)
+    return RegionStats(*(stats if group is None else algebra.stats_of_all_ranks(*stats, group)))
 
 
 def cas_loss(
@@ -100,7 +113,7 @@ def cas_loss(
     """
     check.features("descriptors", descriptors)
     check.labels("labels", labels, descriptors)
-    check.integer("num_regions", num_regions, minimum=1)
+    check.count("num_regions", num_regions)
     check.number("alpha", alpha)
     if check.option("variant", variant, ("paper", "released")) == "paper":
         if divisor is not None:
@@ -155,6 +168,7 @@ def metric_expression_loss(
     check.option("grad", grad, ("exact", "released"))
     if form == "pairwise" and (mining is not None or grad == "released"):
         raise ValueError("form: mining and grad='released' are defined for 'means', got 'pairwise'")
+    check.flag("normalize", normalize)
     return algebra.metric_expression_loss(
         features, mask, form, bool(normalize), mining == "hard", grad == "released", backend
     )
@@ -194,7 +208,7 @@ def discriminative_loss(
     """
     check.features("features", features)
     check.labels("labels", labels, features)
-    check.integer("num_regions", num_regions, minimum=1)
+    check.count("num_regions", num_regions)
     check.number("delta_var", delta_var, minimum=0)
     check.number("delta_dist", delta_dist, minimum=0)
     if not isinstance(weights, (tuple, list)) or len(weights) != 3:
@@ -245,6 +259,7 @@ def background_distance(
     check.features("features", features)
     check.weights("weights", weights, features)
     check.option("normalize", normalize, (None, "minmax"))
+    check.flag("squared", squared)
     return algebra.background_distance(
         features, weights, bool(squared), normalize == "minmax", backend
     )
@@ -294,6 +309,8 @@ def compact_labels(
     check.integers("labels", labels)
     if labels.dim() != 3:
         raise ValueError(f"labels: expected shape [B, H, W], got {list(labels.shape)}")
-    ignored = tuple(check.integer("ignore", label, minimum=-(2**63)) for label in ignore)
+    ignored = check.integer_list("ignore", ignore)
+    if labels.device.type == "meta":
+        raise ValueError("labels: expected a device that holds values, got meta")
     compact, counts = algebra.compact_labels(labels, ignored, backend)
     return compact, max(int(counts.max()), 1) if counts.numel() else 1

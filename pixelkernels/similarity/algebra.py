@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
 from .. import _random
 from .._dispatch import choose
+from .._distributed import gathered, name_of
 from .._labels import plain
 from .._library import nonnegative
 from .._reductions import wide
 from . import ops, reference
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def matching(
@@ -26,9 +32,13 @@ def matching(
     shift: float | Tensor,
     reduce: str,
     k: int | None,
+    group: ProcessGroup | None,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     """scores [B, L, *spatial] and the best labels [B, *spatial]."""
+    if group is not None:
+        points = gathered(points.flatten(2), 2, group)
+        labels = gathered(plain(labels.flatten(1)), 1, group)
     chosen = choose(op, (query, points, labels), backend)
     scale, shift = _scalar(scale, query), _scalar(shift, query)
     if chosen == "eager":
@@ -119,6 +129,7 @@ def pair_similarity_loss(
     training: bool,
     momentum: float,
     eps: float,
+    group: ProcessGroup | None,
     backend: str | None,
 ) -> Tensor:
     chosen = choose("pair_similarity_loss", (x, y, x_labels, y_labels), backend)
@@ -128,7 +139,7 @@ def pair_similarity_loss(
     used = [None if value is None else _scalar(value.reshape(()), x) for value in fixed]
     if chosen == "eager":
         loss, mean, var, pairs = reference.pair_similarity_loss(
-            x, y, x_labels, y_labels, weight, bias, used[0], used[1], eps
+            x, y, x_labels, y_labels, weight, bias, used[0], used[1], eps, group
         )
     else:
         learned = any(tensor.requires_grad for tensor in (x, y, weight, bias))
@@ -143,6 +154,7 @@ def pair_similarity_loss(
             *used,
             eps,
             learned and torch.is_grad_enabled(),
+            name_of(group),
         )
     if training and running_mean is not None and running_var is not None:
         with torch.no_grad():
@@ -180,7 +192,9 @@ def _prior(
     one, zero = _scalar(1.0, query), _scalar(0.0, query)
     values = weights.flatten(1).contiguous()
     scores = ops.matching_scores(chosen, query, support, order, offsets, values, one, zero, *codes)
-    return scores[0][:, 0]
+    found = scores[0][:, 0]
+    # without a position there is nothing to add up
+    return found if values.shape[1] else torch.where(found.isinf(), 0, found)
 
 
 def _minmax(scores: Tensor, eps: float) -> Tensor:

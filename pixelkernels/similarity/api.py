@@ -20,13 +20,16 @@ Shared by all of them:
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from .. import _validation as check
 from . import algebra, ops
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class TransferredLabels(NamedTuple):
@@ -48,6 +51,7 @@ def matching_scores(
     shift: float | Tensor = 0.0,
     reduce: str = "sum",
     k: int | None = None,
+    group: ProcessGroup | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """How well each query pixel matches each class of labelled reference points.
@@ -70,6 +74,9 @@ def matching_scores(
         reduce: over the points of a class: "sum", "mean", "max", "min", "topk" (the mean of the
             min(k, count) best) or "softmax" (over all valid points, then summed by class).
         k: for "topk", >= 1.
+        group: each of its ranks has a part of the reference points of the same B images, K of them
+            (where some are missing, with the label -1), and matches its own query, of any size,
+            with those of all ranks. The gradient is that of the sum of the ranks' losses.
 
     Returns: [B, L, *query's spatial shape]. A class without points has the worst score: +inf where
     a smaller score is better, which is for "sqeuclidean" with scale > 0, else -inf. Differentiable
@@ -79,14 +86,14 @@ def matching_scores(
     (and, for "sqeuclidean", the second moments).
     Memory: forward, the result and a packed copy of the reference; backward, the gradients, three
     such copies, and what a round of queries takes, 32 MiB on the cpu. For the backward max and min
-    keep 4 bytes per score, topk 8.
+    keep 4 bytes per score, topk 8. With `group` the reference is that of all ranks, and held.
     Source: Najafi et al., similarity learning for dense label transfer (affine, sum; the released
     code: cosine, sigmoid, mean); FEELVOS, VideoMatch (nearest point, top-k mean).
     """
     options = (metric, transform, scale, shift, reduce, k)
-    _check_matching(query, reference, labels, num_classes, *options)
+    _check_matching(query, reference, labels, num_classes, *options, group)
     return algebra.matching(
-        "matching_scores", query, reference, labels, num_classes, *options, backend
+        "matching_scores", query, reference, labels, num_classes, *options, group, backend
     )[0]
 
 
@@ -102,6 +109,7 @@ def label_transfer(
     shift: float | Tensor = 0.0,
     reduce: str = "sum",
     k: int | None = None,
+    group: ProcessGroup | None = None,
     backend: str | None = None,
 ) -> TransferredLabels:
     """Label every query pixel with the class that matches it best: argmax_c score_c(i).
@@ -115,9 +123,9 @@ def label_transfer(
     Source: Najafi et al., eq. 4: argmax_l sum_{j in N_l} of the affine similarity.
     """
     options = (metric, transform, scale, shift, reduce, k)
-    _check_matching(query, reference, labels, num_classes, *options)
+    _check_matching(query, reference, labels, num_classes, *options, group)
     scores, best = algebra.matching(
-        "label_transfer", query, reference, labels, num_classes, *options, backend
+        "label_transfer", query, reference, labels, num_classes, *options, group, backend
     )
     return TransferredLabels(best, scores)
 
@@ -153,9 +161,9 @@ def sample_reference(
     """
     check.features("features", features)
     check.labels("labels", labels, features)
-    check.integer("num_classes", num_classes, minimum=1)
-    check.integer("num_per_class", num_per_class, minimum=1)
-    check.generator(generator)
+    check.count("num_classes", num_classes)
+    check.count("num_per_class", num_per_class)
+    check.generator(generator, labels)
     return algebra.sample_reference(
         features, labels, num_classes, num_per_class, generator, backend
     )
@@ -208,9 +216,7 @@ def prior_mask(
             f"support: expected shape {expected} (or without S) for a query of shape "
             f"{list(query.shape)}, got {list(support.shape)}"
         )
-    check.tensor("weights", weights)
-    if not weights.is_floating_point():
-        raise TypeError(f"weights: expected a floating-point dtype, got {weights.dtype}")
+    check.floating("weights", weights)
     if weights.dim() != 4 or weights.shape[:2] != support.shape[:2]:
         raise ValueError(
             f"weights: expected shape {[*support.shape[:2], 'H', 'W']} (or [B, H, W] for a support "
@@ -241,6 +247,7 @@ def pair_similarity_loss(
     training: bool = True,
     momentum: float = 0.1,
     eps: float = 1e-5,
+    group: ProcessGroup | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """The Siamese loss over all pairs of pixels of two images: do the two share a label?
@@ -266,6 +273,8 @@ def pair_similarity_loss(
         training: whether the statistics of this batch normalise, or the running ones.
         momentum: the weight of this batch in the running statistics.
         eps: >= 0.
+        group: each of its ranks has images of one batch; statistics and loss are those of the whole
+            batch, the same on all. The gradient is that of the sum of the ranks' losses.
 
     Returns: 0-d; 0 where there is no valid pair. Differentiable in x, y, weight and bias, through
     the batch's statistics too.
@@ -280,8 +289,10 @@ def pair_similarity_loss(
     _check_features((("x", x), ("y", y)))
     check.per_pixel("x_labels", check.integers("x_labels", x_labels), x)
     check.per_pixel("y_labels", check.integers("y_labels", y_labels), y)
+    check.flag("training", training)
     check.number("momentum", momentum, minimum=0)
     check.number("eps", eps, minimum=0)
+    check.group(group)
     for name, value in (
         ("weight", weight),
         ("bias", bias),
@@ -290,7 +301,7 @@ def pair_similarity_loss(
     ):
         if value is None:
             continue
-        if not check.tensor(name, value).is_floating_point() or value.numel() != 1:
+        if check.tensor(name, value).dtype not in check.FLOAT_DTYPES or value.numel() != 1:
             raise ValueError(
                 f"{name}: expected one floating-point number, got {value.dtype}{list(value.shape)}"
             )
@@ -301,16 +312,14 @@ def pair_similarity_loss(
         raise ValueError("running_mean: expected running statistics with training=False, got None")
     return algebra.pair_similarity_loss(
         *(x, y, x_labels, y_labels, weight, bias, running_mean, running_var),
-        *(training, momentum, eps, backend),
+        *(training, momentum, eps, group, backend),
     )
 
 
 def _check_features(pair: tuple[tuple[str, Any], tuple[str, Any]]) -> None:
     """Two features of any spatial shape, alike in dtype, device, images and channels."""
     for name, value in pair:
-        check.tensor(name, value)
-        if not value.is_floating_point():
-            raise TypeError(f"{name}: expected a floating-point dtype, got {value.dtype}")
+        check.floating(name, value)
         if value.dim() not in (3, 4):
             raise ValueError(
                 f"{name}: expected shape [B, D, H, W] or [B, D, N], got {list(value.shape)}"
@@ -335,17 +344,19 @@ def _check_matching(
     shift: Any,
     reduce: Any,
     k: Any,
+    group: Any,
 ) -> None:
+    check.group(group)
     _check_features((("query", query), ("reference", reference)))
     check.per_pixel("labels", check.integers("labels", labels), reference)
-    check.integer("num_classes", num_classes, minimum=1)
+    check.count("num_classes", num_classes)
     check.option("metric", metric, ops.METRICS)
     check.option("transform", transform, ops.TRANSFORMS)
     check.option("reduce", reduce, ops.REDUCES)
     for name, value in (("scale", scale), ("shift", shift)):
         if not isinstance(value, Tensor):
             check.number(name, value)
-        elif value.dim() != 0 or not value.is_floating_point():
+        elif check.tensor(name, value).dim() != 0 or value.dtype not in check.FLOAT_DTYPES:
             raise ValueError(
                 f"{name}: expected a number or a 0-d floating-point tensor, got "
                 f"{value.dtype}{list(value.shape)}"

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from .._modules import OptionsModule
 from .api import TransferredLabels, label_transfer, pair_similarity_loss, prior_mask
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class LabelTransfer(OptionsModule):
@@ -29,7 +34,7 @@ class SiameseSimilarityLoss(nn.Module):
     """`pair_similarity_loss` with the state of its batch norm: `loss(x, y, x_labels, y_labels)`.
 
     Args:
-        eps, momentum: as in `pair_similarity_loss`.
+        eps, momentum, group: as in `pair_similarity_loss`.
         affine: whether weight and bias are learned.
         track_running_stats: keep the running statistics, which normalise in evaluation; without
             them the batch's own do.
@@ -48,9 +53,10 @@ class SiameseSimilarityLoss(nn.Module):
         momentum: float = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
-        self.eps, self.momentum = eps, momentum
+        self.eps, self.momentum, self.group = eps, momentum, group
         self.weight = nn.Parameter(torch.ones(1)) if affine else None
         self.bias = nn.Parameter(torch.zeros(1)) if affine else None
         tracked = track_running_stats
@@ -70,6 +76,7 @@ class SiameseSimilarityLoss(nn.Module):
             training=self.training or self.running_mean is None,
             momentum=self.momentum,
             eps=self.eps,
+            group=self.group,
         )
 
     def extra_repr(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._distributed import total
 from .._library import Kernel
 from .._reductions import wide
 from . import pairs
@@ -108,23 +109,26 @@ pair_terms = kernel(
 
 
 def _pair_loss(backend: str, x: Tensor, y: Tensor, *args: Any) -> tuple[Tensor, ...]:
+    *others, group = args
+
     def terms(x: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, ...]:
         if backend == "cpu":
             x, y = wide(x), wide(y)
         return pair_terms(backend, x, y, *rest)
 
-    return pairs.pair_loss(terms, x, y, *args)
+    return pairs.pair_loss(terms, partial(total, group=group), x, y, *others)
 
 
 # The same images and labels; weight, bias, mean and var 0-d. -> the loss, the mean and the variance
 # of all similarities, their number (0-d, float64), and the gradients of the loss, empty without
-# `gradient`. With mean and var these replace the batch's own.
+# `gradient`. With mean and var these replace the batch's own. All but the gradients of weight and
+# bias, which are those of the own images, are of the images of all ranks of the group.
 pair_loss = kernel(
     "pair_loss(Tensor x, Tensor y, Tensor x_labels, Tensor y_labels, Tensor weight, Tensor bias,"
-    " Tensor? mean, Tensor? var, float eps, bool gradient) -> (Tensor loss, Tensor mean,"
-    " Tensor var, Tensor pairs, Tensor grad_x, Tensor grad_y, Tensor grad_weight,"
+    " Tensor? mean, Tensor? var, float eps, bool gradient, str? group) -> (Tensor loss,"
+    " Tensor mean, Tensor var, Tensor pairs, Tensor grad_x, Tensor grad_y, Tensor grad_weight,"
     " Tensor grad_bias)",
-    lambda x, y, x_labels, y_labels, weight, bias, mean, var, eps, gradient: (
+    lambda x, y, x_labels, y_labels, weight, bias, mean, var, eps, gradient, group: (
         *(wide(x[:0]).new_empty(()) for _ in range(3)),
         x.new_empty((), dtype=torch.float64),
         *(value.new_empty(value.shape if gradient else 0) for value in (x, y, weight, bias)),
@@ -194,14 +198,16 @@ def _prior_gradient(backend: str, ctx: Any, grad_scores: Tensor, _: None) -> Any
 
 
 def _save_pairs(ctx: Any, inputs: Any, output: Any) -> None:
+    *_, ctx.group = inputs
     _, *others = output
     ctx.save_for_backward(*others[3:])
     ctx.mark_non_differentiable(*others)
 
 
 def _pairs_gradient(backend: str, ctx: Any, grad_loss: Tensor, *_: None) -> Any:
+    grad_loss = total(grad_loss, ctx.group)
     x, y, weight, bias = (grad_loss.to(saved.dtype) * saved for saved in ctx.saved_tensors)
-    return x, y, None, None, weight, bias, None, None, None, None
+    return x, y, None, None, weight, bias, None, None, None, None, None
 
 
 matching_scores.differentiable(_save_scores, _scores_gradient)

@@ -7,7 +7,7 @@ loss is the mean of softplus(z) - t z, whose derivative is g = sigmoid(z) - t.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -69,6 +69,7 @@ def regression(
 
 def pair_loss(
     terms: Any,
+    total: Callable[[Tensor], Tensor],
     x: Tensor,
     y: Tensor,
     x_labels: Tensor,
@@ -82,15 +83,18 @@ def pair_loss(
 ) -> tuple[Tensor, ...]:
     """loss, mean, var, pairs, and the gradients in x, y, weight and bias if they are wanted.
 
-    `terms` streams over the pairs. Running statistics are used instead of those of the batch.
+    `terms` streams over the pairs, `total` adds up over the ranks that share the batch; the
+    gradients in weight and bias are those of the own pairs. Running statistics are used instead of
+    those of the batch.
     """
     n, sum_x, square_x = moments(x, x_labels)
     m, sum_y, square_y = moments(y, y_labels)
-    pairs = n @ m
-    at_least_one = pairs.clamp(min=1)
-    mean = (sum_x * sum_y).sum() / at_least_one
     # sum_ij <x_i, y_j>^2 = tr(sum_i x_i x_i^T sum_j y_j y_j^T)
-    var = ((square_x * square_y).sum() / at_least_one - mean.square()).clamp(min=0)
+    sums = torch.stack((n @ m, (sum_x * sum_y).sum(), (square_x * square_y).sum()))
+    pairs, sum_of_s, square_of_s = total(sums)
+    at_least_one = pairs.clamp(min=1)
+    mean = sum_of_s / at_least_one
+    var = (square_of_s / at_least_one - mean.square()).clamp(min=0)
     used_mean, used_var = mean, var
     if running_mean is not None and running_var is not None:
         used_mean, used_var = running_mean.double(), running_var.double()
@@ -105,7 +109,8 @@ def pair_loss(
     a, c, alpha, beta = affine.double()
     totals, grad_x, grad_y = terms(x, y, x_labels, y_labels, affine, gradient)
     # the totals of the loss, g and g s
-    loss, by_c, by_a = totals / at_least_one
+    loss, by_c, by_a = total(totals) / at_least_one
+    _, own_by_c, own_by_a = totals / at_least_one
     result = (loss.to(dtype), mean.to(dtype), var.to(dtype), pairs)
     if not gradient:
         return *result, *(x.new_empty(0) for _ in range(4))
@@ -131,6 +136,6 @@ def pair_loss(
         *result,
         grad_x.to(x.dtype).view(x.shape),
         grad_y.to(y.dtype).view(y.shape),
-        (inverse * by_inverse).to(weight.dtype),
-        by_c.to(bias.dtype),
+        (inverse * (own_by_a - used_mean * own_by_c)).to(weight.dtype),
+        own_by_c.to(bias.dtype),
     )

@@ -7,12 +7,18 @@ similarity, v_ij = transform(scale s_ij + shift). Matrices are [B, K, N].
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize, pad
 
-from .._reductions import wide
+from .._distributed import name_of, total
+from .._reductions import product, wide
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 TRANSFORM = {"identity": lambda x: x, "sigmoid": torch.sigmoid, "exp": torch.exp}
 
@@ -21,11 +27,11 @@ def similarity(query: Tensor, reference: Tensor, metric: str) -> Tensor:
     """[B, D, N] and [B, D, K] -> [B, K, N]: <q, r>, <q, r>/(|q| |r|) or |q - r|^2."""
     if metric == "cosine":
         query, reference = normalize(query, dim=1), normalize(reference, dim=1)
-    product = _product(reference.mT, query)
+    products = product(reference.mT, query)
     if metric != "sqeuclidean":
-        return product
+        return products
     squares = reference.square().sum(1)[:, :, None] + query.square().sum(1)[:, None]
-    return (squares - 2 * product).clamp(min=0)
+    return (squares - 2 * products).clamp(min=0)
 
 
 def matching_scores(
@@ -81,9 +87,11 @@ def best_labels(scores: Tensor, present: Tensor, smaller: Tensor) -> Tensor:
     """
     present = present.view(*present.shape, *[1] * (scores.dim() - 2))
     rank = torch.where(smaller, -scores, scores)
-    rank = torch.where(present & ~rank.isnan(), rank, -torch.inf)
-    # a present class may have the rank of an absent one: among equals, the present ones come first
-    best = present & (rank == rank.amax(1, keepdim=True))
+    known = present & ~rank.isnan()
+    # a class may have the rank of one that is absent or NaN: among equals, it comes first
+    rank = torch.where(known, rank, -torch.inf)
+    candidates = torch.where(known.any(1, keepdim=True), known, present)
+    best = candidates & (rank == rank.amax(1, keepdim=True))
     return torch.where(present.any(1), best.byte().argmax(1), -1)
 
 
@@ -122,7 +130,7 @@ def prior_scores(query: Tensor, support: Tensor, weights: Tensor, eps: float) ->
     w = wide(weights).flatten(1)[:, None]
     u = torch.where(w != 0, wide(support).flatten(2), 0) * w
     norms = vector_norm(u, dim=1)[:, :, None] * vector_norm(q, dim=1)[:, None]
-    cosine = _product(u.mT, q) / (norms + eps)
+    cosine = product(u.mT, q) / (norms + eps)
     if cosine.shape[1] == 0:
         cosine = pad(cosine, (0, 0, 0, 1))
     return cosine.amax(1).unflatten(1, query.shape[2:])
@@ -145,27 +153,24 @@ def pair_similarity_loss(
     mean: Tensor | None,
     var: Tensor | None,
     eps: float,
+    group: ProcessGroup | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The mean of BCE(batch_norm(s_ij), [l_i = l_j]) over all valid pairs, s_ij = <x_i, y_j>; the
-    mean and variance of s, and the number of pairs."""
+    mean and variance of s, and the number of pairs. Sums go over the ranks of the group."""
+    ranks = name_of(group)
     x_index, y_index = x_labels.flatten(1).long(), y_labels.flatten(1).long()
     valid = (x_index >= 0)[:, :, None] & (y_index >= 0)[:, None]
     x = torch.where(x_index[:, None] >= 0, wide(x).flatten(2), 0)
     y = torch.where(y_index[:, None] >= 0, wide(y).flatten(2), 0)
-    s = _product(x.mT, y)
-    pairs = valid.sum()
-    batch_mean = s.sum() / pairs.clamp(min=1)
+    s = product(x.mT, y)
+    pairs = total(valid.sum(), ranks)
+    batch_mean = total(s.sum(), ranks) / pairs.clamp(min=1)
     deviation = torch.where(valid, s - batch_mean, 0)
-    batch_var = deviation.square().sum() / pairs.clamp(min=1)
+    batch_var = total(deviation.square().sum(), ranks) / pairs.clamp(min=1)
     if mean is None or var is None:
         mean, var = batch_mean, batch_var
     logits = (s - mean) / (var + eps).sqrt() * weight + bias
     same = (x_index[:, :, None] == y_index[:, None]).to(s.dtype)
     losses = binary_cross_entropy_with_logits(logits, same, reduction="none")
-    loss = torch.where(valid, losses, 0).sum() / pairs.clamp(min=1)
+    loss = total(torch.where(valid, losses, 0).sum(), ranks) / pairs.clamp(min=1)
     return loss, batch_mean, batch_var, pairs
-
-
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    with torch.autocast(a.device.type, enabled=False):
-        return a @ b

@@ -31,7 +31,9 @@ def triplet_hinge(
     backend: str | None,
 ) -> Tensor:
     chosen = choose("triplet_hinge", (features, anchor, positive, negative), backend)
-    sets = torch.stack((anchor, positive, negative), 1).long()
+    pixels = features.shape[2] * features.shape[3]
+    given = {"anchor": anchor, "positive": positive, "negative": negative}
+    sets = torch.stack([ops.PIXELS[name](one.long(), pixels) for name, one in given.items()], 1)
     hinges = _hinges(chosen, features, sets, margin, squared, eps)
     if reduction == "none":
         return hinges[:, 0]
@@ -49,6 +51,8 @@ def is_triplet_loss(
     backend: str | None,
 ) -> Tensor:
     chosen = choose("is_triplet_loss", (features, mask), backend)
+    # no image has more rows than pixels
+    num_samples = torch.sym_max(torch.sym_min(num_samples, mask.shape[1] * mask.shape[2]), 1)
     sides = (mask, ~mask) if mask.dtype == torch.bool else (mask == 1, mask == 0)
     sets = torch.stack(
         [pixels for side in sides for pixels in _draw(chosen, side, num_samples, 2, generator)], 1

@@ -52,8 +52,8 @@ def sample_pixels(
     Source: IS-Triplet, "random sampling with different orders".
     """
     _check_mask(mask)
-    check.integer("num_samples", num_samples, minimum=1)
-    check.generator(generator)
+    check.count("num_samples", num_samples)
+    check.generator(generator, mask)
     return algebra.sample_pixels(mask, num_samples, generator, backend)
 
 
@@ -88,8 +88,8 @@ def triplet_hinge(
 
     Returns: 0-d, or [B, K] for "none", with 0 in absent rows; 0 where there is no row. As torch has
     it, the gradient at the kink is that of the active side, and that of a distance 0 is 0.
-    Differentiable in features. An index past the last pixel raises RuntimeError on CPU; elsewhere
-    its row is absent.
+    Differentiable in features. An index past the last pixel raises ValueError on CPU; elsewhere its
+    row is absent.
     Memory: 8 bytes per row and set; backward, the gradient.
     Source: IS-Triplet, eq. 4; squared: eqs. 1-3.
     """
@@ -150,7 +150,7 @@ def is_triplet_loss(
     check.per_pixel("mask", _check_mask(mask), features)
     check.integer("num_samples", num_samples, minimum=1)
     _check_hinge(margin, squared, eps)
-    check.generator(generator)
+    check.generator(generator, mask)
     return algebra.is_triplet_loss(
         features, mask, num_samples, margin, squared, eps, generator, backend
     )
@@ -165,5 +165,5 @@ def _check_mask(mask: Any) -> Tensor:
 
 def _check_hinge(margin: Any, squared: Any, eps: Any) -> None:
     check.positive("margin", margin)
-    check.option("squared", squared, (False, True))
+    check.flag("squared", squared)
     check.number("eps", eps, minimum=0)

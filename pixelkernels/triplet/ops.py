@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._library import Kernel
+from .._library import Kernel, define_check
 from .._reductions import wide
 
 kernel = partial(Kernel, "triplet")
@@ -25,6 +25,20 @@ def _hinge_fake(features: Tensor, sets: Tensor, *rest: Any) -> tuple[Tensor, Ten
     batch, count, rows = sets.shape
     hinges = wide(features[:0]).new_empty((batch, count - 2, rows))
     return hinges, hinges.new_empty((batch, 2 * (count - 2), rows))
+
+
+# by the argument that has them: flat pixels, negative ones for none, of images of so many pixels
+PIXELS = {
+    name: define_check(
+        f"{name}_pixels",
+        name,
+        "expected pixels below {}",
+        lambda values, pixels: values >= pixels,
+        absent=-1,
+        limit=True,
+    )
+    for name in ("anchor", "positive", "negative")
+}
 
 
 # features [B, C, H, W]; sets [B, S, K] int64 of flat pixels, S = 3: anchors, positives, negatives,

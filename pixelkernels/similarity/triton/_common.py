@@ -185,10 +185,9 @@ def of_key(key):
 
 @triton.jit
 def better_label(best, label, score, present, smaller, c):
-    """The best rank and its class so far, after class c with `score`."""
+    """The best rank and its class so far, after class c with `score`; NaN only before any other."""
     rank = tl.where(smaller, -score, score)
-    rank = tl.where(rank == rank, rank, -float("inf"))
-    take = present & ((label < 0) | (rank > best))
+    take = present & ((label < 0) | (rank > best) | ((best != best) & (rank == rank)))
     return tl.where(take, rank, best), tl.where(take, c, label)
 
 

@@ -217,6 +217,7 @@ def _prototype_scores_kernel(
     worst = tl.where(smaller, float("inf"), -float("inf"))
     highest = tl.full([BLOCK_Q], -float("inf"), tl.float32)
     label = tl.full([BLOCK_Q], -1, tl.int32)
+    settled = tl.zeros([BLOCK_Q], tl.int32)
     for first in range(0, num_classes, BLOCK_K):
         c = first + tl.arange(0, BLOCK_K)
         known = c < num_classes
@@ -240,12 +241,16 @@ def _prototype_scores_kernel(
         to = scores + c.to(tl.int64)[None, :] * pixels + pixel[:, None]
         tl.store(to, score, mask=inside[:, None] & known[None, :])
         rank = tl.where(smaller, -score, score)
-        rank = tl.where(present & (rank == rank), rank, -float("inf"))
+        number = present & (rank == rank)
+        rank = tl.where(number, rank, -float("inf"))
         most = tl.max(rank, axis=1)
-        # a present class may have the rank of an absent one
-        best = tl.where(present & (rank == most[:, None]), c[None, :], NOWHERE)
+        some = tl.max(number.to(tl.int32), axis=1)
+        # a class may have the rank of one that is absent or NaN
+        candidate = number | (present & (some == 0)[:, None])
+        best = tl.where(candidate & (rank == most[:, None]), c[None, :], NOWHERE)
         best = tl.min(best, axis=1)
-        take = (best < NOWHERE) & ((label < 0) | (most > highest))
+        take = (best < NOWHERE) & ((label < 0) | (most > highest) | (some > settled))
+        settled = tl.maximum(settled, some)
         label = tl.where(take, best, label)
         highest = tl.where(take, most, highest)
     tl.store(labels + image * pixels + pixel, label.to(tl.int64), mask=inside)

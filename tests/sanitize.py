@@ -1,0 +1,99 @@
+"""The CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer; `make sanitize`.
+
+Builds the CPU library a second time, in `build-sanitize`, and runs the tests that reach its kernels
+with it. Left out is what no kernel of this library does, and what the sanitizers themselves change:
+torch.compile and Triton, whose code is not instrumented; memory, which redzones and a quarantine
+take; fork and broken installations, which are about other processes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "build-sanitize"
+SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+COMPILED = f"-O1 -g1 -fno-omit-frame-pointer {SANITIZERS}"
+TESTS = (
+    *("regions", "promises", "reference", "distance", "distance_promises", "numpy", "similarity"),
+    *("similarity_promises", "similarity_errors", "prior_and_sampling", "pair_loss", "triplet"),
+    *("triplet_promises", "fuzz"),
+)
+# a second graph of the same kernels, or memory as the system counts it
+LEFT_OUT = "not compile and not memory and not graph and not opcheck"
+# the best that this machine has runs everything
+OTHER_SETS = {"avx2": ("regions", "fuzz"), "baseline": ("distance", "fuzz")}
+
+
+def build() -> Path:
+    """The package with an instrumented library; where it is."""
+    package = FOLDER / "lib"
+    environment = {
+        **os.environ,
+        "PIXELKERNELS_CUDA": "0",
+        "CXXFLAGS": COMPILED,
+        "LDFLAGS": SANITIZERS,
+    }
+    places = ["--build-lib", package, "--build-temp", FOLDER / "temp"]
+    command = [sys.executable, "setup.py", "--quiet", "build", *places]
+    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    (package / "pixelkernels" / "_cuda.so").unlink(missing_ok=True)
+    return package
+
+
+def runtime(name: str) -> str:
+    """A library of the compiler's, which has to be there before anything else is."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
+    done = subprocess.check_output([compiler, f"-print-file-name={name}"], text=True)
+    return done.strip()
+
+
+def environment(package: Path, capability: str | None) -> dict[str, str]:
+    preloaded = [runtime(name) for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")]
+    # nothing is told of what torch and Python never free; a call for more memory than there is has
+    # to be refused, as without
+    address = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192"
+    found = {
+        **os.environ,
+        "PYTHONPATH": str(package),
+        # the working copy, which `-c` would look at first, has the other library
+        "PYTHONSAFEPATH": "1",
+        "PYTHONMALLOC": "malloc",
+        "LD_PRELOAD": " ".join(preloaded),
+        "ASAN_OPTIONS": address,
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+        "OMP_WAIT_POLICY": "passive",
+    }
+    return found if capability is None else {**found, "PIXELKERNELS_CPU_CAPABILITY": capability}
+
+
+def run(package: Path, tests: tuple[str, ...], capability: str | None = None) -> int:
+    known = environment(package, capability)
+    instrumented = (
+        "import pixelkernels._extension as e; print(e._C.__file__, e.BUILD['cpu_capability'])"
+    )
+    told = subprocess.check_output([sys.executable, "-c", instrumented], env=known, text=True)
+    print(told, end="", flush=True)
+    if not told.startswith(str(package)):
+        print("that is not the instrumented library")
+        return 1
+    files = [f"tests/test_{name}.py" for name in tests]
+    options = ["-q", "-p", "no:cacheprovider", "-k", LEFT_OUT, "-m", "not keeps_memory"]
+    command = [Path(sys.executable).parent / "pytest", *options, *sys.argv[1:], *files]
+    return subprocess.run(command, cwd=ROOT, env=known, check=False).returncode
+
+
+def main() -> int:
+    package = build()
+    failed = run(package, TESTS)
+    for capability, tests in OTHER_SETS.items():
+        failed |= run(package, tests, capability)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

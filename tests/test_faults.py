@@ -1,0 +1,300 @@
+"""What is broken around the library: each case gives the right result or says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import pixelkernels as pk
+from pixelkernels import _extension
+
+PACKAGE = Path(_extension.__file__).parent
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+needs_library = pytest.mark.skipif(_extension._C is None, reason="needs the compiled library")
+
+# by whatever backend serves, and eager
+WORKS = """
+import numpy as np, torch, pixelkernels as pk, pixelkernels.numpy as pkn
+from pixelkernels import _extension, _info, testing
+f, labels = testing.features(2, 5, 60, 70), testing.random_labels(2, 60, 70, low=-1, high=7)
+found, eager = (pk.region_stats(f, labels, 7, backend=name) for name in (None, "eager"))
+torch.testing.assert_close(found.mean, eager.mean)
+torch.testing.assert_close(found.variance, eager.variance)
+mask = labels == 0
+distance = pk.distance_transform(mask)
+assert torch.equal(distance, pk.distance_transform(mask, backend="eager"))
+
+def says_why(backend):
+    "What `info`, `explain`, `available_backends` and the error of a call say, which is one thing."
+    (reason,) = _info.collect()["backends"][backend]
+    assert backend not in pk.available_backends()
+    assert reason in pk.explain("region_stats", f, labels, 7)[backend]
+    try:
+        pk.region_stats(f, labels, 7, backend=backend)
+    except pk.BackendUnavailable as error:
+        assert reason in str(error), error
+    else:
+        raise AssertionError(f"{backend} served")
+    print("why:", reason)
+"""
+
+
+def run_python(code: str, path: Path | None = None, timeout: float = 60, **environment: str) -> str:
+    """Standard output of a fresh process, which may find the package in `path`."""
+    folders = [str(path)] if path else []
+    known = {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, *sys.path]), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=known,
+        cwd=path,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def reasons(out: str) -> list[str]:
+    return [line[5:] for line in out.splitlines() if line.startswith("why: ")]
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Path:
+    """A copy of the package that may be broken, without the CUDA library."""
+
+    def left_out(_: str, names: list[str]) -> list[str]:
+        return [name for name in names if name in ("__pycache__", "_cuda.so", "demo", "compat")]
+
+    shutil.copytree(PACKAGE, tmp_path / "pixelkernels", ignore=left_out)
+    return tmp_path
+
+
+def library(path: Path, source: str, *options: str) -> None:
+    (path.parent / "one.cpp").write_text(source)
+    command = ["g++", "-shared", "-fPIC", path.parent / "one.cpp", "-o", path, *options]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+# ---- the CUDA library ----
+
+
+@needs_compiler
+def test_a_cuda_library_that_does_not_load(installation):
+    (installation / "cut short").write_bytes(b"\x7fELF")
+    runtime = installation / "libcudart.so.99"
+    library(runtime, "void f() {}", "-Wl,-soname,libcudart.so.99")
+    library(installation / "of another CUDA", "", "-Wl,--no-as-needed", str(runtime))
+    runtime.unlink()
+    library(
+        installation / "of another torch", 'extern "C" void torch_of_99(); auto f = torch_of_99;'
+    )
+    said = run_python(
+        'import shutil, torch; torch.version.cuda = "13.0"\n'
+        + WORKS
+        + """
+for kind in ("cut short", "of another CUDA", "of another torch"):
+    shutil.copy(kind, "pixelkernels/_cuda.so")
+    _extension.REASONS["cuda"] = _extension._load_cuda()
+    pk.available_backends()
+    reason = _info.collect()["backends"]["cuda"][0]
+    assert reason in pk.explain("region_stats", f, labels, 7)["cuda"]
+    print("why:", reason)
+""",
+        installation,
+    )
+    short, other_cuda, other_torch = reasons(said)
+    start = f"_cuda.so did not load under torch {torch.__version__}: "
+    assert all(reason.startswith(start) for reason in (short, other_cuda, other_torch))
+    assert "file too short" in short
+    assert "libcudart.so.99: cannot open shared object file" in other_cuda
+    assert "undefined symbol: torch_of_99" in other_torch
+
+
+def test_a_cuda_library_under_a_torch_without_cuda(installation):
+    (installation / "pixelkernels" / "_cuda.so").write_bytes(b"never looked at")
+    code = "import torch; torch.version.cuda = None\n" + WORKS
+    out = run_python(code + "print(_info.text(_info.collect()))", installation)
+    assert f"torch {torch.__version__} is a build without CUDA" in out
+    assert "did not load" not in out
+
+
+# A library that was built with CUDA 13 for a torch of CUDA 12 loads, as it brings its runtime: what
+# it needs is a driver of its own major version, or a newer one.
+OTHER_MAJOR = """
+import types, torch, pixelkernels as pk
+from pixelkernels import _dispatch, _extension, _info
+torch.version.cuda = "12.8"
+_extension.BUILD["cuda"] = "13.0"
+_extension.CUDA_ARCHITECTURES[:] = ["8.0", "9.0"]
+_extension.REASONS["cuda"] = ""
+torch.cuda.is_available = lambda: True
+torch.cuda.device_count = lambda: 1
+properties = types.SimpleNamespace(name="a GPU", major=9, minor=0)
+torch.cuda.get_device_properties = lambda index: properties
+
+class OnGPU(torch.Tensor):
+    device = torch.device("cuda", 0)
+
+f, labels = (torch.zeros(shape).as_subclass(OnGPU) for shape in ((1, 2, 3, 4), (1, 3, 4)))
+for driver in (11000, 12080, 13000, 14010):
+    torch._C._cuda_getDriverVersion = lambda: driver
+    _extension.driver_cuda.cache_clear()
+    reasons = pk.explain("region_stats", f, labels)["cuda"]
+    assert reasons == _dispatch.machine_reasons("cuda"), (reasons, driver)
+    assert ("cuda" in pk.available_backends()) == (not reasons)
+    facts = _info.collect()
+    assert facts["backends"]["cuda"] == reasons
+    print("why:", facts["versions"]["the driver's CUDA"], *reasons)
+"""
+
+
+def test_a_cuda_library_of_another_major_version_than_torch():
+    older, old, same, newer = reasons(run_python(OTHER_MAJOR))
+    for reason, driver in ((older, "11.0"), (old, "12.8")):
+        assert reason.startswith(
+            f"{driver} the CUDA library was built with CUDA 13.0 (torch with 12.8), the driver "
+            f"runs CUDA up to {driver}: a newer driver is needed"
+        )
+    assert (same, newer) == ("13.0", "14.1")
+
+
+def test_no_driver():
+    # the CUDA library itself loads: it looks for the driver when it is first used
+    out = run_python(WORKS + "print(_info.text(_info.collect()))", CUDA_VISIBLE_DEVICES="")
+    assert "torch sees no GPU" in out
+    if not torch.cuda.is_available():
+        assert "the driver's CUDA  no driver" in out
+
+
+# ---- the CPU library ----
+
+SAYS_NO_CPU = """
+says_why("cpu")
+try:
+    pkn.distance_transform(mask.numpy())
+except pk.BackendUnavailable as error:
+    assert "pixelkernels._C" in str(error), error
+else:
+    raise AssertionError("served without the library")
+"""
+
+
+@needs_library
+@needs_compiler
+def test_a_cpu_library_that_does_not_load(installation):
+    (path,) = (installation / "pixelkernels").glob("_C*.so")
+    library(path, 'extern "C" void torch_of_99(); auto f = torch_of_99;')
+    (reason,) = reasons(run_python(WORKS + SAYS_NO_CPU, installation))
+    assert f"pixelkernels._C did not load under torch {torch.__version__}: " in reason
+    assert "undefined symbol: torch_of_99" in reason
+
+
+@needs_library
+def test_no_cpu_library(installation):
+    (path,) = (installation / "pixelkernels").glob("_C*.so")
+    path.unlink()
+    (reason,) = reasons(run_python(WORKS + SAYS_NO_CPU, installation))
+    assert reason.startswith("not built: there is no compiled pixelkernels._C")
+
+
+# ---- Triton's cache and its compilers ----
+
+# what a launch on a GPU does first: it compiles
+LAUNCH = """
+import os, torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+import pixelkernels as pk
+from pixelkernels import _triton
+from a_kernel import kernel
+
+def compiled(self, *args, **options):
+    source = ASTSource(fn=self, signature={"p": "*fp32"}, constexprs={})
+    return triton.compile(source, target=GPUTarget("cuda", 90, 32))
+
+triton.runtime.JITFunction.run = compiled
+try:
+    _triton.launch(kernel, 1, torch.zeros(1), torch.zeros(1))
+except pk.BackendUnavailable as error:
+    print("why:", error)
+os.environ["TRITON_CACHE_DIR"] = "cache"
+_triton.launch(kernel, 1, torch.zeros(1), torch.zeros(1))
+print("compiled", sum(len(files) for _, _, files in os.walk("cache")))
+"""
+KERNEL = """
+import triton, triton.language as tl
+
+@triton.jit
+def kernel(p):
+    tl.store(p, 1.0)
+"""
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path) -> str:
+    """Where nobody can make a folder, root neither."""
+    (tmp_path / "a file").touch()
+    return str(tmp_path / "a file" / "cache")
+
+
+def test_an_unwritable_cache_of_triton(tmp_path, unwritable):
+    pytest.importorskip("triton")
+    (tmp_path / "a_kernel.py").write_text(KERNEL)
+    out = run_python(LAUNCH, tmp_path, TRITON_INTERPRET="0", TRITON_CACHE_DIR=unwritable)
+    (why,) = reasons(out)
+    assert "backend 'triton' cannot compile its kernels: NotADirectoryError" in why
+    assert unwritable in why
+    assert "TRITON_CACHE_DIR" in why
+    assert int(out.split()[-1]) > 0
+
+
+class Fails:
+    """A kernel whose launch raises."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getitem__(self, grid: object) -> object:
+        raise self.error
+
+
+def test_a_launch_without_a_compiler_says_so_and_other_errors_stay_what_they_are():
+    launch = pytest.importorskip("pixelkernels._triton").launch
+    with pytest.raises(pk.BackendUnavailable, match=r"Failed to find C compiler.*\(CC\)"):
+        launch(Fails(RuntimeError("Failed to find C compiler.")), 1, torch.zeros(1))
+    with pytest.raises(pk.BackendUnavailable, match=r"returned non-zero exit status 1.*\(CC\)"):
+        launch(Fails(subprocess.CalledProcessError(1, ["gcc"])), 1, torch.zeros(1))
+    for error in (RuntimeError("CUDA error: out of memory"), ValueError("one")):
+        with pytest.raises(type(error), match=str(error)) as found:
+            launch(Fails(error), 1, torch.zeros(1))
+        assert found.value is error
+
+
+@needs_library
+def test_neither_compiler_nor_cache_at_run_time(tmp_path, unwritable):
+    """Of Triton what its interpreter does: nothing is compiled."""
+    pytest.importorskip("triton")
+    code = """
+assert "cpu" in pk.available_backends()
+assert np.array_equal(pkn.distance_transform(mask.numpy()), distance.numpy())
+few, f = labels[:, :6, :7], f[:, :2, :6, :7]
+found, eager = (pk.region_stats(f, few, 7, backend=name) for name in ("triton", "eager"))
+torch.testing.assert_close(found.mean, eager.mean)
+"""
+    (tmp_path / "empty").mkdir()
+    run_python(
+        WORKS + code,
+        PATH=str(tmp_path / "empty"),
+        CC="",
+        CXX="",
+        TRITON_INTERPRET="1",
+        TRITON_CACHE_DIR=unwritable,
+    )
