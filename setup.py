@@ -1,16 +1,20 @@
 """Builds the two compiled libraries with ninja: pixelkernels._C for the CPU and
 pixelkernels/_cuda.so for CUDA.
 
-Both use LibTorch's stable ABI, so one binary serves every torch from 2.10 on. Environment:
+Both use LibTorch's stable ABI, so one binary serves every torch from 2.10 on. Of torch itself the
+headers and the libraries to link with are enough: it is not imported. Environment:
 
-  PIXELKERNELS_EXTENSION=0   build no compiled library (a pure-Python installation: eager and
-  triton) PIXELKERNELS_CUDA=0|1      leave the CUDA library out | fail without nvcc (default: built
-  where nvcc is found) TORCH_CUDA_ARCH_LIST       as everywhere, such as "8.0;9.0;12.0+PTX"
+  PIXELKERNELS_EXTENSION=0   build no compiled library: backends eager and triton only
+  PIXELKERNELS_CUDA=0|1      leave the CUDA library out | fail without nvcc
+                             (default: built where nvcc is found)
+  TORCH_CUDA_ARCH_LIST       as everywhere, such as "8.0;9.0;12.0+PTX"
   CUDA_HOME                  the toolkit, where nvcc is not on PATH
+  CXXFLAGS, LDFLAGS          what else the CPU library is compiled and linked with
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import re
@@ -26,8 +30,10 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
 TORCH_TARGET = "2.10"
-WHEEL_ARCHITECTURES = "8.0;8.6;8.9;9.0;10.0;12.0+PTX"
-CAPABILITY_FLAGS = {"baseline": ""}
+# a wheel has machine code for those that the toolkit knows, and PTX of the last of them
+WHEEL_ARCHITECTURES = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
+# the baseline serves old machines alone, and takes longest to compile
+CAPABILITY_FLAGS = {"baseline": "-O2"}
 if platform.machine() in ("x86_64", "AMD64"):
     CAPABILITY_FLAGS["avx2"] = "-mavx2 -mfma -mf16c"
     CAPABILITY_FLAGS["avx512"] = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c"
@@ -41,6 +47,16 @@ def find_nvcc() -> str | None:
     home = os.environ.get("CUDA_HOME")
     nvcc = shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
     return nvcc if os.environ.get("PIXELKERNELS_CUDA") != "0" else None
+
+
+def find_torch() -> tuple[Path, str]:
+    """The folder of the torch to build against, and its version."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        sys.exit(f"pixelkernels: there is no torch to build against; torch>={TORCH_TARGET} will do")
+    folder = Path(spec.origin).parent
+    version = re.search(r"^__version__ = '(.+)'", (folder / "version.py").read_text(), re.M)
+    return folder, version[1]
 
 
 def extensions() -> list[Extension]:
@@ -76,15 +92,16 @@ def cuda_release(nvcc: str) -> str:
 
 def cuda_architectures(nvcc: str, developer: bool) -> list[str]:
     """Those asked for; else, for a developer, the GPU's here (or 9.0); else the wheel's."""
-    import torch
-
     asked = os.environ.get("TORCH_CUDA_ARCH_LIST")
     if not asked and developer:
+        import torch
+
         has_gpu = torch.cuda.is_available()
         return ["{}.{}".format(*torch.cuda.get_device_capability())] if has_gpu else ["9.0"]
-    known = subprocess.check_output([nvcc, "--list-gpu-arch"], text=True).split()
-    names = re.split(r"[;\s]+", (asked or WHEEL_ARCHITECTURES).strip())
-    return [name for name in names if f"compute_{number(name)}" in known]
+    compiles = subprocess.check_output([nvcc, "--list-gpu-arch"], text=True).split()
+    names = re.split(r"[;\s]+", asked.strip()) if asked else WHEEL_ARCHITECTURES
+    known = [name for name in names if f"compute_{number(name)}" in compiles]
+    return known if asked else [*known[:-1], f"{known[-1]}+PTX"]
 
 
 def number(architecture: str) -> str:
@@ -118,19 +135,24 @@ class NinjaBuild(build_ext):
 
     def rules(self, build: Path) -> str:
         import pybind11
-        import torch
-        from torch.utils.cpp_extension import include_paths, library_paths
 
         nvcc = find_nvcc()
         architectures = cuda_architectures(nvcc, self.developer) if nvcc else []
-        # torch ships a pybind11 of its own, which refuses the stable ABI: ours goes first
-        include = " ".join(f"-isystem {p}" for p in [pybind11.get_include(), *include_paths()])
-        include += f" -I{ROOT / 'csrc'} -isystem {sysconfig.get_path('include')}"
+        torch, torch_version = find_torch()
+        # Only what binds to Python sees its headers: everything else has the same command under
+        # every Python, so that their wheels share it. torch ships a pybind11 of its own, which
+        # refuses the stable ABI: ours goes first.
+        ours, headers = pybind11.get_include(), sysconfig.get_path("include")
+        python = f"-isystem {ours} -isystem {headers}"
+        include = f"-isystem {torch / 'include'} -I{ROOT / 'csrc'}"
+        # files are named in messages as on every other machine
+        python += f" -ffile-prefix-map={ours}/= -ffile-prefix-map={headers}/="
+        short = [f"-ffile-prefix-map={folder}/=" for folder in (ROOT, torch.parent)]
         major, minor = TORCH_TARGET.split(".")
         defines = f"-DTORCH_TARGET_VERSION=0x{int(major):02x}{int(minor):02x}000000000000ULL"
         info = {
             "VERSION": VERSION,
-            "TORCH_VERSION": torch.__version__,
+            "TORCH_VERSION": torch_version,
             "TORCH_TARGET": TORCH_TARGET,
             "CPU_CAPABILITIES": " ".join(CAPABILITY_FLAGS),
             "CUDA_VERSION": cuda_release(nvcc) if nvcc else "",
@@ -138,10 +160,9 @@ class NinjaBuild(build_ext):
         }
         facts = " ".join(f"'-DPK_{name}={value}'" for name, value in info.items())
         # nvcc does not know -Wl, but both compilers pass -Xlinker on
-        libraries = " ".join(
-            f"-L{p} -Xlinker -rpath -Xlinker {p}" if self.developer else f"-L{p}"
-            for p in library_paths()
-        )
+        libraries = f"-L{torch / 'lib'}"
+        if self.developer:
+            libraries += f" -Xlinker -rpath -Xlinker {torch / 'lib'}"
         undefined = (
             "-undefined dynamic_lookup" if sys.platform == "darwin" else "-Wl,--no-as-needed"
         )
@@ -158,12 +179,16 @@ class NinjaBuild(build_ext):
             f"cxx = {find_compiler()}",
             f"nvcc = {nvcc}",
             f"common = -std=c++17 -O3 {defines} {include}",
-            "flags = $common -fPIC -fvisibility=hidden -fno-math-errno -Wall -Wno-psabi",
-            "cudaflags = $common -Xcompiler -fPIC,-fvisibility=hidden --expt-relaxed-constexpr"
-            f" -DUSE_CUDA {codes}",
+            "flags = $common -fPIC -fvisibility=hidden -fno-math-errno -Wall -Wno-psabi"
+            f" {' '.join(short)}",
+            f"asked = {os.environ.get('CXXFLAGS', '')}",
+            f"cudaflags = $common -Xcompiler -fPIC,-fvisibility=hidden,{','.join(short)}"
+            " --expt-relaxed-constexpr"
+            # another release in the same place makes another command, and so compiles anew
+            f" -DUSE_CUDA -DPK_CUDA_RELEASE={info['CUDA_VERSION']} {codes}",
             f"libraries = {libraries} -ltorch -ltorch_cpu",
             "rule cxx",
-            "  command = $cxx -MMD -MF $out.d $flags $extra -c $in -o $out",
+            "  command = $cxx -MMD -MF $out.d $first $flags $extra $asked -c $in -o $out",
             "  depfile = $out.d",
             "  deps = gcc",
             "rule nvcc",
@@ -171,7 +196,8 @@ class NinjaBuild(build_ext):
             "  depfile = $out.d",
             "  deps = gcc",
             "rule link",
-            f"  command = $cxx -shared $in -o $out {undefined} $libraries",
+            f"  command = $cxx -shared $in -o $out {undefined} $libraries"
+            f" {os.environ.get('LDFLAGS', '')}",
             "rule link_cuda",
             "  command = $nvcc -shared -cudart static $in -o $out -Xlinker --no-as-needed"
             " $libraries",
@@ -182,6 +208,8 @@ class NinjaBuild(build_ext):
             for source in extension.sources:
                 obj = build / f"{source}.o"
                 lines.append(f"build {obj}: {'nvcc' if is_cuda else 'cxx'} {ROOT / source}")
+                if source.endswith(("module.cpp", "_numpy_cpu.cpp")):
+                    lines.append(f"  first = {python}")
                 if source.endswith("module.cpp"):
                     lines.append(f"  extra = {facts}")
                 objects.append(obj)

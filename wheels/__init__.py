@@ -1,0 +1,1 @@
+"""How the wheels are built, audited, tried and published."""

