@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= gpu-check-out
 
-.PHONY: build demo test lint format gpu-check bench gate report clean
+.PHONY: build demo test fuzz sanitize lint format gpu-check bench gate report clean
 
 # torch first: the project is built against the headers of the torch that will run it
 $(VENV)/.installed: constraints.txt pyproject.toml
@@ -45,7 +45,15 @@ $(VENV)/.peers: $(VENV)/.installed
 
 # short enough to end, with install and build, in 20 minutes; what is published is bench --full
 bench: build $(VENV)/.peers
-	$(BIN)/python -m pixelkernels bench --minutes 11
+	$(BIN)/python -m pixelkernels bench --minutes 9
+
+# each crash, hang, wrong result or unclear error with the call that did it
+fuzz: build
+	OMP_WAIT_POLICY=passive $(BIN)/python tests/fuzz.py --calls 20000
+
+# the CPU library a second time, in build-sanitize/
+sanitize: build
+	$(BIN)/python tests/sanitize.py
 
 gate: build
 	$(BIN)/python benchmarks/gate.py
@@ -57,5 +65,33 @@ report: build
 gpu-check:
 	bash benchmarks/gpu_check.sh $(OUT)
 
+$(VENV)/.docs: $(VENV)/.installed
+	$(PIP) mkdocs mkdocs-material mkdocstrings mkdocstrings-python
+	touch $@
+
+.PHONY: docs
+
+# with warnings as errors, into site/
+docs: $(VENV)/.docs
+	$(BIN)/mkdocs build --strict --quiet
+
+# CUDA: the release of a toolkit such as 13.0, none (the CPU library alone) or pure (no library)
+CUDA ?= none
+PYTHONS ?= $(PYTHON)
+TORCHES ?= 2.10.0 newest
+
+.PHONY: sdist wheel wheel-test
+
+sdist:
+	$(PYTHON) -m wheels.build sdist
+
+# one for each of PYTHONS, in dist/
+wheel:
+	$(firstword $(PYTHONS)) -m wheels.build $(CUDA) $(PYTHONS)
+
+# WHEEL: those of PYTHON that are to be installed and tried under each of TORCHES
+wheel-test:
+	$(PYTHON) -m wheels.trial $(WHEEL) --torch $(TORCHES)
+
 clean:
-	rm -rf build demo-out $(VENV) pixelkernels/*.so
+	rm -rf build build-sanitize demo-out $(VENV) pixelkernels/*.so

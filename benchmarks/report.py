@@ -2,11 +2,11 @@
 
     python benchmarks/report.py [--check]
 
-README.md gets one table per machine and family, benchmarks/results/README.md every row, both
-between the markers `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`; README.md also what
-the reference networks did, what the drop-ins gain and which targets are met, between markers named
-models, compat and targets. With --check nothing is written: exit status 1 if a page is not what the
-results say.
+README.md gets one table per machine and family, docs/<family>.md those of its family and
+benchmarks/results/README.md every row, all between the markers `<!-- benchmarks:begin -->` and
+`<!-- benchmarks:end -->`; README.md also what the reference networks did, what the drop-ins gain
+and which targets are met, between markers named models, compat and targets. With --check nothing is
+written: exit status 1 if a page is not what the results say.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ if __package__ in (None, ""):
 from benchmarks import models_report, targets
 from benchmarks.table import markdown
 from benchmarks.workload import BOTH, FORWARD
+from pixelkernels.bench import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTHING = "No results are committed yet."
@@ -187,6 +188,9 @@ def update(root: Path, *, check: bool) -> list[str]:
         },
         directory / "README.md": {"benchmarks": full(results)},
     }
+    for family in FAMILIES:
+        own = [(name, content) for name, content in results if Path(name).name == family]
+        blocks[root / "docs" / f"{family}.md"] = {"benchmarks": readme(own)}
     texts = {}
     for path, kinds in blocks.items():
         name = str(path.relative_to(root))

@@ -273,12 +273,14 @@ def repository(tmp_path: Path) -> Path:
     marked = "<!-- {0}:begin -->\nold\n<!-- {0}:end -->\n\n"
     measured, *others = map(marked.format, ("benchmarks", "models", "compat", "targets"))
     (tmp_path / "README.md").write_text(f"before\n\n{''.join(others)}{measured}after\n")
-    (results / "README.md").write_text(f"before\n\n{measured}after\n")
+    (tmp_path / "docs").mkdir()
+    for page in (results / "README.md", *(tmp_path / "docs" / f"{name}.md" for name in FAMILIES)):
+        page.write_text(f"before\n\n{measured}after\n")
     return tmp_path
 
 
 def test_report_is_generated_and_stable(repository: Path) -> None:
-    pages = ["README.md", "benchmarks/results/README.md"]
+    pages = ["README.md", "benchmarks/results/README.md", *(f"docs/{name}.md" for name in FAMILIES)]
     assert report.update(repository, check=True) == pages
     assert report.update(repository, check=False) == pages
     assert report.update(repository, check=True) == []
@@ -295,6 +297,13 @@ def test_report_is_generated_and_stable(repository: Path) -> None:
     assert "- commit: 0123456789ab" in full
     assert "not measured |" in text.split("<!-- targets:begin -->")[1]
     assert "Not measured: cas-r100." in full
+
+
+def test_report_gives_each_family_its_page(repository: Path) -> None:
+    report.update(repository, check=False)
+    pages = {name: (repository / "docs" / f"{name}.md").read_text() for name in FAMILIES}
+    assert [name for name, page in pages.items() if "| a workload |" in page] == ["regions"]
+    assert report.NOTHING in pages["triplet"]
 
 
 def test_report_says_what_was_not_timed(repository: Path) -> None:

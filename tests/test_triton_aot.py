@@ -74,17 +74,18 @@ class Compiled(NamedTuple):
 def launch_everything(turn):
     """Every launcher with every option that reaches a kernel.
 
-    The architectures take turns at the inputs of regions and triplets: those kernels multiply no
-    matrices and differ little between them.
+    The architectures take turns at the inputs of regions, triplets and distances: those kernels
+    multiply no matrices and differ little between them. All multiply in every dtype and precision,
+    but what is done with the products is tried with every option on one of them.
     """
     for channels, dtype, layout, label_dtype in INPUTS[turn :: len(ARCHITECTURES)]:
         features = testing.LAYOUTS[layout](torch.empty(2, channels, 64, 48, dtype=dtype))
         launch_regions(features, torch.zeros(2, 64, 48, dtype=label_dtype))
         launch_triplet(features)
-    for height, width in SIZES:
+    for height, width in SIZES[turn :: len(ARCHITECTURES)]:
         launch_distance(height, width)
     for case in FEATURES:
-        launch_similarity(*case)
+        launch_similarity(*case, thorough=turn == ARCHITECTURES.index(90))
 
 
 def launch_regions(features, labels):
@@ -139,7 +140,7 @@ def launch_distance(height, width):
             distance.distance_transform(mask, squared, row_spacing, 1.0, border)
 
 
-def launch_similarity(channels, size, dtype, layout, precision):
+def launch_similarity(channels, size, dtype, layout, precision, thorough):
     from pixelkernels.similarity import triton as similarity
 
     torch.set_float32_matmul_precision(precision)
@@ -150,7 +151,7 @@ def launch_similarity(channels, size, dtype, layout, precision):
     one, zero = torch.ones(()), torch.zeros(())
     # what the kernels tell apart, with metrics taking turns: (reduce, transform, k)
     modes = [(1, 0, 0), (0, 1, 0), (4, 2, 20), (2, 2, 0), (3, 1, 0), (4, 0, 100), (5, 0, 0)]
-    every = channels == 128 and dtype == torch.bfloat16
+    every = thorough and channels == 128 and dtype == torch.bfloat16
     for turn, (reduce, transform, k) in enumerate(modes if every else modes[1:3]):
         codes = ((turn + channels) % 3, transform, reduce, k)
         inputs = (query, reference, order, offsets, None, one, zero)

@@ -1,0 +1,215 @@
+"""Draw the pictures of the families' pages, from inputs that are made here.
+
+    python docs/pictures.py [FOLDER]
+
+Writes one PNG per family into docs/pictures, or into another folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import pixelkernels as pk
+
+FOLDER = Path(__file__).resolve().parent / "pictures"
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "image.interpolation": "nearest",
+    "savefig.dpi": 110,
+}
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+
+
+def regions() -> Figure:
+    height, width, count = 48, 64, 4
+    labels = _cells(height, width, count)
+    features = _of_labels(labels, 2, 0.55)[None].requires_grad_()
+    before = features.detach().clone()
+    optimizer = torch.optim.SGD([features], lr=60.0)
+    for _ in range(60):
+        optimizer.zero_grad()
+        pk.discriminative_loss(features, labels[None], count).backward()
+        optimizer.step()
+    figure, axes = _panels(4, 2.3, 2.3)
+    _labels(axes[0], labels, count)
+    axes[0].set_title("labels")
+    for ax, x, title in (
+        (axes[1], before, "region_stats"),
+        (axes[2], features.detach(), "trained"),
+    ):
+        stats = pk.region_stats(x, labels[None], count)
+        for r, colour in enumerate(COLOURS[:count]):
+            across, up = x[0][:, labels == r][:, ::3]
+            ax.scatter(across.numpy(), up.numpy(), s=4, color=colour, alpha=0.6, linewidths=0)
+            centre = stats.mean[0, r].tolist()
+            ax.plot(*centre, "k+")
+            radius = float(stats.variance[0, r].sqrt())
+            ax.add_patch(matplotlib.patches.Circle(centre, radius, fill=False, linewidth=0.8))
+        ax.set(title=title, xticks=[], yticks=[], aspect="equal", xlim=(-4, 4), ylim=(-4, 4))
+    weights = (labels == 0).float()[None]
+    _map(axes[3], pk.background_distance(before, weights)[0], "background_distance", "magma")
+    return figure
+
+
+def distance() -> Figure:
+    height, width = 72, 96
+    rows, columns = torch.arange(height)[:, None], torch.arange(width)
+    target = ((rows - 38) / 24) ** 2 + ((columns - 46) / 30) ** 2 < 1
+    target &= ~((rows < 34) & (columns > 50))
+    generator = torch.Generator().manual_seed(4)
+    points, kinds = pk.simulate_clicks(
+        target[None], 4, 5, strategy="background", band=22, generator=generator
+    )
+    figure, axes = _panels(4, 2.1, 1.85)
+    _map(axes[0], pk.distance_transform(target), "distance_transform", "viridis")
+    for ax, options in (
+        (axes[1], {"encoding": "euclidean", "truncate": 40.0}),
+        (axes[2], {"encoding": "tanh", "radius": 40.0}),
+    ):
+        maps = pk.click_maps(points, kinds, (height, width), **options)
+        _map(ax, maps[0, 0], f"click_maps, {options['encoding']}", "viridis")
+        ax.contour(target.numpy(), [0.5], colors="white", linewidths=0.8)
+        for kind, marker in ((1, "x"), (0, ".")):
+            row, column = points[0][kinds[0] == kind].unbind(1)
+            ax.plot(column.numpy(), row.numpy(), marker, color="white", markersize=5)
+    prediction = target.roll((-5, 9), (0, 1))
+    click = pk.next_click(prediction[None], target[None])
+    errors = (target & ~prediction).byte() + 2 * (prediction & ~target).byte()
+    colours = ListedColormap(["#eeeeee", COLOURS[0], COLOURS[1]])
+    axes[3].imshow(errors.numpy(), cmap=colours, vmin=0, vmax=2)
+    axes[3].contour(target.numpy(), [0.5], colors="black", linewidths=0.8)
+    row, column = click.points[0].tolist()
+    axes[3].plot(column, row, "x", color="black", markersize=6)
+    axes[3].set(title="next_click: missed, wrong", xticks=[], yticks=[])
+    return figure
+
+
+def similarity() -> Figure:
+    height, width, count = 60, 80, 4
+    labels = _cells(height, width, count)
+    features = _of_labels(labels, 12, 0.6)[None]
+    moved = labels.roll((9, 14), (0, 1))
+    query = _of_labels(moved, 12, 0.9, seed=7)[None]
+    generator = torch.Generator().manual_seed(0)
+    reference, kinds = pk.sample_reference(
+        features, labels[None], count, num_per_class=20, generator=generator
+    )
+    found = pk.label_transfer(query, reference, kinds, count, metric="cosine", reduce="mean")
+    prior = pk.prior_mask(query, features, (labels == 2).float()[None])
+    drawn = (features[0, :, :, :, None] == reference[0, :, None, None]).all(0).any(-1).nonzero()
+    figure, axes = _panels(5, 2.0, 1.75)
+    _labels(axes[0], labels, count)
+    axes[0].plot(*drawn.flip(1).T.numpy(), "k.", markersize=2)
+    axes[0].set_title("sample_reference")
+    low, high = query[0, :3].amin(), query[0, :3].amax()
+    axes[1].imshow(((query[0, :3] - low) / (high - low)).movedim(0, -1).numpy())
+    axes[1].set(title="the next image", xticks=[], yticks=[])
+    _labels(axes[2], found.labels[0], count)
+    axes[2].set_title("label_transfer")
+    _map(axes[3], found.scores[0, 2], "scores of a class", "magma")
+    _map(axes[4], prior[0], "prior_mask", "magma")
+    return figure
+
+
+def triplet() -> Figure:
+    height, width, rows = 40, 60, 5
+    labels = (_cells(height, width, 3, seed=5) == 1).long()
+    mask = labels.bool()[None]
+    features = _of_labels(labels, 4, 0.8)[None].requires_grad_()
+    before = features.detach().clone()
+    optimizer = torch.optim.SGD([features], lr=100.0)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss = pk.is_triplet_loss(features, mask, num_samples=400, generator=generator)
+        loss.backward()
+        optimizer.step()
+    sides = (mask, mask, ~mask, ~mask)
+    sets = [pk.sample_pixels(side, rows, generator=generator)[0] for side in sides]
+    figure, axes = _panels(3, 2.6, 2.2)
+    axes[0].imshow(mask[0].numpy(), cmap=ListedColormap(["#f3f3f3", "#d9e3ee"]))
+    places = [torch.stack([s % width, s // width], 1).tolist() for s in sets]
+    for (anchor, positive, negative), colour in (((0, 1, 2), COLOURS[0]), ((2, 3, 1), COLOURS[1])):
+        for here, near, far in zip(*(places[i] for i in (anchor, positive, negative)), strict=True):
+            axes[0].plot(*zip(here, near, strict=True), "-", color=colour, linewidth=0.9)
+            axes[0].plot(*zip(here, far, strict=True), "--", color=colour, linewidth=0.5)
+            axes[0].plot(*here, ".", color=colour, markersize=5)
+    axes[0].set(title="rows of a draw", xticks=[], yticks=[])
+    many = [pk.sample_pixels(side, 600, generator=generator)[0] for side in sides[:3]]
+    for ax, x, title in ((axes[1], before, "before"), (axes[2], features.detach(), "trained")):
+        anchor, positive, negative = (x[0].flatten(1)[:, index[:600]] for index in many)
+        for other, name, colour in ((positive, "positive", 2), (negative, "negative", 1)):
+            apart = (anchor - other).norm(dim=0)
+            ax.hist(apart.numpy(), 40, range=(0, 8), color=COLOURS[colour], alpha=0.6, label=name)
+        ax.set(title=f"distances, {title}", yticks=[])
+        ax.legend(frameon=False)
+    return figure
+
+
+DRAW: dict[str, Callable[[], Figure]] = {
+    "regions": regions,
+    "distance": distance,
+    "similarity": similarity,
+    "triplet": triplet,
+}
+
+
+def write(folder: Path) -> list[Path]:
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for name, draw in DRAW.items():
+        paths.append(folder / f"{name}.png")
+        with matplotlib.rc_context(STYLE):
+            # with no version in the files only what is drawn decides their bytes
+            draw().savefig(paths[-1], metadata={"Software": None})
+    return paths
+
+
+def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(count * width, height), layout="constrained")
+    return figure, list(figure.subplots(1, count))
+
+
+def _map(ax: Axes, values: Tensor, title: str, colours: str) -> None:
+    ax.imshow(values.numpy(), cmap=colours)
+    ax.set(title=title, xticks=[], yticks=[])
+
+
+def _labels(ax: Axes, labels: Tensor, count: int) -> None:
+    ax.imshow(labels.numpy(), cmap=ListedColormap(COLOURS[:count]), vmin=-0.5, vmax=count - 0.5)
+    ax.set(xticks=[], yticks=[])
+
+
+def _cells(height: int, width: int, count: int, seed: int = 1) -> Tensor:
+    """[H, W]: the nearest of random centres."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.rand(count, 2, generator=generator) * torch.tensor([height, width])
+    pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width))
+    apart = (pixels[:, None] - centres).square().sum(-1)
+    return apart.argmin(1).view(height, width)
+
+
+def _of_labels(labels: Tensor, channels: int, noise: float, seed: int = 3) -> Tensor:
+    """Features [C, H, W] around a centre for each label, the same for every seed."""
+    count = int(labels.max()) + 1
+    centres = torch.randn(count, channels, generator=torch.Generator().manual_seed(2))
+    generator = torch.Generator().manual_seed(seed)
+    return centres[labels].movedim(-1, 0) + noise * torch.randn(
+        channels, *labels.shape, generator=generator
+    )
+
+
+if __name__ == "__main__":
+    for path in write(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER):
+        print(path)
