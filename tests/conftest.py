@@ -11,6 +11,13 @@ DEVICES = {"eager": "cpu", "cpu": "cpu", "triton": "cuda", "cuda": "cuda"}
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
+# the longest come first, so that no process of several is left alone with them
+LONGEST = ("test_triton_aot", "test_triton_interpreter", "test_build")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.module.__name__ not in LONGEST)
+
 
 def backends(*names: str) -> list[object]:
     """Parameters for `backend`: those on a GPU skip, saying so, where there is none."""

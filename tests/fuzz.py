@@ -24,7 +24,10 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# hypothesis keeps its distance from the kernels: a process makes so many calls
+# where Python takes no modules from beside a script (PYTHONSAFEPATH)
+sys.path.insert(0, str(Path(__file__).parent))
+
+# a process makes so many calls
 ROUND = 1000
 # seconds that a call may take
 PATIENCE = 60

@@ -16,7 +16,7 @@ def test_random_calls_are_right_or_say_what_is_wrong(tmp_path):
         [sys.executable, FUZZ, "--round", log, "--calls", "300", "--seed", "0"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     last = log.read_text() if log.exists() else ""
     assert done.returncode == 0, f"{done.stdout[-3000:]}{done.stderr[-3000:]}\nlast call: {last}"

@@ -299,7 +299,7 @@ def test_opcheck(layout, backend, device):
     leaves = x.requires_grad_(), y.requires_grad_()
     learned = [torch.tensor(v, device=device, requires_grad=True) for v in (1.5, 0.5)]
     for running in ((None, None), (one, one)):
-        torch.library.opcheck(loss, (*leaves, *labels, *learned, *running, 1e-5, True))
+        torch.library.opcheck(loss, (*leaves, *labels, *learned, *running, 1e-5, True, None))
 
 
 @pytest.mark.keeps_memory

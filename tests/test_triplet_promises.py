@@ -223,7 +223,7 @@ BAD_CALLS = {
         lambda: pk.triplet_hinge(F, K, K, K, margin=0),
     ),
     "eps": (ValueError, "eps.*-1", lambda: pk.is_triplet_loss(F, M, eps=-1)),
-    "squared": (ValueError, "squared", lambda: pk.is_triplet_loss(F, M, squared=2)),
+    "squared": (TypeError, "squared.*int", lambda: pk.is_triplet_loss(F, M, squared=2)),
     "reduction": (
         ValueError,
         "reduction.*'max'",

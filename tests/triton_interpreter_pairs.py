@@ -1,4 +1,5 @@
-"""The loss over all pairs under Triton's interpreter: test_triton_interpreter.py runs this file.
+"""The loss over all pairs, and labels of the worst scores, under Triton's interpreter:
+test_triton_interpreter.py runs this file.
 
 Shapes are small, but have several tiles of pixels on either side, and of channels.
 """
@@ -9,6 +10,7 @@ import pytest
 import torch
 from pair_cases import check, inputs, literal, loss_of, value_and_gradients
 
+import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.similarity import ops
 
@@ -52,7 +54,17 @@ def test_the_loss_alone_is_that_with_gradients():
     one = torch.ones(())
     losses = [
         ops.pair_loss(
-            "triton", x, y, x_labels.flatten(1), y_labels.flatten(1), one, one, *[None] * 2, 1e-5, g
+            "triton",
+            x,
+            y,
+            x_labels.flatten(1),
+            y_labels.flatten(1),
+            one,
+            one,
+            *[None] * 2,
+            1e-5,
+            g,
+            None,
         )[0]
         for g in (True, False)
     ]
@@ -77,3 +89,17 @@ def test_same_bits_on_every_run():
     case = inputs(shape=(2, 9, 12, 15))
     first, second = (value_and_gradients(*case, loss_of("triton")) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+@pytest.mark.parametrize("reduce", ["max", "mean", "topk"])
+def test_a_class_of_nan_loses_to_one_of_minus_infinity(reduce, classes):
+    points = torch.tensor([[[torch.nan, -torch.inf, -torch.inf]]])
+    k = {"k": 2} if reduce == "topk" else {}
+    for last in (2, classes - 1):  # in another block of classes, too
+        labels = torch.tensor([[0, last, last]])
+        best, scores = pk.label_transfer(
+            torch.ones(1, 1, 4), points, labels, classes, reduce=reduce, backend="triton", **k
+        )
+        assert scores[0, 0].isnan().all()
+        assert (best == last).all()
