@@ -88,19 +88,20 @@ def define_check(
     invalid: Callable[..., Tensor],
     absent: float = 0,
     limit: bool = False,
+    surely_valid: Callable[[Tensor], bool] = lambda values: False,
 ) -> Callable[..., Tensor]:
     """An operator that returns its argument with invalid entries set to `absent`, and on CPU raises
-    ValueError for them. With `limit` it takes a number that `invalid` and the message know, too.
+    ValueError for them. With `limit` it takes a number that `invalid` and the message know, too;
+    `surely_valid` may save the CPU from asking for each entry.
 
     Looking at values inside an operator keeps a compiled graph whole; on a device it would stall,
     so there an invalid entry only counts as absent.
     """
 
     def check(values: Tensor, *limits: int) -> Tensor:
-        wrong = invalid(values, *limits)
         if values.device.type != "cpu":
-            return torch.where(wrong, absent, values).contiguous()
-        if bool(wrong.any()):
+            return torch.where(invalid(values, *limits), absent, values).contiguous()
+        if not surely_valid(values) and bool((wrong := invalid(values, *limits)).any()):
             expected = message.format(*limits)
             raise ValueError(f"{argument}: {expected}, got {values[wrong][0].item()}")
         return values.clone(memory_format=torch.contiguous_format)
@@ -136,5 +137,10 @@ def define_check(
 
 
 nonnegative = define_check(
-    "nonnegative", "weights", "expected no negative value", lambda weights: weights < 0
+    "nonnegative",
+    "weights",
+    "expected no negative value",
+    lambda weights: weights < 0,
+    # NaN is not negative, but hides what is
+    surely_valid=lambda weights: weights.numel() > 0 and bool(weights.amin() >= 0),
 )

@@ -160,12 +160,17 @@ void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
   const A* centre = table_of<A>(s.centre, r, image);
   double* sums = static_cast<double*>(s.sums) + index * r.table();
   std::memset(sums, 0, sizeof(double) * r.table());
-  double total = 0;
+  double total[kLanes] = {};
   Chunk chunk;
   A weights[kChunk];
   for_chunks(chunk, r, plane, image, block, kChunk, [&] {
     read_pixels(s.weights, r, image, chunk, weights);
-    for (int i = 0; i < chunk.pixels; ++i) total += weights[i];
+    for (int t = 0; t < chunk.tiles;) {
+      V run = {};
+      for (const int end = t + kRun; t < end && t < chunk.tiles; ++t)
+        run += load(weights + t * kLanes);
+      add(total, run);
+    }
     for (int64_t group = 0; group < r.groups(); ++group) {
       const int64_t table = group_offset(r, group);
       V run[kLanes] = {};
@@ -190,7 +195,7 @@ void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
       end_run();
     }
   });
-  s.totals[index] = total;
+  s.totals[index] = sum_lanes(load(total));
 }
 
 template <class T>
@@ -203,9 +208,15 @@ void distance(const WeightedArgs& s, int64_t image, int64_t block) {
   A squares[kChunk];
   for_chunks(chunk, r, plane, image, block, kChunk, [&] {
     A* out = static_cast<A*>(s.distance) + image * r.pixels + chunk.begin;
-    if (defined) distances(chunk, plane, r, table_of<A>(s.centre, r, image), 2, squares);
-    for (int i = 0; i < chunk.pixels; ++i)
-      out[i] = !defined ? 0 : s.squared ? squares[i] : std::sqrt(squares[i]);
+    const int pixels = chunk.pixels;
+    if (!defined) {
+      for (int i = 0; i < pixels; ++i) out[i] = 0;
+      return;
+    }
+    distances(chunk, plane, r, table_of<A>(s.centre, r, image), 2, squares);
+    if (!s.squared)
+      for (int i = 0; i < pixels; ++i) squares[i] = std::sqrt(squares[i]);
+    std::memcpy(out, squares, sizeof(A) * pixels);
   });
 }
 

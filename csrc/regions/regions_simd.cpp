@@ -2,6 +2,7 @@
 // Nothing from the standard library's templates may be used here: the linker could hand one set's
 // copy to another.
 #include "regions_distance_simd.h"
+#include "regions_gradient_simd.h"
 #include "regions_stats_simd.h"
 
 namespace pixelkernels {
