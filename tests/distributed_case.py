@@ -43,6 +43,10 @@ def part(tensors, dim, cut, rank):
     return [t.narrow(dim, *((0, cut), (cut, t.shape[dim] - cut))[rank]) for t in tensors]
 
 
+def compiled(call):
+    return torch.compile(call, fullgraph=True, backend="aot_eager")
+
+
 def leaves(*tensors):
     return [t.detach().clone().requires_grad_() for t in tensors]
 
@@ -56,11 +60,13 @@ def region_inputs(dtype=torch.float32):
     return features, labels
 
 
-def region_stats(backend, rank, group, cut=FIRST_ROWS, dtype=torch.float32):
+def region_stats(
+    backend, rank, group, cut=FIRST_ROWS, dtype=torch.float32, call=pk.region_stats
+):
     features, labels = region_inputs(dtype)
     (features,) = leaves(*part([features], 2, cut, rank))
     (labels,) = part([labels], 1, cut, rank)
-    count, mean, variance = pk.region_stats(features, labels, REGIONS, group=group, backend=backend)
+    count, mean, variance = call(features, labels, REGIONS, group=group, backend=backend)
     weights = torch.linspace(-1, 2, mean.numel(), dtype=mean.dtype).view(mean.shape)
     loss = (weights * mean).sum() + (variance * variance).sum()
     return Found([count, mean, variance], torch.autograd.grad(loss, [features]), [])
@@ -74,7 +80,7 @@ def in_float64(backend, rank, group):
     return region_stats(backend, rank, group, dtype=torch.float64)
 
 
-def label_transfer(backend, rank, group, reduce="mean"):
+def label_transfer(backend, rank, group, reduce="mean", call=pk.label_transfer):
     """The reference of each image in two equal parts; both ranks have the same query."""
     query, reference = testing.features(2, 7, 5, 6, seed=5), testing.features(2, 7, 20, 1, seed=6)
     labels = testing.random_labels(2, 20, 1, low=-1, high=CLASSES - 1, seed=7)
@@ -82,7 +88,7 @@ def label_transfer(backend, rank, group, reduce="mean"):
     query, reference = leaves(query, *part([reference], 2, 10, rank))
     (labels,) = part([labels], 1, 10, rank)
     options = {"metric": "cosine", "reduce": reduce, "k": 3 if reduce == "topk" else None}
-    best, scores = pk.label_transfer(
+    best, scores = call(
         query, reference, labels, CLASSES, **options, group=group, backend=backend
     )
     loss = torch.where(scores.isfinite(), scores, 0).square().sum()
@@ -97,11 +103,11 @@ def pair_inputs():
     return x, y, x_labels, y_labels
 
 
-def pair_loss(backend, rank, group, training=True):
+def pair_loss(backend, rank, group, training=True, call=pk.pair_similarity_loss):
     x, y, *labels = part(pair_inputs(), 0, FIRST_IMAGES, rank)
     x, y, weight, bias = leaves(x, y, torch.tensor(1.3), torch.tensor(-0.4))
     mean, var = torch.tensor([0.2]), torch.tensor([1.7])
-    loss = pk.pair_similarity_loss(
+    loss = call(
         *(x, y, *labels),
         **{"weight": weight, "bias": bias, "running_mean": mean, "running_var": var},
         **{"training": training, "group": group, "backend": backend},
@@ -137,6 +143,9 @@ CASES = {
     "pair_loss": pair_loss,
     "pair_loss_in_evaluation": pair_loss_in_evaluation,
     "training_step": training_step,
+    "region_stats_compiled": partial(region_stats, call=compiled(pk.region_stats)),
+    "label_transfer_compiled": partial(label_transfer, call=compiled(pk.label_transfer)),
+    "pair_loss_compiled": partial(pair_loss, call=compiled(pk.pair_similarity_loss)),
 }
 
 
