@@ -60,9 +60,7 @@ def region_inputs(dtype=torch.float32):
     return features, labels
 
 
-def region_stats(
-    backend, rank, group, cut=FIRST_ROWS, dtype=torch.float32, call=pk.region_stats
-):
+def region_stats(backend, rank, group, cut=FIRST_ROWS, dtype=torch.float32, call=pk.region_stats):
     features, labels = region_inputs(dtype)
     (features,) = leaves(*part([features], 2, cut, rank))
     (labels,) = part([labels], 1, cut, rank)
@@ -88,9 +86,7 @@ def label_transfer(backend, rank, group, reduce="mean", call=pk.label_transfer):
     query, reference = leaves(query, *part([reference], 2, 10, rank))
     (labels,) = part([labels], 1, 10, rank)
     options = {"metric": "cosine", "reduce": reduce, "k": 3 if reduce == "topk" else None}
-    best, scores = call(
-        query, reference, labels, CLASSES, **options, group=group, backend=backend
-    )
+    best, scores = call(query, reference, labels, CLASSES, **options, group=group, backend=backend)
     loss = torch.where(scores.isfinite(), scores, 0).square().sum()
     own, shared = torch.autograd.grad(loss, [reference, query])
     return Found([best, scores], [own], [shared])

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 
 from pixelkernels._memory import peak_resident
-
-LIBC = ctypes.CDLL(None)
-M_MMAP_THRESHOLD = -3  # of malloc.h
-# what is as large as this and does not fit into a hole of malloc's heap has pages of its own
-LARGE = 1 << 20
 
 
 def flat(result):
@@ -74,46 +64,7 @@ def peak_extra_bytes(run, *, warm_up=True) -> int:
     """How far the peak resident memory rises above what is resident now."""
     if warm_up:
         run()
-    gc.collect()
-    with no_holes():
-        return peak_resident(run)
-
-
-class Heap(ctypes.Structure):
-    """glibc's mallinfo2."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
-            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
-        )
-    )
-
-
-@contextmanager
-def no_holes() -> Iterator[None]:
-    """While this lasts malloc's heap has no room for anything large.
-
-    Tests before may have left holes there, and what is allocated in one stays resident when it is
-    freed: a call's memory would depend on who was there before it.
-    """
-    LIBC.mallopt(M_MMAP_THRESHOLD, LARGE)
-    LIBC.malloc.restype, LIBC.mallinfo2.restype = ctypes.c_void_p, Heap
-    plugs, size = [], 64 * LARGE
-    while size >= LARGE:
-        before = LIBC.mallinfo2().hblks
-        plug = ctypes.c_void_p(LIBC.malloc(ctypes.c_size_t(size)))
-        if LIBC.mallinfo2().hblks == before:
-            plugs.append(plug)
-        else:  # there was no hole for it
-            LIBC.free(plug)
-            size //= 2
-    try:
-        yield
-    finally:
-        for plug in plugs:
-            LIBC.free(plug)
+    return peak_resident(run)
 
 
 def replayed_from_a_cuda_graph(run):

@@ -90,6 +90,11 @@ BAD_CALLS = {
         lambda: pk.prior_mask(Q, S[:, None].expand(2, 3, 3, 6, 5), W),
     ),
     "weights negative": (ValueError, "weights.*-1", lambda: pk.prior_mask(Q, S, -W)),
+    "weights empty": (
+        ValueError,
+        r"weights.*got \[0, 3\]",
+        lambda: pk.prior_mask(Q, S, W[:, :0, :3]),
+    ),
     "no shots": (
         ValueError,
         "at least one shot",

@@ -70,13 +70,16 @@ class Image {
     m.image = 0;
     m.pixels = queries;
     m.query = image_of(x_, image_);
-    Room gathered, gradients;
-    const View flat{nullptr, 0, queries, 0, 1, queries ? queries : 1};
+    // The valid queries alone, [D, n], lie where their gradients take their place.
+    Room gathered;
+    A* own = grad_x;
     if (queries < pixels) {
-      gathered = Room(channels * queries * sizeof(A));
-      gather(m.query, gathered.data<A>());
-      m.query = flat;
-      m.query.data = gathered.data();
+      if (!gradient) {
+        gathered = Room(channels * queries * sizeof(A));
+        own = gathered.data<A>();
+      }
+      gather(m.query, own);
+      m.query = {own, 0, queries, 0, 1, queries ? queries : 1};
     }
     std::vector<int32_t> classes_of_queries(queries);
     for (int64_t i = 0; i < queries; ++i) classes_of_queries[i] = class_of(queries_.order[i]);
@@ -84,16 +87,11 @@ class Image {
     rounds.g.query_class = classes_of_queries.data();
     rounds.g.alpha = affine[2];
     rounds.g.beta = affine[3];
-    rounds.g.grad_query = flat;
-    rounds.g.grad_query.data = grad_x;
-    if (gradient && queries < pixels) {
-      gradients = Room(channels * queries * sizeof(A));
-      rounds.g.grad_query.data = gradients.data();
-    }
+    rounds.g.grad_query = {grad_x, 0, queries, 0, 1, queries ? queries : 1};
     rounds.all();
     for (int64_t i = 0; i < kTotals; ++i) totals[i] += rounds.totals[i];
     if (!gradient) return;
-    if (queries < pixels) scatter(gradients.data<A>(), grad_x);
+    if (queries < pixels) spread(grad_x);
     const int64_t positions = static_cast<int64_t>(points_.order.size());
     const View out{grad_y, 0, positions, 0, 1, positions ? positions : 1};
     Points listed = points.listed;
@@ -127,12 +125,13 @@ class Image {
       }
     });
   }
-  void scatter(const A* gradients, A* out) const {
-    const int64_t n = queries_.valid, pixels = static_cast<int64_t>(labels_.size());
-    parallel(x_.size(1), pixels, [&](int64_t d) {
-      std::fill_n(out + d * pixels, pixels, A(0));
-      for (int64_t i = 0; i < n; ++i) out[d * pixels + queries_.order[i]] = gradients[d * n + i];
-    });
+  // Takes the gradients of the valid queries, [D, n], to their pixels, [D, H W], all of them
+  // further on: the last one goes first.
+  void spread(A* gradients) const {
+    const int64_t pixels = static_cast<int64_t>(labels_.size());
+    int64_t next = x_.size(1) * queries_.valid;
+    for (int64_t to = x_.size(1) * pixels - 1; to >= 0; --to)
+      gradients[to] = labels_[to % pixels] >= 0 ? gradients[--next] : A(0);
   }
 
   const Tensor &x_, &y_;

@@ -223,6 +223,9 @@ def prior_mask(
             f"without shots), got {list(weights.shape)}"
         )
     check.on_device("weights", weights, query, "query")
+    size, asked = list(weights.shape[2:]), list(support.shape[3:])
+    if size != asked and 0 in (*size, *asked):
+        raise ValueError(f"weights: expected a size that can be resized to {asked}, got {size}")
     if support.shape[1] == 0:
         raise ValueError("support: expected at least one shot, got 0")
     check.number("eps", eps, minimum=0)
