@@ -200,8 +200,9 @@ class NinjaBuild(build_ext):
             f"  command = $cxx -shared $in -o $out {undefined} $libraries"
             f" {os.environ.get('LDFLAGS', '')}",
             "rule link_cuda",
-            "  command = $nvcc -shared -cudart static $in -o $out -Xlinker --no-as-needed"
-            " $libraries",
+            # nothing on the device is linked, and where it looked would stand in the library
+            "  command = $nvcc -shared -nodlink -cudart static $in -o $out"
+            " -Xlinker --no-as-needed $libraries",
         ]
         for extension in self.extensions:
             objects = []
