@@ -125,7 +125,7 @@ def number(name: str, value: Any, *, minimum: float | None = None) -> float:
         raise ValueError(f"{name}: expected a number that a float can be, got a larger int")
     if minimum is not None and not value >= minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
-    return value
+    return float(value)
 
 
 def positive(name: str, value: Any) -> float:

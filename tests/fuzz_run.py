@@ -48,6 +48,8 @@ def run(call: dict[str, Any]) -> str:
         for one, other in zip(found, perform(call, AS_IS), strict=False):
             assert (one.shape, one.dtype) == (other.shape, other.dtype)
         return "returned"
+    if any(tensor.is_meta for tensor in found):
+        return "returned"
     if call["name"] in fuzz_draws.CHECKS:
         fuzz_draws.CHECKS[call["name"]](found, *arguments(call))
         return "compared"

@@ -197,6 +197,8 @@ def test_disks_hold_their_border(backend, device):
     assert disk[0, 0].sum() == 81
     assert disk[0, 0, 20, 35] == disk[0, 0, 17, 26] == 1
     assert (disk[0, 1] == 0).all()
+    wide = pk.click_maps(points, labels, (50, 60), encoding="disk", radius=2**40, backend=backend)
+    assert (wide[0, 0] == 1).all()
 
 
 @pytest.mark.parametrize("backend", ALL)

@@ -224,6 +224,9 @@ def test_pixels_of_weight_zero_do_not_enter(backend, device):
 def test_background_label_is_left_out_of_everything(backend, device):
     f, labels, _, _ = inputs((4, 5, 12, 14), torch.float32, "contiguous", device)
     expected = pk.discriminative_loss(f, torch.where(labels == 1, -1, labels), 4, backend=backend)
+    far = pk.discriminative_loss(f, labels.int(), 4, background=-(2**63), backend=backend)
+    # which in the labels' dtype would be 0
+    assert torch.equal(far, pk.discriminative_loss(f, labels, 4, backend=backend))
     f[(labels == 1)[:, None].expand_as(f)] = torch.nan
     f.requires_grad_()
     loss = pk.discriminative_loss(f, labels, 4, background=1, backend=backend)

@@ -66,6 +66,12 @@ PK_INLINE void store(A* p, Vec<A> v) {
   std::memcpy(p, &v, sizeof v);
 }
 
+// Where there is nothing to clear, p may be null.
+template <class A>
+PK_INLINE void clear(A* p, int64_t count) {
+  if (count > 0) std::memset(p, 0, sizeof(A) * count);
+}
+
 typedef uint16_t U16 __attribute__((vector_size(16)));
 typedef uint32_t U32 __attribute__((vector_size(32)));
 typedef int32_t I32 __attribute__((vector_size(32)));

@@ -53,8 +53,8 @@ void pull_block(const PullArgs& s, int64_t image, int64_t block) {
   const A* mean = table_of<A>(s.mean, r, image);
   double* sums = static_cast<double*>(s.sums) + index * r.table();
   double* pull = static_cast<double*>(s.pull) + index * (r.regions + 1);
-  std::memset(sums, 0, sizeof(double) * r.table());
-  std::memset(pull, 0, sizeof(double) * (r.regions + 1));
+  clear(sums, r.table());
+  clear(pull, r.regions + 1);
   Chunk chunk;
   A h[kChunk], factor[kChunk];
   for_chunks(chunk, r, plane, image, block, twice_visited(r), [&] {
@@ -159,7 +159,7 @@ void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
   const int64_t index = image * r.blocks + block;
   const A* centre = table_of<A>(s.centre, r, image);
   double* sums = static_cast<double*>(s.sums) + index * r.table();
-  std::memset(sums, 0, sizeof(double) * r.table());
+  clear(sums, r.table());
   double total[kLanes] = {};
   Chunk chunk;
   A weights[kChunk];

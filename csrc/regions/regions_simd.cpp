@@ -13,7 +13,7 @@ template <class A>
 void pack(const PackArgs& s, int64_t image) {
   const Regions& r = s.regions;
   A* table = static_cast<A*>(s.table) + image * r.table();
-  std::memset(table, 0, sizeof(A) * r.table());
+  clear(table, r.table());
   for (int64_t region = 0; region < r.regions; ++region) {
     const int64_t row = image * r.regions + region;
     const int64_t count = s.count ? s.count[row] : 1;

@@ -206,7 +206,7 @@ void stats_block(const StatsArgs& s, int64_t image, int64_t block) {
   const Regions& r = s.regions;
   const Plane<T> plane(r.features, image);
   const StatsPartial<A> out(s, image, block);
-  std::memset(out.counts, 0, sizeof(int32_t) * (r.regions + 1));
+  clear(out.counts, r.regions + 1);
   Chunk chunk;
   A inverse[kNormalize ? kChunk : 1];
   int32_t fresh_region[kChunk];

@@ -94,11 +94,6 @@ void distances_by_pixel(const TripletRows& s, int64_t begin, int64_t end, void* 
   }
 }
 
-template <class A>
-PK_INLINE void clear(A* p, int64_t count) {
-  std::memset(p, 0, sizeof(A) * count);
-}
-
 // One channel's part of the gradient, from the channel `from` to the sums `to`.
 template <class T, class A>
 PK_INLINE void add(const TripletGradient& g, const T* from, A* to, A* values) {

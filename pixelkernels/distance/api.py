@@ -230,7 +230,7 @@ def check_click_maps(
     elif radius is None:
         raise ValueError(f"radius: expected a positive number with encoding={encoding!r}, got None")
     else:
-        check.positive("radius", radius)
+        radius = check.positive("radius", radius)
     limit = math.inf if truncate is None else check.number("truncate", truncate, minimum=0)
     limit = limit if limit < LARGEST_FLOAT else math.inf
     # its square has to be a float32; beyond these no distance of a pixel can tell it from them

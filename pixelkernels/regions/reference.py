@@ -146,7 +146,7 @@ def discriminative_loss(
 ) -> Tensor:
     """De Brabandere et al., eqs. 1-4, with one norm for the pull, push and regularisation terms."""
     if background is not None:
-        labels = torch.where(labels == background, -1, labels.long())
+        labels = torch.where(labels.long() == background, -1, labels.long())
     x, index = _pixels(features, labels, num_regions)
     count, mean, _ = region_stats(features, labels, num_regions)
     present = count > 0
