@@ -83,7 +83,8 @@ def matching_scores(
     in query, reference, scale and shift.
 
     Sums and means without a transform collapse exactly, to the product with one prototype per class
-    (and, for "sqeuclidean", the second moments).
+    (and, for "sqeuclidean", the second moments); a pixel that holds an infinity may so get an
+    infinite score where the sum over the pairs would be NaN.
     Memory: forward, the result and a packed copy of the reference; backward, the gradients, three
     such copies, and what a round of queries takes, 32 MiB on the cpu. For the backward max and min
     keep 4 bytes per score, topk 8. With `group` the reference is that of all ranks, and held.
