@@ -129,9 +129,10 @@ def number(name: str, value: Any, *, minimum: float | None = None) -> float:
 
 
 def positive(name: str, value: Any) -> float:
-    if not number(name, value) > 0 or value == math.inf:
+    found = number(name, value)
+    if not found > 0 or found == math.inf:
         raise ValueError(f"{name}: expected a finite number above 0, got {value}")
-    return float(value)
+    return found
 
 
 def flag(name: str, value: Any) -> bool:
