@@ -198,6 +198,9 @@ def compare(call: dict[str, Any], found: list[Tensor]) -> bool:
         else:
             # what depends on the last digits of something is not compared
             sure = torch.stack([other == right for other in (low, *others)]).all(0)
+            if call["name"].endswith("label_transfer"):
+                # a sum of infinities is a number or not by the order of its terms
+                sure &= (found[1].isnan() == plain[1].isnan()).all(1)
             assert torch.equal(one[sure], right[sure].to(one.dtype)), f"result {i}"
     return True
 

@@ -20,7 +20,28 @@ constexpr int64_t panels_of(int64_t pixels) {
   return (pixels + kPanel<A> - 1) / kPanel<A>;
 }
 
-// rows[r] += sum_t left(t, r) right_t, with right_t the panel at right + t kPanel
+// rows[r] += sum_t left(t, r) right_t over an even depth; right_t is the panel at right + t kPanel
+#if defined(__AVX512F__)
+// a register holds a row of a panel; two sets of six sums hide the latency
+template <int kStep, int kRow, class A>
+PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
+                        Vec<A> rows[kTile][kWide<A>]) {
+  typedef A Row __attribute__((vector_size(kPanel<A> * sizeof(A))));
+  Row sums[2][kTile] = {};
+  std::memcpy(sums[0], rows, sizeof sums[0]);
+  for (int64_t t = 0; t < depth; t += 2)
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      Row panel;
+      std::memcpy(&panel, right + (t + half) * kPanel<A>, sizeof panel);
+#pragma GCC unroll 6
+      for (int r = 0; r < kTile; ++r) sums[half][r] += left[(t + half) * kStep + r * kRow] * panel;
+    }
+#pragma GCC unroll 6
+  for (int r = 0; r < kTile; ++r) sums[0][r] += sums[1][r];
+  std::memcpy(rows, sums[0], sizeof sums[0]);
+}
+#else
 template <int kStep, int kRow, class A>
 PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
                         Vec<A> rows[kTile][kWide<A>]) {
@@ -36,6 +57,7 @@ PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
     }
   }
 }
+#endif
 
 // Sums that grow long are made of short ones, which keeps their rounding small.
 template <class A>
