@@ -9,7 +9,13 @@ namespace pixelkernels {
 namespace PK_ISA {
 
 // A tile of the result is 6 rows of kWide vectors: 12 of the 16 registers that AVX2 has, and enough
-// sums at a time to hide the latency of a multiplication.
+// sums at a time to hide the latency of a multiplication. AVX-512, whose 32 registers hold a row
+// each, takes two tiles.
+#if defined(__AVX512F__)
+constexpr int64_t kTilesAtOnce = 2;
+#else
+constexpr int64_t kTilesAtOnce = 1;
+#endif
 template <class A>
 constexpr int kWide = sizeof(A) == 4 ? 2 : 1;
 template <class A>
@@ -20,31 +26,26 @@ constexpr int64_t panels_of(int64_t pixels) {
   return (pixels + kPanel<A> - 1) / kPanel<A>;
 }
 
-// rows[r] += sum_t left(t, r) right_t over an even depth; right_t is the panel at right + t kPanel
+// rows[r] += sum_t left(t, r) right_t, with right_t the panel at right + t kPanel; row 6 is the
+// first of the next tile.
+template <int kStep, int kRow, int kRows, class A>
+PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
+                        Vec<A> (&rows)[kRows][kWide<A>]) {
 #if defined(__AVX512F__)
-// a register holds a row of a panel; two sets of six sums hide the latency
-template <int kStep, int kRow, class A>
-PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
-                        Vec<A> rows[kTile][kWide<A>]) {
+  // a register holds a row of a panel
   typedef A Row __attribute__((vector_size(kPanel<A> * sizeof(A))));
-  Row sums[2][kTile] = {};
-  std::memcpy(sums[0], rows, sizeof sums[0]);
-  for (int64_t t = 0; t < depth; t += 2)
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-      Row panel;
-      std::memcpy(&panel, right + (t + half) * kPanel<A>, sizeof panel);
-#pragma GCC unroll 6
-      for (int r = 0; r < kTile; ++r) sums[half][r] += left[(t + half) * kStep + r * kRow] * panel;
-    }
-#pragma GCC unroll 6
-  for (int r = 0; r < kTile; ++r) sums[0][r] += sums[1][r];
-  std::memcpy(rows, sums[0], sizeof sums[0]);
-}
+  Row sums[kRows];
+  std::memcpy(sums, rows, sizeof sums);
+  for (int64_t t = 0; t < depth; ++t) {
+    Row panel;
+    std::memcpy(&panel, right + t * kPanel<A>, sizeof panel);
+#pragma GCC unroll 12
+    for (int r = 0; r < kRows; ++r)
+      sums[r] += left[r / kTile * depth * kTile + t * kStep + r % kTile * kRow] * panel;
+  }
+  std::memcpy(rows, sums, sizeof sums);
 #else
-template <int kStep, int kRow, class A>
-PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
-                        Vec<A> rows[kTile][kWide<A>]) {
+  static_assert(kRows == kTile, "more rows than registers");
   for (int64_t t = 0; t < depth; ++t) {
     Vec<A> panel[kWide<A>];
 #pragma GCC unroll 2
@@ -56,14 +57,14 @@ PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
       for (int v = 0; v < kWide<A>; ++v) rows[r][v] += factor * panel[v];
     }
   }
-}
 #endif
+}
 
 // Sums that grow long are made of short ones, which keeps their rounding small.
-template <class A>
-PK_INLINE void add_rows(A* p, const Vec<A> rows[kTile][kWide<A>]) {
-#pragma GCC unroll 6
-  for (int r = 0; r < kTile; ++r)
+template <int kRows, class A>
+PK_INLINE void add_rows(A* p, const Vec<A> (&rows)[kRows][kWide<A>]) {
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < kWide<A>; ++v) {
       A* at = p + (r * kWide<A> + v) * kLanes;
@@ -71,12 +72,24 @@ PK_INLINE void add_rows(A* p, const Vec<A> rows[kTile][kWide<A>]) {
     }
 }
 
-template <class A>
-PK_INLINE void store_rows(A* p, const Vec<A> rows[kTile][kWide<A>]) {
-#pragma GCC unroll 6
-  for (int r = 0; r < kTile; ++r)
+template <int kRows, class A>
+PK_INLINE void store_rows(A* p, const Vec<A> (&rows)[kRows][kWide<A>]) {
+#pragma GCC unroll 12
+  for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < kWide<A>; ++v) store(p + (r * kWide<A> + v) * kLanes, rows[r][v]);
+}
+
+// Products of kTiles tiles and a panel, stored or added.
+template <int kTiles, class A>
+PK_INLINE A* multiply_tiles(const A* left, const A* right, int64_t depth, bool first, A* out) {
+  Vec<A> rows[kTiles * kTile][kWide<A>] = {};
+  multiply<kTile, 1>(left, right, depth, rows);
+  if (first)
+    store_rows(out, rows);
+  else
+    add_rows(out, rows);
+  return out + sizeof rows / sizeof(A);
 }
 
 // dots [panels][tiles * 6][kPanel] of `tiles` tiles of points, from `first` on, with `panels`
@@ -93,14 +106,12 @@ void products(const Points& points, int64_t first, int64_t tiles, const A* query
     for (int64_t panel = 0; panel < panels; ++panel) {
       const A* right = query + (slab * panels + panel) * depth.slab * kPanel<A>;
       A* out = dots + panel * tiles * kTile * kPanel<A>;
-      for (int64_t tile = 0; tile < tiles; ++tile, out += kTile * kPanel<A>) {
-        Vec<A> rows[kTile][kWide<A>] = {};
-        multiply<kTile, 1>(left + tile * depth.slab * kTile, right, depth.slab, rows);
-        if (slab)
-          add_rows(out, rows);
-        else
-          store_rows(out, rows);
-      }
+      const int64_t each = depth.slab * kTile;
+      int64_t tile = 0;
+      for (; tile + kTilesAtOnce <= tiles; tile += kTilesAtOnce)
+        out = multiply_tiles<kTilesAtOnce>(left + tile * each, right, depth.slab, slab == 0, out);
+      for (; tile < tiles; ++tile)
+        out = multiply_tiles<1>(left + tile * each, right, depth.slab, slab == 0, out);
     }
   }
 }
