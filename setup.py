@@ -36,7 +36,10 @@ WHEEL_ARCHITECTURES = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 CAPABILITY_FLAGS = {"baseline": "-O2"}
 if platform.machine() in ("x86_64", "AMD64"):
     CAPABILITY_FLAGS["avx2"] = "-mavx2 -mfma -mf16c"
-    CAPABILITY_FLAGS["avx512"] = "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c"
+    # a wide load of what two narrow stores wrote waits for both
+    CAPABILITY_FLAGS["avx512"] = (
+        "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=256"
+    )
 
 
 def find_compiler() -> str | None:

@@ -145,7 +145,7 @@ template <Metric metric, class A>
 PK_INLINE Vec<A> about_query(Vec<A> square) {
   if (metric == Metric::kDot) return Vec<A>{};
   if (metric == Metric::kSqeuclidean) return square;
-  Vec<A> norm;
+  Vec<A> norm = {};
   for (int i = 0; i < kLanes; ++i)
     norm[i] = static_cast<A>(__builtin_sqrt(static_cast<double>(square[i])));
   if (metric == Metric::kPrior) return norm;
