@@ -182,14 +182,14 @@ struct BlockWeights {
         weigh<metric>(parts, i, first, own, weights);
         if (!g.query) continue;
         // what is there now of dL/dq: these points' products with their weights
-        for (int64_t six = 0; six < parts.sixes; ++six) {
-          const A* across = static_cast<const A*>(m.points.across) +
-                            (six * all * kTile + g.chunk + first) * kTile;
-          A* query = parts.query() + (six * parts.panels + i) * kTile * kPanel<A>;
-          Vec<A> sums[kTile][kWide<A>] = {};
-          multiply<kTile, 1>(across, weights, rows, sums);
-          add_rows(query, sums);
-        }
+        take_tiles(0, parts.sixes, [&](int64_t six, auto at_once) {
+          Vec<A> sums[decltype(at_once)::kRows][kWide<A>] = {};
+          multiply<kTile, 1>(static_cast<const A*>(m.points.across) +
+                                 (six * all * kTile + g.chunk + first) * kTile,
+                             all * kTile * kTile, weights, rows, sums);
+          add_rows(parts.query() + (six * parts.panels + i) * kTile * kPanel<A>,
+                   parts.panels * kTile * kPanel<A>, sums);
+        });
       }
     }
   }
@@ -292,14 +292,14 @@ void gather(const Gradient& g, int64_t group, void* sums) {
   for (int64_t block = 0; block < g.blocks; ++block) {
     const Parts<A> parts(g, block);
     for (int64_t piece = 0; piece < pieces; ++piece)
-      for (int64_t tile = first; tile < last; ++tile) {
-        Vec<A> rows[kTile][kWide<A>] = {};
+      take_tiles(first, last, [&](int64_t tile, auto at_once) {
+        Vec<A> rows[decltype(at_once)::kRows][kWide<A>] = {};
         for (int64_t i = 0; i < parts.panels; ++i)
-          multiply<1, kPanel<A>>(parts.weights() + (i * parts.rows + tile * kTile) * kPanel<A>,
-                                 parts.across() + (piece * kBlock + i * kPanel<A>)*kPanel<A>,
-                                 kPanel<A>, rows);
-        add_rows(round + ((tile - first) * pieces + piece) * each, rows);
-      }
+          multiply<1, kPanel<A>>(
+              parts.weights() + (i * parts.rows + tile * kTile) * kPanel<A>, kTile * kPanel<A>,
+              parts.across() + (piece * kBlock + i * kPanel<A>)*kPanel<A>, kPanel<A>, rows);
+        add_rows(round + ((tile - first) * pieces + piece) * each, pieces * each, rows);
+      });
     const int64_t end = last * kTile < g.points ? last * kTile : g.points;
     for (int64_t p = first * kTile; p < end; ++p) {
       if (g.columns) g.columns[g.chunk + p] += parts.columns()[p];

@@ -26,10 +26,23 @@ constexpr int64_t panels_of(int64_t pixels) {
   return (pixels + kPanel<A> - 1) / kPanel<A>;
 }
 
-// rows[r] += sum_t left(t, r) right_t, with right_t the panel at right + t kPanel; row 6 is the
-// first of the next tile.
+template <int kTiles>
+struct TilesAtOnce {
+  static constexpr int kRows = kTiles * kTile;
+};
+
+// body(tile, TilesAtOnce) for all of tiles [begin, end), as many at once as registers hold.
+template <class Body>
+PK_INLINE void take_tiles(int64_t begin, int64_t end, const Body& body) {
+  for (; begin + kTilesAtOnce <= end; begin += kTilesAtOnce)
+    body(begin, TilesAtOnce<kTilesAtOnce>{});
+  for (; begin < end; ++begin) body(begin, TilesAtOnce<1>{});
+}
+
+// rows[r] += sum_t left(t, r) right_t, with right_t the panel at right + t kPanel. The next tile's
+// rows begin `next` further.
 template <int kStep, int kRow, int kRows, class A>
-PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
+PK_INLINE void multiply(const A* left, int64_t next, const A* right, int64_t depth,
                         Vec<A> (&rows)[kRows][kWide<A>]) {
 #if defined(__AVX512F__)
   // a register holds a row of a panel
@@ -41,7 +54,7 @@ PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
     std::memcpy(&panel, right + t * kPanel<A>, sizeof panel);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r)
-      sums[r] += left[r / kTile * depth * kTile + t * kStep + r % kTile * kRow] * panel;
+      sums[r] += left[r / kTile * next + t * kStep + r % kTile * kRow] * panel;
   }
   std::memcpy(rows, sums, sizeof sums);
 #else
@@ -62,12 +75,12 @@ PK_INLINE void multiply(const A* left, const A* right, int64_t depth,
 
 // Sums that grow long are made of short ones, which keeps their rounding small.
 template <int kRows, class A>
-PK_INLINE void add_rows(A* p, const Vec<A> (&rows)[kRows][kWide<A>]) {
+PK_INLINE void add_rows(A* p, int64_t next, const Vec<A> (&rows)[kRows][kWide<A>]) {
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < kWide<A>; ++v) {
-      A* at = p + (r * kWide<A> + v) * kLanes;
+      A* at = p + r / kTile * next + r % kTile * kPanel<A> + v * kLanes;
       store(at, load(at) + rows[r][v]);
     }
 }
@@ -78,18 +91,6 @@ PK_INLINE void store_rows(A* p, const Vec<A> (&rows)[kRows][kWide<A>]) {
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
     for (int v = 0; v < kWide<A>; ++v) store(p + (r * kWide<A> + v) * kLanes, rows[r][v]);
-}
-
-// Products of kTiles tiles and a panel, stored or added.
-template <int kTiles, class A>
-PK_INLINE A* multiply_tiles(const A* left, const A* right, int64_t depth, bool first, A* out) {
-  Vec<A> rows[kTiles * kTile][kWide<A>] = {};
-  multiply<kTile, 1>(left, right, depth, rows);
-  if (first)
-    store_rows(out, rows);
-  else
-    add_rows(out, rows);
-  return out + sizeof rows / sizeof(A);
 }
 
 // dots [panels][tiles * 6][kPanel] of `tiles` tiles of points, from `first` on, with `panels`
@@ -106,12 +107,16 @@ void products(const Points& points, int64_t first, int64_t tiles, const A* query
     for (int64_t panel = 0; panel < panels; ++panel) {
       const A* right = query + (slab * panels + panel) * depth.slab * kPanel<A>;
       A* out = dots + panel * tiles * kTile * kPanel<A>;
-      const int64_t each = depth.slab * kTile;
-      int64_t tile = 0;
-      for (; tile + kTilesAtOnce <= tiles; tile += kTilesAtOnce)
-        out = multiply_tiles<kTilesAtOnce>(left + tile * each, right, depth.slab, slab == 0, out);
-      for (; tile < tiles; ++tile)
-        out = multiply_tiles<1>(left + tile * each, right, depth.slab, slab == 0, out);
+      take_tiles(0, tiles, [&](int64_t tile, auto at_once) {
+        Vec<A> rows[decltype(at_once)::kRows][kWide<A>] = {};
+        const int64_t each = depth.slab * kTile;
+        multiply<kTile, 1>(left + tile * each, each, right, depth.slab, rows);
+        A* to = out + tile * kTile * kPanel<A>;
+        if (slab)
+          add_rows(to, kTile * kPanel<A>, rows);
+        else
+          store_rows(to, rows);
+      });
     }
   }
 }
