@@ -66,7 +66,9 @@ void ask_for_huge_pages(const void* data, int64_t bytes) {
   if (huge_pages() && bytes >= 2 * kHugePage) advise(data, bytes, kHugePage, MADV_HUGEPAGE);
 }
 
-// Memory of outputs that were freed, the last one at the end.
+// Memory of outputs that were freed, the last one at the end. A training step soon asks for that
+// one again; the system may have the pages of the others, which makes the next write to each cost
+// more.
 class Kept {
  public:
   // Leaked on purpose: tensors may outlive what is static.
@@ -93,10 +95,11 @@ class Kept {
   }
 
   void keep(void* data, int64_t bytes) {
-    madvise(data, bytes, MADV_FREE);
     Block oldest{};
     {
       const std::lock_guard<std::mutex> lock(mutex_);
+      // not of a block that was given out in the meantime
+      if (!blocks_.empty()) madvise(blocks_.back().data, blocks_.back().bytes, MADV_FREE);
       if (blocks_.size() == kMostKept) {
         oldest = blocks_.front();
         blocks_.erase(blocks_.begin());
