@@ -215,7 +215,9 @@ def matching_scores(d: Drawing) -> Parts:
         **d.some(metric=("dot", "cosine", "sqeuclidean"), transform=("identity", "sigmoid", "exp")),
         **({"k": d.one_of(1, 2, 3, 7, 64, 10**6, 2**62)} if reduce == "topk" else {}),
     }
-    for name, values in (("scale", (1.0, 0.1, -0.3, 0, 3)), ("shift", (0.0, 0.5, -1))):
+    # with a scale of 0 every point is the best, and its gradient any of many
+    scales = (1.0, 0.1, -0.3, 3) + (() if reduce in ("max", "min", "topk") else (0,))
+    for name, values in (("scale", scales), ("shift", (0.0, 0.5, -1))):
         if d.one_of(False, True):
             kwargs[name] = d.number(d.one_of(*values))
     return [query, reference, labels, classes], kwargs

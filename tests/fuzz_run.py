@@ -201,8 +201,15 @@ def compare(call: dict[str, Any], found: list[Tensor]) -> bool:
             if call["name"].endswith("label_transfer"):
                 # a sum of infinities is a number or not by the order of its terms
                 sure &= (found[1].isnan() == plain[1].isnan()).all(1)
+                sure &= ~tied(oracle[1], right, 64 * noise)
             assert torch.equal(one[sure], right[sure].to(one.dtype)), f"result {i}"
     return True
+
+
+def tied(scores: Tensor, label: Tensor, rounding: float) -> Tensor:
+    """Where another class scores like the one of the label, but for rounding."""
+    best = scores.gather(1, label.clamp(min=0).unsqueeze(1))
+    return ((scores - best).abs() <= rounding * (1 + best.abs())).sum(1) > 1
 
 
 def logits(call: dict[str, Any]) -> float:
