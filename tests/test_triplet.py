@@ -59,6 +59,19 @@ def test_matches_the_oracle_in_every_dtype_and_layout(dtype, layout, squared, ba
         assert actual[1].stride() == features.stride()
 
 
+@pytest.mark.parametrize("layout", testing.LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_gradients_larger_than_the_caches(dtype, layout):
+    # planes and pixels that begin anywhere in a cache line
+    features, *sets = inputs(dtype, layout=layout, shape=(2, 21, 301, 353), rows=3000)
+    assert features.nbytes > 8 << 20
+    _, actual = hinges_and_gradient(features, sets, "cpu")
+    _, oracle = hinges_and_gradient(features.double(), sets, "eager")
+    _, plain = hinges_and_gradient(features, sets, "eager")
+    testing.assert_within_budget(actual, oracle, plain, "gradient")
+    assert torch.equal(actual == 0, oracle == 0)
+
+
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("channels", [0, 1, 7, 64, 200])
 @pytest.mark.parametrize("rows", [0, 1, 700])

@@ -28,6 +28,8 @@ Tensor output_like(const Tensor& like);
 // One whose parts are each made `ready` by who writes them, right before: so they are in the cache.
 Tensor unready_like(const Tensor& like);
 void ready(const void* data, int64_t bytes);
+// Whether an output is so large that it is better written past the caches.
+bool past_caches(const Tensor& output);
 // Nothing is kept any longer.
 void release_memory();
 

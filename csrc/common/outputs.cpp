@@ -32,6 +32,8 @@ constexpr int64_t kPage = 4096, kHugePage = int64_t{2} << 20, kPiece = int64_t{1
 // Smaller ones malloc gives out again without returning them to the system.
 constexpr int64_t kLeastKept = int64_t{32} << 20;
 constexpr size_t kMostKept = 4;
+// More than a training step leaves in the caches until somebody reads it.
+constexpr int64_t kPastCaches = int64_t{8} << 20;
 
 int64_t bytes_of(const Tensor& tensor) {
   return tensor.numel() * static_cast<int64_t>(tensor.element_size());
@@ -180,6 +182,8 @@ Tensor output_like(const Tensor& like) {
 }
 
 Tensor unready_like(const Tensor& like) { return placed(torch::stable::empty_like(like)); }
+
+bool past_caches(const Tensor& output) { return bytes_of(output) >= kPastCaches; }
 
 void release_memory() {
 #if defined(__linux__)

@@ -8,6 +8,8 @@
 #include <cstring>
 #if defined(__F16C__)
 #include <immintrin.h>
+#elif defined(__x86_64__)
+#include <emmintrin.h>
 #endif
 
 #define PK_INLINE inline __attribute__((always_inline))
@@ -134,6 +136,37 @@ PK_INLINE void store_scalar(T* p, Accumulate<T> x) {
   T padded[kLanes];
   store(padded, splat(x));
   *p = padded[0];
+}
+
+// to[i] = from[i]. Past the caches, a line is not read before it is written: half the traffic, for
+// what would not stay there until somebody reads it. `publish` comes after the last of them.
+template <class T>
+PK_INLINE void store_all(T* to, const Accumulate<T>* from, int64_t n, bool past_caches) {
+  int64_t i = 0;
+#if defined(__x86_64__)
+  if (past_caches) {
+    for (; i < n && reinterpret_cast<uintptr_t>(to + i) % 64 != 0; ++i)
+      store_scalar(to + i, from[i]);
+    for (; i + kLanes <= n; i += kLanes) {
+      T eight[kLanes];
+      store(eight, load(from + i));
+      __m128i part[sizeof eight / sizeof(__m128i)];
+      std::memcpy(part, eight, sizeof part);
+#pragma GCC unroll 4
+      for (size_t k = 0; k < sizeof part / sizeof *part; ++k)
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to + i) + k, part[k]);
+    }
+  }
+#endif
+  for (; i + kLanes <= n; i += kLanes) store(to + i, load(from + i));
+  for (; i < n; ++i) store_scalar(to + i, from[i]);
+}
+
+// Other threads see what was written past the caches before they see anything written later.
+PK_INLINE void publish() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 
 // rows[i][j] <-> rows[j][i]

@@ -24,16 +24,21 @@ const TripletKernels& triplet_kernels(Element element) {
 
 // Channels go to the threads in groups, at most so many: each has distances of its own.
 constexpr int64_t kMostGroups = 16;
-constexpr int64_t kPixelsTogether = 4096, kRowsTogether = 256;
-constexpr int64_t kPagePixels = 1024;
+constexpr int64_t kRowsTogether = 256, kPagesTogether = 16;
+// A page's sums take about so many values.
+constexpr int64_t kPagePixels = 1024, kPageValues = 8192;
 // at least, where they lie side by side: those of a cache line
 constexpr int64_t kChannelsTogether = 16;
 
-// One image's rows that are there.
+bool side_by_side(const View& view) { return view.channel_stride == 1; }
+
+// One image's rows that are there; `by_pixel`: with channels side by side, and so must they be in
+// the gradient.
 class Image {
  public:
-  Image(const Tensor& features, const Tensor& sets, int64_t image, bool squared, double eps)
-      : all_(sets.size(2)) {
+  Image(const Tensor& features, const Tensor& sets, int64_t image, bool squared, double eps,
+        bool by_pixel)
+      : by_pixel_(by_pixel), all_(sets.size(2)) {
     const int64_t pixels = features.size(2) * features.size(3);
     const int count = static_cast<int>(sets.size(1));
     const int64_t* index = data<int64_t>(sets) + image * count * all_;
@@ -61,27 +66,21 @@ class Image {
         slot_.push_back(static_cast<int32_t>(set * rows.rows + r));
         pixel_.push_back(index[set * all_ + row_[r]]);
       }
-    if (!by_pixel()) sort_by_page();
-    offset_ = offsets(rows.features);
     rows.slot = slot_.data();
+    if (!by_pixel) sort_by_page();
+    offset_ = pixel_;
+    const View& view = rows.features;
+    if (view.pixel_stride != 1 || view.row_length != pixels)
+      for (int64_t& i : offset_)
+        i = i / view.row_length * view.row_stride + i % view.row_length * view.pixel_stride;
     rows.offset = offset_.data();
   }
 
   TripletRows rows{};
 
-  // where the entries' pixels lie in a channel plane
-  std::vector<int64_t> offsets(const View& view) const {
-    std::vector<int64_t> found = pixel_;
-    if (view.pixel_stride != 1 || view.row_length != rows.pixels)
-      for (int64_t& i : found)
-        i = i / view.row_length * view.row_stride + i % view.row_length * view.pixel_stride;
-    return found;
-  }
-  const std::vector<int64_t>& pixels() const { return pixel_; }
-
-  // whether channels lie side by side
-  bool by_pixel() const { return rows.features.channel_stride == 1; }
   int64_t entries() const { return rows.sets * rows.rows; }
+  int64_t pages() const { return static_cast<int64_t>(page_.size()) - 1; }
+  const int64_t* pixels() const { return pixel_.data(); }
 
   // of the packed row r of pair p, in [pairs, K]
   int64_t listed(int pair, int64_t r) const { return pair * all_ + row_[r]; }
@@ -98,31 +97,37 @@ class Image {
   }
   int64_t groups() const { return (rows.channels + group() - 1) / group(); }
 
- private:
-  int64_t group() const {
-    const int64_t even = (rows.channels + kMostGroups - 1) / kMostGroups;
-    return std::max<int64_t>(even, by_pixel() ? kChannelsTogether : 1);
-  }
-
-  // A counting sort by the thousand pixels that an entry's is one of.
   void sort_by_page() {
-    std::vector<int64_t> next(rows.pixels / kPagePixels + 2);
-    for (int64_t pixel : pixel_) ++next[pixel / kPagePixels + 1];
-    for (size_t page = 1; page < next.size(); ++page) next[page] += next[page - 1];
+    const int64_t values = by_pixel_ ? std::max<int64_t>(rows.channels, 1) : 1;
+    rows.page_pixels = by_pixel_ ? std::max<int64_t>(kPageValues / values, 1) : kPagePixels;
+    const int64_t pages = (rows.pixels + rows.page_pixels - 1) / rows.page_pixels;
+    page_.assign(pages + 1, 0);
+    for (int64_t pixel : pixel_) ++page_[pixel / rows.page_pixels + 1];
+    for (int64_t page = 0; page < pages; ++page) page_[page + 1] += page_[page];
+    std::vector<int64_t> next = page_;
     std::vector<int32_t> slot(slot_.size());
     std::vector<int64_t> pixels(pixel_.size());
     for (size_t e = 0; e < pixel_.size(); ++e) {
-      const int64_t to = next[pixel_[e] / kPagePixels]++;
+      const int64_t to = next[pixel_[e] / rows.page_pixels]++;
       slot[to] = slot_[e];
       pixels[to] = pixel_[e];
     }
     slot_.swap(slot);
     pixel_.swap(pixels);
+    rows.page = page_.data();
+    rows.slot = slot_.data();
   }
 
+ private:
+  int64_t group() const {
+    const int64_t even = (rows.channels + kMostGroups - 1) / kMostGroups;
+    return std::max<int64_t>(even, side_by_side(rows.features) ? kChannelsTogether : 1);
+  }
+
+  bool by_pixel_;
   int64_t all_;
   std::vector<int32_t> slot_;
-  std::vector<int64_t> row_, pixel_, offset_;
+  std::vector<int64_t> row_, pixel_, offset_, page_;
 };
 
 std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double margin, bool squared,
@@ -131,17 +136,18 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
   const TripletKernels& run = triplet_kernels(element);
   const int64_t images = sets.size(0), hinges = sets.size(1) - 2, all = sets.size(2);
   const ScalarType type = accumulate_type(element);
+  const bool by_pixel = side_by_side(view_of(features));
   Tensor result = output(features, {images, hinges, all}, type);
   Tensor distances = output(features, {images, 2 * hinges, all}, type);
   with_value(element, [&](auto zero) {
     using A = decltype(zero);
     for (int64_t b = 0; b < images; ++b) {
-      const Image image(features, sets, b, squared, eps);
+      const Image image(features, sets, b, squared, eps, by_pixel);
       const TripletRows& rows = image.rows;
       const int64_t each = rows.pairs * rows.rows;
-      const int64_t parts = image.by_pixel() ? 1 : image.groups();
+      const int64_t parts = by_pixel ? 1 : image.groups();
       std::vector<A> sums(parts * each, A(0));
-      if (image.by_pixel())
+      if (by_pixel)
         parallel((rows.rows + kRowsTogether - 1) / kRowsTogether,
                  rows.sets * rows.channels * kRowsTogether, [&](int64_t i) {
                    const int64_t end = std::min((i + 1) * kRowsTogether, rows.rows);
@@ -180,10 +186,13 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
   const TripletKernels& run = triplet_kernels(element);
   const int64_t images = sets.size(0), hinges = sets.size(1) - 2;
   Tensor gradient = unready_like(features);
+  const View view = view_of(gradient);
+  const bool by_pixel = side_by_side(view_of(features)) && side_by_side(view);
   with_value(element, [&](auto zero) {
     using A = decltype(zero);
     for (int64_t b = 0; b < images; ++b) {
-      const Image image(features, sets, b, squared, eps);
+      Image image(features, sets, b, squared, eps, by_pixel);
+      if (by_pixel) image.sort_by_page();
       const TripletRows& rows = image.rows;
       const A* distance = data<A>(distances) + b * rows.pairs * image.all();
       const A* grad = data<A>(grad_hinges) + b * hinges * image.all();
@@ -199,31 +208,29 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
           const A slope = active ? grad[image.listed(h, r)] : A(0);
           factor[p * rows.rows + r] = p % 2 ? -slope * rise : slope * rise;
         }
-      const View view = view_of(gradient);
-      const std::vector<int64_t> targets = run.wide ? image.pixels() : image.offsets(view);
-      const TripletGradient g{rows, factor.data(), view, targets.data()};
+      const TripletGradient g{rows, factor.data(), view, image.pixels(), past_caches(gradient)};
       const int64_t size = static_cast<int64_t>(gradient.element_size());
       const auto make_ready = [&](int64_t offset, int64_t values) {
         ready(data<char>(gradient) + (b * view.batch_stride + offset) * size, values * size);
       };
-      if (image.by_pixel() && view.channel_stride == 1 && !run.wide) {
-        parallel((rows.pixels + kPixelsTogether - 1) / kPixelsTogether, 1 << 20, [&](int64_t i) {
-          const int64_t first = i * kPixelsTogether;
-          const int64_t last = std::min(first + kPixelsTogether, rows.pixels);
-          make_ready(first * rows.channels, (last - first) * rows.channels);
-          run.clear(g, first, last);
-        });
-        image.for_groups(
-            [&](int64_t, int64_t begin, int64_t end) { run.gradient_by_pixel(g, begin, end); });
+      if (by_pixel) {
+        const int64_t page = rows.page_pixels * rows.channels;
+        parallel((image.pages() + kPagesTogether - 1) / kPagesTogether, kPagesTogether * page,
+                 [&](int64_t i) {
+                   const int64_t begin = i * kPagesTogether;
+                   const int64_t end = std::min(begin + kPagesTogether, image.pages());
+                   const int64_t last = std::min(end * page, rows.pixels * rows.channels);
+                   make_ready(begin * page, last - begin * page);
+                   std::vector<A> scratch(page);
+                   run.gradient_by_pixel(g, begin, end, scratch.data());
+                 });
         continue;
       }
-      const int64_t room = 2 * image.entries() + (run.wide ? rows.pixels : 0);
       image.for_groups([&](int64_t, int64_t begin, int64_t end) {
-        std::vector<A> scratch(room);
-        for (int64_t channel = begin; channel < end; ++channel) {
+        std::vector<A> scratch(2 * image.entries() + kPagePixels);
+        for (int64_t channel = begin; channel < end; ++channel)
           make_ready(channel * view.channel_stride, rows.pixels);
-          run.gradient(g, channel, channel + 1, scratch.data());
-        }
+        run.gradient(g, begin, end, scratch.data());
       });
     }
   });

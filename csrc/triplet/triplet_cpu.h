@@ -17,25 +17,26 @@ constexpr SetPair kThreeSets[] = {{0, 1}, {0, 2}};
 constexpr SetPair kFourSets[] = {{0, 1}, {0, 2}, {2, 3}, {2, 1}};
 
 // The rows of one image that are there. They have sets * rows entries, one for each pixel of each
-// row, in an order that suits the memory: where channels lie side by side, that of the slots.
+// row: entries may be sorted by the page of so many pixels that theirs is in.
 struct TripletRows {
   View features;
   int64_t image, channels, pixels;
   int sets, pairs;
   const SetPair* pair;
   int64_t rows;
+  double eps;  // added to every difference
+  int64_t page_pixels;
+  const int64_t* page;    // where the entries of each page begin; then where the last ones end
   const int32_t* slot;    // of each entry: set * rows + row
-  const int64_t* offset;  // of its pixel in a channel plane
-  double eps;             // added to every difference
+  const int64_t* offset;  // of its pixel in a channel plane; with channels side by side, by slot
 };
 
 struct TripletGradient {
   TripletRows rows;
   const void* factor;  // [pairs][rows], of the differences in the gradient
   View gradient;
-  // of each entry's pixel in what a channel's sums are made in: the gradient, or a plane of their
-  // own
-  const int64_t* target;
+  const int64_t* pixel;  // of each entry
+  bool past_caches;
 };
 
 struct TripletKernels {
@@ -44,15 +45,11 @@ struct TripletKernels {
   void (*distances)(const TripletRows&, int64_t begin, int64_t end, void* sums, void* scratch);
   // rows [begin, end) of the sums over all channels, where they lie side by side
   void (*distances_by_pixel)(const TripletRows&, int64_t begin, int64_t end, void* sums);
-  // Where channels lie side by side and sums are not `wide`: pixels [begin, end) of the gradient
-  // set to 0, and channels [begin, end) of it.
-  void (*clear)(const TripletGradient&, int64_t begin, int64_t end);
-  void (*gradient_by_pixel)(const TripletGradient&, int64_t begin, int64_t end);
   // Channels [begin, end) of the gradient, all pixels of them. `scratch` holds two values for each
-  // entry, and where sums are `wide` one for every pixel.
+  // entry, and one for each pixel of a page.
   void (*gradient)(const TripletGradient&, int64_t begin, int64_t end, void* scratch);
-  // whether sums are wider than features, and so have a plane of their own
-  bool wide;
+  // Pages [begin, end) of it, where channels lie side by side; `scratch` holds a page.
+  void (*gradient_by_pixel)(const TripletGradient&, int64_t begin, int64_t end, void* scratch);
 };
 
 namespace baseline {

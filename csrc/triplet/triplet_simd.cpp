@@ -5,6 +5,8 @@
 // Where the channels lie in planes they come one after the other: the sampled pixels lie in most of
 // a plane's cache lines, so it is read page by page, whatever row a pixel is for; the rows'
 // arithmetic follows from what was gathered. Where they lie side by side it is row after row.
+// Either way the gradient is written page by page, every line of it once: a page's sums stay in the
+// cache.
 #include "common/tiles.h"
 #include "triplet/triplet_cpu.h"
 
@@ -50,12 +52,10 @@ struct Pixels {
 };
 
 template <class T>
-PK_INLINE void fetch_ahead(const TripletRows& s, const Plane<T>& plane, int64_t row, int64_t begin,
-                           int64_t end) {
-  if (row + kAhead >= s.rows) return;
-  const Pixels<T> next(s, plane, s.offset, row + kAhead);
+PK_INLINE void fetch(const TripletRows& s, const Plane<T>& plane, int64_t row) {
+  const Pixels<T> pixels(s, plane, s.offset, row);
   for (int set = 0; set < s.sets; ++set)
-    for (int64_t c = begin; c < end; c += 64 / sizeof(T)) __builtin_prefetch(next.at[set] + c);
+    for (int64_t c = 0; c < s.channels; c += 64 / sizeof(T)) __builtin_prefetch(pixels.at[set] + c);
 }
 
 // One vector of channels, the last one filled up with zeros.
@@ -77,7 +77,7 @@ void distances_by_pixel(const TripletRows& s, int64_t begin, int64_t end, void* 
   const Plane<T> plane(s.features, s.image);
   const Vec<A> eps = splat(static_cast<A>(s.eps));
   for (int64_t r = begin; r < end; ++r) {
-    fetch_ahead(s, plane, r, 0, s.channels);
+    if (r + kAhead < s.rows) fetch(s, plane, r + kAhead);
     const Pixels<T> pixels(s, plane, s.offset, r);
     Vec<A> sum[kMostPairs] = {};
     for (int64_t c = 0; c < s.channels; c += kLanes) {
@@ -94,105 +94,112 @@ void distances_by_pixel(const TripletRows& s, int64_t begin, int64_t end, void* 
   }
 }
 
-// One channel's part of the gradient, from the channel `from` to the sums `to`.
+// One channel's part of the gradient, in each slot, from the channel's features.
 template <class T, class A>
-PK_INLINE void add(const TripletGradient& g, const T* from, A* to, A* values) {
+PK_INLINE void slopes(const TripletGradient& g, const T* from, A* values, A* slope) {
   const TripletRows& s = g.rows;
   const A eps = static_cast<A>(s.eps);
-  A* gradient = values + s.sets * s.rows;
   gather(s, from, values);
-  clear(gradient, s.sets * s.rows);
+  clear(slope, s.sets * s.rows);
   for (int p = 0; p < s.pairs; ++p) {
     const int64_t one = s.pair[p].one * s.rows, other = s.pair[p].other * s.rows;
     const A* factor = static_cast<const A*>(g.factor) + p * s.rows;
     for (int64_t r = 0; r < s.rows; ++r) {
       const A part = factor[r] * (values[one + r] - values[other + r] + eps);
-      gradient[one + r] += part;
-      gradient[other + r] -= part;
+      slope[one + r] += part;
+      slope[other + r] -= part;
     }
   }
-  for (int64_t e = 0; e < s.sets * s.rows; ++e) to[g.target[e]] += gradient[s.slot[e]];
 }
 
-template <class T>
-void clear_pixels(const TripletGradient& g, int64_t begin, int64_t end) {
-  const Plane<T> out(g.gradient, g.rows.image);
-  for (int64_t i = begin; i < end; ++i) clear(out.data + out.offset(i), g.rows.channels);
-}
-
-template <class A>
-void gradient_by_pixel(const TripletGradient& g, int64_t begin, int64_t end) {
+// sums += the gradient at the pixel that a row has of one set
+template <class T, class A>
+PK_INLINE void add_slope(const TripletGradient& g, const Plane<T>& plane, int64_t set, int64_t row,
+                         A* sums) {
   const TripletRows& s = g.rows;
-  const Plane<A> plane(s.features, s.image), out(g.gradient, s.image);
   const Vec<A> eps = splat(static_cast<A>(s.eps));
-  for (int64_t r = 0; r < s.rows; ++r) {
-    fetch_ahead(s, plane, r, begin, end);
-    const Pixels<A> from(s, plane, s.offset, r), to(s, out, g.target, r);
-    for (int64_t c = begin; c < end; c += kLanes) {
-      const int64_t count = end - c;
-      Vec<A> value[kMostSets], gradient[kMostSets] = {};
-      for (int set = 0; set < s.sets; ++set) value[set] = load_some(from.at[set] + c, count);
-      for (int p = 0; p < s.pairs; ++p) {
-        const int one = s.pair[p].one, other = s.pair[p].other;
-        const A factor = static_cast<const A*>(g.factor)[p * s.rows + r];
-        const Vec<A> part = factor * (value[one] - value[other] + eps);
-        gradient[one] += part;
-        gradient[other] -= part;
-      }
-      // one after the other: a row may have a pixel twice
-      for (int set = 0; set < s.sets; ++set) {
-        A* sum = to.at[set] + c;
-        store_some(sum, load_some(sum, count) + gradient[set], count);
-      }
+  const Pixels<T> pixels(s, plane, s.offset, row);
+  for (int64_t c = 0; c < s.channels; c += kLanes) {
+    const int64_t count = s.channels - c;
+    Vec<A> value[kMostSets], slope = {};
+    for (int i = 0; i < s.sets; ++i) value[i] = load_some(pixels.at[i] + c, count);
+    for (int p = 0; p < s.pairs; ++p) {
+      const int one = s.pair[p].one, other = s.pair[p].other;
+      const A factor = static_cast<const A*>(g.factor)[p * s.rows + row];
+      const Vec<A> part = factor * (value[one] - value[other] + eps);
+      slope += one == set ? part : Vec<A>{};
+      slope -= other == set ? part : Vec<A>{};
     }
+    store_some(sums + c, load_some(sums + c, count) + slope, count);
   }
 }
 
-// Sums as wide as the features are made in the gradient itself.
-template <class A>
-void gradient_in_place(const TripletGradient& g, int64_t begin, int64_t end, void* scratch) {
+template <class T, class A>
+void gradient_by_pixel(const TripletGradient& g, int64_t begin, int64_t end, void* scratch) {
   const TripletRows& s = g.rows;
-  const Plane<A> plane(s.features, s.image), out(g.gradient, s.image);
-  for (int64_t channel = begin; channel < end; ++channel) {
-    A* to = out.data + channel * out.channel_stride;
-    if (out.pixel_stride == 1 && out.row_length == s.pixels)
-      clear(to, s.pixels);
+  const Plane<T> plane(s.features, s.image), out(g.gradient, s.image);
+  const bool straight = out.pixel_stride == s.channels && out.row_length == s.pixels;
+  A* sums = static_cast<A*>(scratch);
+  for (int64_t page = begin; page < end; ++page) {
+    const int64_t first = page * s.page_pixels, left = s.pixels - first;
+    const int64_t pixels = left < s.page_pixels ? left : s.page_pixels;
+    clear(sums, pixels * s.channels);
+    for (int64_t e = s.page[page]; e < s.page[page + 1]; ++e) {
+      if (e + kAhead < s.page[end]) fetch(s, plane, s.slot[e + kAhead] % s.rows);
+      add_slope(g, plane, s.slot[e] / s.rows, s.slot[e] % s.rows,
+                sums + (g.pixel[e] - first) * s.channels);
+    }
+    if (straight)
+      store_all(out.data + first * s.channels, sums, pixels * s.channels, g.past_caches);
     else
-      for (int64_t i = 0; i < s.pixels; ++i) to[out.offset(i)] = 0;
-    add(g, plane.data + channel * plane.channel_stride, to, static_cast<A*>(scratch));
+      for (int64_t i = 0; i < pixels; ++i)
+        store_all(out.data + out.offset(first + i), sums + i * s.channels, s.channels, false);
   }
+  publish();
 }
 
 template <class T, class A>
 void gradient_by_plane(const TripletGradient& g, int64_t begin, int64_t end, void* scratch) {
   const TripletRows& s = g.rows;
   const Plane<T> plane(s.features, s.image), out(g.gradient, s.image);
+  const bool straight = out.pixel_stride == 1 && out.row_length == s.pixels;
   A* values = static_cast<A*>(scratch);
-  A* sums = values + 2 * s.sets * s.rows;
+  A *slope = values + s.sets * s.rows, *sums = slope + s.sets * s.rows;
   for (int64_t channel = begin; channel < end; ++channel) {
-    clear(sums, s.pixels);
-    add(g, plane.data + channel * plane.channel_stride, sums, values);
+    const T* from = plane.data + channel * plane.channel_stride;
+    slopes(g, from, values, slope);
+    // while this channel is written, the next one is fetched
+    const T* next = channel + 1 < end ? from + plane.channel_stride : from;
     T* to = out.data + channel * out.channel_stride;
-    for (int64_t i = 0; i < s.pixels; ++i) store_scalar(to + out.offset(i), sums[i]);
+    const int64_t* entry = s.page;
+    for (int64_t first = 0; first < s.pixels; first += s.page_pixels, ++entry) {
+      const int64_t left = s.pixels - first, pixels = left < s.page_pixels ? left : s.page_pixels;
+      clear(sums, pixels);
+      for (int64_t e = entry[0]; e < entry[1]; ++e) {
+        __builtin_prefetch(next + s.offset[e], 0, 2);
+        sums[g.pixel[e] - first] += slope[s.slot[e]];
+      }
+      if (straight)
+        store_all(to + first, sums, pixels, g.past_caches);
+      else
+        for (int64_t i = 0; i < pixels; ++i) store_scalar(to + out.offset(first + i), sums[i]);
+    }
   }
+  publish();
 }
 
-template <class A>
-constexpr TripletKernels as_wide() {
-  return {distances<A, A>,      distances_by_pixel<A, A>, clear_pixels<A>,
-          gradient_by_pixel<A>, gradient_in_place<A>,     false};
-}
-template <class T, class A>
-constexpr TripletKernels wider() {
-  return {distances<T, A>, distances_by_pixel<T, A>, nullptr,
-          nullptr,         gradient_by_plane<T, A>,  true};
+template <class T>
+constexpr TripletKernels kernels() {
+  using A = Accumulate<T>;
+  return {distances<T, A>, distances_by_pixel<T, A>, gradient_by_plane<T, A>,
+          gradient_by_pixel<T, A>};
 }
 
 }  // namespace
 
 const TripletKernels& triplet_kernels(Element element) {
-  static constexpr TripletKernels half = wider<Half, float>(), bfloat16 = wider<BFloat16, float>(),
-                                  single = as_wide<float>(), twice = as_wide<double>();
+  static constexpr TripletKernels half = kernels<Half>(), bfloat16 = kernels<BFloat16>(),
+                                  single = kernels<float>(), twice = kernels<double>();
   switch (element) {
     case Element::kHalf:
       return half;
