@@ -66,6 +66,19 @@ def test_matches_the_oracle(case, dtype, backend, device):
             testing.assert_within_budget(a, o, p, f"{case.__name__} {name} {shape} {layout}", scale)
 
 
+@pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=lambda dtype: str(dtype)[6:])
+def test_gradients_larger_than_the_caches(case, dtype):
+    # planes that begin anywhere in a cache line
+    f, labels, regions, w = inputs((2, 21, 301, 353), dtype, "contiguous", "cpu")
+    assert f.nbytes > 8 << 20
+    _, *actual = value_and_gradients(case, f, labels, regions, w, "cpu")
+    _, *plain = value_and_gradients(case, f, labels, regions, w, "eager")
+    _, *oracle = value_and_gradients(case, f.double(), labels, regions, w.double(), "eager")
+    for a, o, p in zip(actual, oracle, plain, strict=True):
+        testing.assert_within_budget(a, o, p, case.__name__)
+
+
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("case", MINED, ids=lambda case: case.__name__)
 def test_mining_matches_the_oracle_on_exact_values(case, backend, device):

@@ -29,8 +29,8 @@ namespace pixelkernels {
 namespace {
 
 constexpr int64_t kPage = 4096, kHugePage = int64_t{2} << 20, kPiece = int64_t{1} << 20;
-// Smaller ones malloc gives out again without returning them to the system.
-constexpr int64_t kLeastKept = int64_t{32} << 20;
+// Smaller ones malloc gives out again, most often without returning them to the system.
+constexpr int64_t kLeastKept = int64_t{8} << 20;
 constexpr size_t kMostKept = 4;
 // More than a training step leaves in the caches until somebody reads it.
 constexpr int64_t kPastCaches = int64_t{8} << 20;

@@ -82,15 +82,15 @@ void pull_backward(const PullArgs& s, int64_t image, int64_t block) {
   using A = Accumulate<T>;
   using V = Vec<A>;
   const Regions& r = s.regions;
-  const Plane<T> plane(r.features, image), gradient(s.gradient, image);
+  const Plane<T> plane(r.features, image);
+  GradientTiles<T> gradient(s.gradient, image, r);
   const A* mean = table_of<A>(s.mean, r, image);
   const A* offset = table_of<A>(s.offset, r, image);
   const A* scale = static_cast<const A*>(s.scale) + image * (r.regions + 1);
   Chunk chunk;
-  Offsets gradient_offsets;
   A h[kChunk], factor[kChunk];
-  for_chunks(chunk, r, plane, image, block, twice_visited(r), [&] {
-    gradient_offsets.fill(gradient, chunk.begin, chunk.pixels);
+  for_chunks(chunk, r, plane, image, block, gradient.chunk_pixels(twice_visited(r)), [&] {
+    gradient.begin(chunk);
     distances(chunk, plane, r, mean, s.norm, h);
     hinge(chunk.tiles * kLanes, s.delta, s.norm, h, factor);
     for (int i = 0; i < chunk.tiles * kLanes; ++i) {
@@ -106,8 +106,9 @@ void pull_backward(const PullArgs& s, int64_t image, int64_t block) {
           x[i] = guarded(at.pixel(factor, i), s.norm == 1 ? sign(d) : d) +
                  at.region(offset + table, i);
         }
-        store_rows(at, gradient, gradient_offsets, group, channels, x);
+        gradient.store(at, group, channels, x);
       });
+      gradient.end_group(chunk, group, r.channels);
     }
   });
 }
@@ -225,14 +226,14 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
   using A = Accumulate<T>;
   using V = Vec<A>;
   const Regions& r = s.regions;
-  const Plane<T> plane(r.features, image), gradient(s.gradient, image);
+  const Plane<T> plane(r.features, image);
+  GradientTiles<T> gradient(s.gradient, image, r);
   const A* centre = table_of<A>(s.centre, r, image);
   const A* direction = table_of<A>(s.direction, r, image);
   Chunk chunk;
-  Offsets gradient_offsets;
   A weights[kChunk], coefficient[kChunk], along[kChunk];
-  for_chunks(chunk, r, plane, image, block, kChunk, [&] {
-    gradient_offsets.fill(gradient, chunk.begin, chunk.pixels);
+  for_chunks(chunk, r, plane, image, block, gradient.chunk_pixels(kChunk), [&] {
+    gradient.begin(chunk);
     read_pixels(s.weights, r, image, chunk, weights);
     if (s.coefficient)
       read_pixels(s.coefficient, r, image, chunk, coefficient);
@@ -251,8 +252,9 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
         }
         A* sum = along + at.tile * kLanes;
         store(sum, load(sum) + at.over_channels(terms));
-        store_rows(at, gradient, gradient_offsets, group, channels, x);
+        gradient.store(at, group, channels, x);
       });
+      gradient.end_group(chunk, group, r.channels);
     }
     A* out = static_cast<A*>(s.weight_gradient) + image * r.pixels + chunk.begin;
     for (int i = 0; i < chunk.pixels; ++i) out[i] = weights[i] == 0 ? 0 : along[i];

@@ -80,23 +80,24 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
   using A = Accumulate<T>;
   using V = Vec<A>;
   const Regions& r = s.regions;
-  const Plane<T> plane(r.features, image), gradient(s.gradient, image);
+  const Plane<T> plane(r.features, image);
+  GradientTiles<T> gradient(s.gradient, image, r);
   const A* mean = static_cast<const A*>(s.mean) + image * r.table();
   const A* offset = static_cast<const A*>(s.offset) + image * r.table();
   const A* region_scale = static_cast<const A*>(s.scale) + image * (r.regions + 1);
   Chunk chunk;
-  Offsets gradient_offsets;
   A scale[kChunk], inverse[kNormalize ? kChunk : 1], along[kNormalize ? kChunk : 1];
   // the gradient in y = f * inverse, before the normalisation's own Jacobian
   const auto direct = [&](auto at, V y, const A* mean_group, const A* offset_group, int i) {
     return guarded(at.pixel(scale, i), y - at.region(mean_group, i)) + at.region(offset_group, i);
   };
-  for_chunks(chunk, r, plane, image, block, kNormalize ? twice_visited(r) : kChunk, [&] {
-    gradient_offsets.fill(gradient, chunk.begin, chunk.pixels);
+  const int most = gradient.chunk_pixels(kNormalize ? twice_visited(r) : kChunk);
+  for_chunks(chunk, r, plane, image, block, most, [&] {
+    gradient.begin(chunk);
     if (kRead && !kNormalize && r.channels > 0 && r.channels <= 2 && r.regions > kFew &&
-        plane.pixel_stride == 1 && gradient.pixel_stride == 1) {
-      stats_backward_pair(chunk, plane, gradient, gradient_offsets, static_cast<int>(r.channels),
-                          mean, offset, region_scale);
+        plane.pixel_stride == 1 && gradient.plane.pixel_stride == 1) {
+      stats_backward_pair(chunk, plane, gradient.plane, gradient.offsets,
+                          static_cast<int>(r.channels), mean, offset, region_scale);
       return;
     }
     if (kRead)
@@ -127,10 +128,11 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
             x[i] = guarded(g - guarded(at.pixel(along, i), y), inv);
           }
         }
-        store_rows(at, gradient, gradient_offsets, group, channels, x);
+        gradient.store(at, group, channels, x);
       };
-      for_tiles<kRead, true>(chunk, kRead ? plane : gradient, group, r.channels, write,
+      for_tiles<kRead, true>(chunk, kRead ? plane : gradient.plane, group, r.channels, write,
                              static_cast<int>(r.regions));
+      gradient.end_group(chunk, group, r.channels);
     }
   });
 }

@@ -47,6 +47,11 @@ inline int count_pixels(const Chunk& chunk, int32_t* counts, int32_t* fresh_regi
   return fresh;
 }
 
+template <int n>
+struct Together {
+  static constexpr int count = n;
+};
+
 // A run of tiles from tile t on in which at most kRegions regions meet; returns its length. Every
 // channel goes through all of the run once for all regions, so that their sums stay in registers.
 template <int kRegions, class T, bool kNormalize>
@@ -65,27 +70,42 @@ __attribute__((noinline)) int accumulate_few(const Chunk& chunk, int t, const Pl
          chunk.offsets.start[t + tiles] == start + tiles * kLanes;
        ++tiles)
     label[tiles] = labels_of<A>(chunk, t + tiles);
-  V sum[kRegions][kLanes] = {}, square[kRegions] = {};
-  for (int i = 0; i < channels; ++i) {
+  // enough sums side by side that none waits for its last addition
+  constexpr int kTogether = 4 / kRegions;
+  V sum[kRegions][kLanes] = {}, square[kTogether][kRegions] = {};
+  const auto run = [&](int i, auto together) __attribute__((always_inline)) {
+    constexpr int n = decltype(together)::count;
     const T* p = plane.data + start + (channel + i) * plane.channel_stride;
-    V total[kRegions] = {};
+    V total[n][kRegions] = {};
     for (int j = 0; j < tiles; ++j) {
-      V x = load(p + j * kLanes);
-      if (kNormalize) x *= load(inverse + (t + j) * kLanes);
+      const V scale = kNormalize ? load(inverse + (t + j) * kLanes) : V{};
 #pragma GCC unroll 4
-      for (int region = 0; region < kRegions; ++region) {
-        const V d = label[j] == splat<A>(region) ? x - splat(shift[region * kLanes + i]) : V{};
-        total[region] += d;
-        square[region] += d * d;
+      for (int k = 0; k < n; ++k) {
+        V x = load(p + j * kLanes + k * plane.channel_stride);
+        if (kNormalize) x *= scale;
+#pragma GCC unroll 4
+        for (int region = 0; region < kRegions; ++region) {
+          const V d =
+              label[j] == splat<A>(region) ? x - splat(shift[region * kLanes + i + k]) : V{};
+          total[k][region] += d;
+          square[k][region] += d * d;
+        }
       }
     }
-    for (int region = 0; region < kRegions; ++region) sum[region][i] = total[region];
-  }
+    for (int k = 0; k < n; ++k)
+      for (int region = 0; region < kRegions; ++region) sum[region][i + k] = total[k][region];
+  };
+  int i = 0;
+  for (; i + kTogether <= channels; i += kTogether) run(i, Together<kTogether>());
+  for (; i < channels; ++i) run(i, Together<1>());
+#pragma GCC unroll 4
+  for (int k = 1; k < kTogether; ++k)
+    for (int region = 0; region < kRegions; ++region) square[0][region] += square[k][region];
   for (int region = 0; region < kRegions && region < regions; ++region) {
     if (counts[region] == 0) continue;  // its sums were not begun
     transpose(sum[region]);
     add(sums + region * kLanes, sum_rows(sum[region]));
-    add(squares + region * kLanes, square[region]);
+    add(squares + region * kLanes, square[0][region]);
   }
   return tiles;
 }

@@ -73,7 +73,7 @@ struct Weighted : Problem {
     args.centre = data(centre);
     args.direction = data(direction);
     args.coefficient = coefficient;
-    args.gradient = view_of(gradient);
+    args.gradient = gradient_of(gradient);
     args.weight_gradient = data(weight_gradient);
     for_blocks([&](int64_t image, int64_t block) { run.weighted_backward(args, image, block); });
     return {gradient, weight_gradient};
