@@ -82,11 +82,12 @@ class Drawing:
         values, grad = self.one_of("random", "random", "zeros", "ones"), self.one_of(False, True)
         return self.tensor("weights", shape, dtype, values=values, grad=grad)
 
-    def number(self, value: float) -> Any:
+    def number(self, value: float, differentiable: bool = True) -> Any:
         """A number, or a tensor of it."""
         if self.one_of(False, True):
             return value
-        return {"kind": "number", "value": value, "grad": self.one_of(False, True)}
+        grad = differentiable and self.one_of(False, True)
+        return {"kind": "number", "value": value, "grad": grad}
 
     def generator(self) -> dict[str, Any]:
         return {"generator": self.draw(st.integers(0, 10**6))}
@@ -215,11 +216,12 @@ def matching_scores(d: Drawing) -> Parts:
         **d.some(metric=("dot", "cosine", "sqeuclidean"), transform=("identity", "sigmoid", "exp")),
         **({"k": d.one_of(1, 2, 3, 7, 64, 10**6, 2**62)} if reduce == "topk" else {}),
     }
-    # with a scale of 0 every point is the best, and its gradient any of many
-    scales = (1.0, 0.1, -0.3, 3) + (() if reduce in ("max", "min", "topk") else (0,))
-    for name, values in (("scale", scales), ("shift", (0.0, 0.5, -1))):
+    for name, values in (("scale", (1.0, 0.1, -0.3, 3, 0)), ("shift", (0.0, 0.5, -1))):
         if d.one_of(False, True):
-            kwargs[name] = d.number(d.one_of(*values))
+            value = d.one_of(*values)
+            # with a scale of 0 every point is the best, and the scale's gradient that of any
+            any_point = name == "scale" and value == 0 and reduce in ("max", "min", "topk")
+            kwargs[name] = d.number(value, not any_point)
     return [query, reference, labels, classes], kwargs
 
 
