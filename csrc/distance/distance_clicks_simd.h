@@ -2,37 +2,13 @@
 // looks at the few clicks that can be nearest somewhere in it.
 #pragma once
 
-#include "common/simd.h"
+#include "common/math_simd.h"
 #include "distance_cpu.h"
 
 namespace pixelkernels {
 namespace PK_ISA {
 
 typedef Vec<float> Floats;
-
-template <class V>
-PK_INLINE V minimum(V a, V b) {
-  return b < a ? b : a;
-}
-
-PK_INLINE bool any(I32 lanes) {
-  uint64_t parts[4];
-  std::memcpy(parts, &lanes, sizeof parts);
-  return (parts[0] | parts[1] | parts[2] | parts[3]) != 0;
-}
-
-// e^x for x <= 0, to about an ulp; 0 where float32 has no normal number for it
-PK_INLINE Floats exp_negative(Floats x) {
-  const Floats limit = splat(-87.0f), clamped = x < limit ? limit : x;
-  // adding and taking off 1.5 * 2^23 rounds to the nearest integer
-  const Floats shift = splat(12582912.0f), n = (clamped * 1.44269504f + shift) - shift;
-  const Floats r = (clamped - n * 0.693359375f) + n * 2.12194440e-4f;
-  Floats sum = splat(1.0f / 5040);
-  const float reciprocal_factorials[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1, 1};
-  for (float term : reciprocal_factorials) sum = sum * r + term;
-  const I32 exponent = (__builtin_convertvector(n, I32) + 127) << 23;
-  return x < limit ? Floats{} : sum * (Floats)exponent;
-}
 
 // The clicks of one map, and those of them that a tile needs.
 struct Clicks {
@@ -64,7 +40,7 @@ struct Clicks {
       const Floats r = load(row + i) - centre_row, c = load(column + i) - centre_column;
       const Floats d2 = r * r + c * c;
       store(squared + i, d2);
-      lanes = minimum(lanes, d2);
+      lanes = smaller(d2, lanes);
     }
     float least = lanes[0];
     for (int i = 1; i < kLanes; ++i) least = lanes[i] < least ? lanes[i] : least;
@@ -99,7 +75,7 @@ PK_INLINE void encode(const ClickMaps& s, const float* squares, int64_t n, float
     for (int64_t i = 0; i < kClickColumns; ++i)
       buffer[i] = encoding == Encoding::kTanh ? __builtin_sqrtf(squares[i]) : squares[i];
     for (int64_t i = 0; i < kClickColumns; i += kLanes) {
-      const Floats e = exp_negative(load(buffer + i) * factor);
+      const Floats e = exponential(load(buffer + i) * factor);
       store(buffer + i, encoding == Encoding::kTanh ? (1.0f - e) / (1.0f + e) : e);
     }
     std::memcpy(out, buffer, sizeof(float) * n);
@@ -123,7 +99,7 @@ void click_tile(const ClickMaps& s, const Clicks& clicks, int64_t map, int64_t b
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
         const Floats d = place[v] - c;
-        best[v] = minimum(best[v], d * d + squared);
+        best[v] = smaller(d * d + squared, best[v]);
       }
     }
     float squares[kClickColumns];
