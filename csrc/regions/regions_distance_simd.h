@@ -111,6 +111,7 @@ void pull_backward(const PullArgs& s, int64_t image, int64_t block) {
       gradient.end_group(chunk, group, r.channels);
     }
   });
+  publish();
 }
 
 template <class T>
@@ -259,6 +260,7 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
     A* out = static_cast<A*>(s.weight_gradient) + image * r.pixels + chunk.begin;
     for (int i = 0; i < chunk.pixels; ++i) out[i] = weights[i] == 0 ? 0 : along[i];
   });
+  publish();
 }
 
 }  // namespace PK_ISA

@@ -135,6 +135,7 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
       gradient.end_group(chunk, group, r.channels);
     }
   });
+  publish();
 }
 
 }  // namespace PK_ISA

@@ -205,7 +205,7 @@ PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t grou
 }
 
 // Takes the tiles of a gradient: each to its place or, past the caches, where only whole lines may
-// go, into rows that are written out group by group.
+// go, into rows that are written out group by group. `publish` comes after the last of them.
 template <class T>
 class GradientTiles {
  public:
@@ -215,9 +215,6 @@ class GradientTiles {
       : plane(gradient.view, image),
         past_caches_(gradient.past_caches && plane.pixel_stride == 1 &&
                      plane.row_length == r.pixels) {}
-  ~GradientTiles() {
-    if (past_caches_) publish();
-  }
 
   const Plane<T> plane;
   Offsets offsets;
