@@ -35,7 +35,7 @@ struct StatsArgs {
   void *mean, *variance;
 };
 
-struct Gradient {
+struct RegionsGradient {
   View view;
   bool past_caches;
 };
@@ -44,7 +44,7 @@ struct Gradient {
 struct StatsBackwardArgs {
   Regions regions;
   bool normalize;
-  Gradient gradient;
+  RegionsGradient gradient;
   // tables [batch] and [batch, R + 1]; scale null: the features are not read
   const void *mean, *offset, *scale;
 };
@@ -57,7 +57,7 @@ struct PullArgs {
   // forward: partials in double, tables [batch, blocks] and [batch, blocks, R + 1]
   void *sums, *pull;
   // backward: offset as above, and scale = 2 grad_pull
-  Gradient gradient;
+  RegionsGradient gradient;
   const void *offset, *scale;
 };
 
@@ -77,7 +77,7 @@ struct WeightedArgs {
   // backward: gradient_i = coefficient_i (f_i - centre) + weights_i direction, without the first
   // part where `coefficient` is null, and weight_gradient_i = (f_i - centre) . direction
   const void *coefficient, *direction;
-  Gradient gradient;
+  RegionsGradient gradient;
   void* weight_gradient;
 };
 

@@ -211,7 +211,7 @@ class GradientTiles {
  public:
   using A = Accumulate<T>;
 
-  GradientTiles(const Gradient& gradient, int64_t image, const Regions& r)
+  GradientTiles(const RegionsGradient& gradient, int64_t image, const Regions& r)
       : plane(gradient.view, image),
         past_caches_(gradient.past_caches && plane.pixel_stride == 1 &&
                      plane.row_length == r.pixels) {}
