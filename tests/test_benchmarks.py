@@ -41,6 +41,14 @@ def test_every_side_agrees_with_the_oracle(workload: Workload, variant: str) -> 
             case.check(side, mode)
 
 
+@pytest.mark.parametrize(("workload", "variant"), VARIANTS)
+def test_what_has_a_gradient_is_nowhere_only_zeros(workload: Workload, variant: str) -> None:
+    """Zeros are right whatever a side computes."""
+    if BOTH in workload.modes:
+        for exact in tiny(workload, variant)._exact:
+            assert exact.count_nonzero() > 0
+
+
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
 def test_floors_are_positive_and_grow_with_the_backward_pass(workload: Workload) -> None:
     inputs = workload.inputs(workload.variants[0], shrink=SHRINK)

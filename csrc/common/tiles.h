@@ -25,6 +25,7 @@ struct Plane {
         row_length(view.row_length) {}
 
   int64_t offset(int64_t pixel) const {
+    if (pixel < row_length) return pixel * pixel_stride;  // divisions take longer than all the rest
     return pixel / row_length * row_stride + pixel % row_length * pixel_stride;
   }
 };

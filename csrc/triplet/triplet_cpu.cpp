@@ -32,59 +32,65 @@ constexpr int64_t kChannelsTogether = 16;
 
 bool side_by_side(const View& view) { return view.channel_stride == 1; }
 
-// One image's rows that are there; `by_pixel`: with channels side by side, and so must they be in
-// the gradient.
+void check_indices(const Tensor& features, const Tensor& sets) {
+  const int64_t pixels = features.size(2) * features.size(3), *index = data<int64_t>(sets);
+  int64_t largest = -1;
+  for (int64_t i = 0; i < sets.numel(); ++i) largest = std::max(largest, index[i]);
+  STD_TORCH_CHECK(largest < pixels, "triplet_hinge: index ", largest, " is out of range for ",
+                  pixels, " pixels");
+}
+
+TripletRows rows_of(const Tensor& features, const Tensor& sets, int64_t image, bool squared,
+                    double eps) {
+  TripletRows rows{};
+  rows.features = view_of(features);
+  rows.image = image;
+  rows.channels = features.size(1);
+  rows.pixels = features.size(2) * features.size(3);
+  rows.sets = static_cast<int>(sets.size(1));
+  rows.pairs = 2 * (rows.sets - 2);
+  rows.pair = rows.sets == 3 ? kThreeSets : kFourSets;
+  rows.rows = sets.size(2);
+  rows.eps = squared ? 0 : eps;
+  rows.listed = data<int64_t>(sets) + image * rows.sets * rows.rows;
+  return rows;
+}
+
+// The rows of one image with their entries, sorted.
 class Image {
  public:
-  Image(const Tensor& features, const Tensor& sets, int64_t image, bool squared, double eps,
-        bool by_pixel)
-      : by_pixel_(by_pixel), all_(sets.size(2)) {
-    const int64_t pixels = features.size(2) * features.size(3);
-    const int count = static_cast<int>(sets.size(1));
-    const int64_t* index = data<int64_t>(sets) + image * count * all_;
-    for (int64_t k = 0; k < all_; ++k) {
-      bool there = true;
-      for (int set = 0; set < count; ++set) {
-        const int64_t pixel = index[set * all_ + k];
-        STD_TORCH_CHECK(pixel < pixels, "triplet_hinge: index ", pixel, " is out of range for ",
-                        pixels, " pixels");
-        there = there && pixel >= 0;
-      }
-      if (there) row_.push_back(k);
-    }
-    rows.features = view_of(features);
-    rows.image = image;
-    rows.channels = features.size(1);
-    rows.pixels = pixels;
-    rows.sets = count;
-    rows.pair = count == 3 ? kThreeSets : kFourSets;
-    rows.pairs = 2 * (count - 2);
-    rows.rows = static_cast<int64_t>(row_.size());
-    rows.eps = squared ? 0 : eps;
-    for (int set = 0; set < count; ++set)
-      for (int64_t r = 0; r < rows.rows; ++r) {
-        slot_.push_back(static_cast<int32_t>(set * rows.rows + r));
-        pixel_.push_back(index[set * all_ + row_[r]]);
-      }
-    rows.slot = slot_.data();
-    if (!by_pixel) sort_by_page();
+  Image(const TripletRows& of, int64_t page_pixels) : rows(of) {
+    rows.page_pixels = page_pixels;
+    const int64_t slots = rows.sets * rows.rows;
+    std::vector<char> there(rows.rows, 1);
+    for (int64_t s = 0; s < slots; ++s) there[s % rows.rows] &= rows.listed[s] >= 0;
+    page_.assign(pages() + 1, 0);
+    for_entries(there, [&](int64_t, int64_t pixel) { ++page_[pixel / page_pixels + 1]; });
+    for (int64_t page = 0; page < pages(); ++page) page_[page + 1] += page_[page];
+    rows.entries = page_[pages()];
+    slot_.resize(rows.entries);
+    pixel_.resize(rows.entries);
+    std::vector<int64_t> next = page_;
+    for_entries(there, [&](int64_t slot, int64_t pixel) {
+      const int64_t to = next[pixel / page_pixels]++;
+      slot_[to] = static_cast<int32_t>(slot);
+      pixel_[to] = pixel;
+    });
     offset_ = pixel_;
     const View& view = rows.features;
-    if (view.pixel_stride != 1 || view.row_length != pixels)
+    if (view.pixel_stride != 1 || view.row_length != rows.pixels)
       for (int64_t& i : offset_)
         i = i / view.row_length * view.row_stride + i % view.row_length * view.pixel_stride;
+    rows.page = page_.data();
+    rows.slot = slot_.data();
+    rows.pixel = pixel_.data();
     rows.offset = offset_.data();
   }
 
-  TripletRows rows{};
+  TripletRows rows;
 
-  int64_t entries() const { return rows.sets * rows.rows; }
-  int64_t pages() const { return static_cast<int64_t>(page_.size()) - 1; }
-  const int64_t* pixels() const { return pixel_.data(); }
-
-  // of the packed row r of pair p, in [pairs, K]
-  int64_t listed(int pair, int64_t r) const { return pair * all_ + row_[r]; }
-  int64_t all() const { return all_; }
+  int64_t pages() const { return (rows.pixels + rows.page_pixels - 1) / rows.page_pixels; }
+  int64_t slots() const { return rows.sets * rows.rows; }
 
   // body(group, begin, end): channels [begin, end)
   template <class Body>
@@ -97,84 +103,80 @@ class Image {
   }
   int64_t groups() const { return (rows.channels + group() - 1) / group(); }
 
-  void sort_by_page() {
-    const int64_t values = by_pixel_ ? std::max<int64_t>(rows.channels, 1) : 1;
-    rows.page_pixels = by_pixel_ ? std::max<int64_t>(kPageValues / values, 1) : kPagePixels;
-    const int64_t pages = (rows.pixels + rows.page_pixels - 1) / rows.page_pixels;
-    page_.assign(pages + 1, 0);
-    for (int64_t pixel : pixel_) ++page_[pixel / rows.page_pixels + 1];
-    for (int64_t page = 0; page < pages; ++page) page_[page + 1] += page_[page];
-    std::vector<int64_t> next = page_;
-    std::vector<int32_t> slot(slot_.size());
-    std::vector<int64_t> pixels(pixel_.size());
-    for (size_t e = 0; e < pixel_.size(); ++e) {
-      const int64_t to = next[pixel_[e] / rows.page_pixels]++;
-      slot[to] = slot_[e];
-      pixels[to] = pixel_[e];
-    }
-    slot_.swap(slot);
-    pixel_.swap(pixels);
-    rows.page = page_.data();
-    rows.slot = slot_.data();
-  }
-
  private:
+  template <class Body>
+  void for_entries(const std::vector<char>& there, const Body& body) const {
+    for (int set = 0; set < rows.sets; ++set)
+      for (int64_t r = 0; r < rows.rows; ++r)
+        if (there[r]) body(set * rows.rows + r, rows.listed[set * rows.rows + r]);
+  }
   int64_t group() const {
     const int64_t even = (rows.channels + kMostGroups - 1) / kMostGroups;
     return std::max<int64_t>(even, side_by_side(rows.features) ? kChannelsTogether : 1);
   }
 
-  bool by_pixel_;
-  int64_t all_;
   std::vector<int32_t> slot_;
-  std::vector<int64_t> row_, pixel_, offset_, page_;
+  std::vector<int64_t> pixel_, offset_, page_;
 };
 
 std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double margin, bool squared,
                                           double eps) {
+  check_indices(features, sets);
   const Element element = element_of(features);
   const TripletKernels& run = triplet_kernels(element);
   const int64_t images = sets.size(0), hinges = sets.size(1) - 2, all = sets.size(2);
+  const int64_t blocks = (all + kRowsTogether - 1) / kRowsTogether;
   const ScalarType type = accumulate_type(element);
-  const bool by_pixel = side_by_side(view_of(features));
   Tensor result = output(features, {images, hinges, all}, type);
   Tensor distances = output(features, {images, 2 * hinges, all}, type);
   with_value(element, [&](auto zero) {
     using A = decltype(zero);
-    for (int64_t b = 0; b < images; ++b) {
-      const Image image(features, sets, b, squared, eps, by_pixel);
-      const TripletRows& rows = image.rows;
-      const int64_t each = rows.pairs * rows.rows;
-      const int64_t parts = by_pixel ? 1 : image.groups();
-      std::vector<A> sums(parts * each, A(0));
-      if (by_pixel)
-        parallel((rows.rows + kRowsTogether - 1) / kRowsTogether,
-                 rows.sets * rows.channels * kRowsTogether, [&](int64_t i) {
-                   const int64_t end = std::min((i + 1) * kRowsTogether, rows.rows);
-                   run.distances_by_pixel(rows, i * kRowsTogether, end, sums.data());
-                 });
-      else
-        image.for_groups([&](int64_t group, int64_t begin, int64_t end) {
-          std::vector<A> scratch(image.entries());
-          run.distances(rows, begin, end, sums.data() + group * each, scratch.data());
-        });
-      A* distance = data<A>(distances) + b * rows.pairs * all;
-      A* hinge = data<A>(result) + b * hinges * all;
-      std::fill_n(distance, rows.pairs * all, A(0));
-      std::fill_n(hinge, hinges * all, A(0));
-      for (int p = 0; p < rows.pairs; ++p)
-        for (int64_t r = 0; r < rows.rows; ++r) {
+    // rows [begin, end) of an image, whose squared distances lie in parts that add up
+    const auto finish = [&](const TripletRows& rows, int64_t begin, int64_t end, const A* sums,
+                            int64_t parts) {
+      A* distance = data<A>(distances) + rows.image * rows.pairs * all;
+      A* hinge = data<A>(result) + rows.image * hinges * all;
+      for (int64_t r = begin; r < end; ++r) {
+        bool there = true;
+        for (int set = 0; set < rows.sets; ++set) there = there && rows.listed[set * all + r] >= 0;
+        for (int p = 0; p < rows.pairs; ++p) {
           double sum = 0;
-          for (int64_t part = 0; part < parts; ++part) sum += sums[part * each + p * rows.rows + r];
-          distance[image.listed(p, r)] = static_cast<A>(squared ? sum : std::sqrt(sum));
+          for (int64_t part = 0; there && part < parts; ++part)
+            sum += sums[(part * rows.pairs + p) * all + r];
+          distance[p * all + r] = static_cast<A>(squared ? sum : std::sqrt(sum));
         }
-      for (int h = 0; h < hinges; ++h)
-        for (int64_t r = 0; r < rows.rows; ++r) {
-          const A over = distance[image.listed(2 * h, r)] - distance[image.listed(2 * h + 1, r)] +
-                         static_cast<A>(margin);
+        for (int64_t h = 0; h < hinges; ++h) {
+          const A* own = distance + 2 * h * all + r;
+          const A over = own[0] - own[all] + static_cast<A>(margin);
           // NaN stays
-          hinge[image.listed(h, r)] = over < 0 ? A(0) : over;
+          hinge[h * all + r] = !there || over < 0 ? A(0) : over;
         }
+      }
+    };
+    if (side_by_side(view_of(features))) {
+      const int64_t work = sets.size(1) * features.size(1) * kRowsTogether;
+      parallel(images * blocks, work, [&](int64_t i) {
+        const TripletRows rows = rows_of(features, sets, i / blocks, squared, eps);
+        const int64_t begin = i % blocks * kRowsTogether;
+        const int64_t end = std::min(begin + kRowsTogether, all);
+        A* sums = data<A>(distances) + rows.image * rows.pairs * all;
+        run.distances_by_pixel(rows, begin, end, sums);
+        finish(rows, begin, end, sums, 1);
+      });
+      return;
+    }
+    for (int64_t b = 0; b < images; ++b) {
+      const Image image(rows_of(features, sets, b, squared, eps), kPagePixels);
+      const int64_t each = image.rows.pairs * all;
+      std::vector<A> sums(image.groups() * each, A(0));
+      image.for_groups([&](int64_t group, int64_t begin, int64_t end) {
+        std::vector<A> scratch(image.slots());
+        run.distances(image.rows, begin, end, sums.data() + group * each, scratch.data());
+      });
+      parallel(blocks, image.groups() * image.rows.pairs * kRowsTogether, [&](int64_t i) {
+        const int64_t begin = i * kRowsTogether, end = std::min(begin + kRowsTogether, all);
+        finish(image.rows, begin, end, sums.data(), image.groups());
+      });
     }
   });
   return {result, distances};
@@ -182,6 +184,7 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
 
 Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets, Tensor distances,
                                double margin, bool squared, double eps) {
+  check_indices(features, sets);
   const Element element = element_of(features);
   const TripletKernels& run = triplet_kernels(element);
   const int64_t images = sets.size(0), hinges = sets.size(1) - 2;
@@ -191,24 +194,23 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
   with_value(element, [&](auto zero) {
     using A = decltype(zero);
     for (int64_t b = 0; b < images; ++b) {
-      Image image(features, sets, b, squared, eps, by_pixel);
-      if (by_pixel) image.sort_by_page();
+      const int64_t channels = std::max<int64_t>(features.size(1), 1);
+      const Image image(rows_of(features, sets, b, squared, eps),
+                        by_pixel ? std::max<int64_t>(kPageValues / channels, 1) : kPagePixels);
       const TripletRows& rows = image.rows;
-      const A* distance = data<A>(distances) + b * rows.pairs * image.all();
-      const A* grad = data<A>(grad_hinges) + b * hinges * image.all();
+      const A* distance = data<A>(distances) + b * rows.pairs * rows.rows;
+      const A* grad = data<A>(grad_hinges) + b * hinges * rows.rows;
       std::vector<A> factor(rows.pairs * rows.rows);
       for (int p = 0; p < rows.pairs; ++p)
         for (int64_t r = 0; r < rows.rows; ++r) {
-          const int h = p / 2;
-          const A own = distance[image.listed(2 * h, r)];
-          const A other = distance[image.listed(2 * h + 1, r)];
-          const bool active = own - other + static_cast<A>(margin) >= 0;
-          const A mine = p % 2 ? other : own;
+          const A* own = distance + p / 2 * 2 * rows.rows + r;
+          const bool active = own[0] - own[rows.rows] + static_cast<A>(margin) >= 0;
+          const A mine = p % 2 ? own[rows.rows] : own[0];
           const A rise = squared ? A(2) : mine == 0 ? A(0) : 1 / mine;
-          const A slope = active ? grad[image.listed(h, r)] : A(0);
+          const A slope = active ? grad[p / 2 * rows.rows + r] : A(0);
           factor[p * rows.rows + r] = p % 2 ? -slope * rise : slope * rise;
         }
-      const TripletGradient g{rows, factor.data(), view, image.pixels(), past_caches(gradient)};
+      const TripletGradient g{rows, factor.data(), view, past_caches(gradient)};
       const int64_t size = static_cast<int64_t>(gradient.element_size());
       const auto make_ready = [&](int64_t offset, int64_t values) {
         ready(data<char>(gradient) + (b * view.batch_stride + offset) * size, values * size);
@@ -227,7 +229,7 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
         continue;
       }
       image.for_groups([&](int64_t, int64_t begin, int64_t end) {
-        std::vector<A> scratch(2 * image.entries() + kPagePixels);
+        std::vector<A> scratch(2 * image.slots() + kPagePixels);
         for (int64_t channel = begin; channel < end; ++channel)
           make_ready(channel * view.channel_stride, rows.pixels);
         run.gradient(g, begin, end, scratch.data());

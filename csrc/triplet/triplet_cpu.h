@@ -16,37 +16,38 @@ struct SetPair {
 constexpr SetPair kThreeSets[] = {{0, 1}, {0, 2}};
 constexpr SetPair kFourSets[] = {{0, 1}, {0, 2}, {2, 3}, {2, 1}};
 
-// The rows of one image that are there. They have sets * rows entries, one for each pixel of each
-// row: entries may be sorted by the page of so many pixels that theirs is in.
+// The rows of one image. Those that are there have sets entries each, one for each pixel, sorted by
+// the page of so many pixels that theirs is in; distances of channels side by side need no entries.
 struct TripletRows {
   View features;
   int64_t image, channels, pixels;
   int sets, pairs;
   const SetPair* pair;
   int64_t rows;
-  double eps;  // added to every difference
-  int64_t page_pixels;
+  double eps;             // added to every difference
+  const int64_t* listed;  // [sets][rows], the pixels; a row with a negative one is absent
+  int64_t page_pixels, entries;
   const int64_t* page;    // where the entries of each page begin; then where the last ones end
   const int32_t* slot;    // of each entry: set * rows + row
-  const int64_t* offset;  // of its pixel in a channel plane; with channels side by side, by slot
+  const int64_t* pixel;   // of each entry
+  const int64_t* offset;  // of each entry's pixel in a channel plane
 };
 
 struct TripletGradient {
   TripletRows rows;
   const void* factor;  // [pairs][rows], of the differences in the gradient
   View gradient;
-  const int64_t* pixel;  // of each entry
   bool past_caches;
 };
 
 struct TripletKernels {
   // sums [pairs][rows] += the squared differences in channels [begin, end); `scratch` holds a value
-  // for each entry
+  // for each slot
   void (*distances)(const TripletRows&, int64_t begin, int64_t end, void* sums, void* scratch);
-  // rows [begin, end) of the sums over all channels, where they lie side by side
+  // rows [begin, end) of the sums over all channels, where they lie side by side; 0 if absent
   void (*distances_by_pixel)(const TripletRows&, int64_t begin, int64_t end, void* sums);
   // Channels [begin, end) of the gradient, all pixels of them. `scratch` holds two values for each
-  // entry, and one for each pixel of a page.
+  // slot, and one for each pixel of a page.
   void (*gradient)(const TripletGradient&, int64_t begin, int64_t end, void* scratch);
   // Pages [begin, end) of it, where channels lie side by side; `scratch` holds a page.
   void (*gradient_by_pixel)(const TripletGradient&, int64_t begin, int64_t end, void* scratch);

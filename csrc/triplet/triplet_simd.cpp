@@ -19,7 +19,7 @@ constexpr int64_t kAhead = 4;
 
 template <class T, class A>
 PK_INLINE void gather(const TripletRows& s, const T* plane, A* values) {
-  for (int64_t e = 0; e < s.sets * s.rows; ++e) values[s.slot[e]] = scalar(plane[s.offset[e]]);
+  for (int64_t e = 0; e < s.entries; ++e) values[s.slot[e]] = scalar(plane[s.offset[e]]);
 }
 
 template <class T, class A>
@@ -41,19 +41,24 @@ void distances(const TripletRows& s, int64_t begin, int64_t end, void* sums, voi
   }
 }
 
-// The channels of one row's pixels in an image.
+// The channels of one row's pixels in an image, if the row is there.
 template <class T>
 struct Pixels {
   T* at[kMostSets];
+  bool there = true;
 
-  Pixels(const TripletRows& s, const Plane<T>& plane, const int64_t* offset, int64_t row) {
-    for (int set = 0; set < s.sets; ++set) at[set] = plane.data + offset[set * s.rows + row];
+  Pixels(const TripletRows& s, const Plane<T>& plane, int64_t row) {
+    for (int set = 0; set < s.sets; ++set) {
+      const int64_t pixel = s.listed[set * s.rows + row];
+      there = there && pixel >= 0;
+      at[set] = plane.data + plane.offset(pixel);
+    }
   }
 };
 
 template <class T>
 PK_INLINE void fetch(const TripletRows& s, const Plane<T>& plane, int64_t row) {
-  const Pixels<T> pixels(s, plane, s.offset, row);
+  const Pixels<T> pixels(s, plane, row);
   for (int set = 0; set < s.sets; ++set)
     for (int64_t c = 0; c < s.channels; c += 64 / sizeof(T)) __builtin_prefetch(pixels.at[set] + c);
 }
@@ -72,26 +77,46 @@ PK_INLINE void store_some(A* p, Vec<A> values, int64_t count) {
   std::memcpy(p, &values, sizeof(A) * count);
 }
 
-template <class T, class A>
-void distances_by_pixel(const TripletRows& s, int64_t begin, int64_t end, void* sums) {
+// sum[pair] += the squared differences in one vector of channels, or in `count` < kLanes of them
+template <int kSets, class T, class A>
+PK_INLINE void add_squares(const Pixels<T>& pixels, int64_t c, int64_t count, Vec<A> eps,
+                           Vec<A> sum[kMostPairs]) {
+  constexpr const SetPair* kPairs = kSets == 3 ? kThreeSets : kFourSets;
+  Vec<A> value[kSets];
+#pragma GCC unroll 4
+  for (int set = 0; set < kSets; ++set) value[set] = load_some(pixels.at[set] + c, count);
+#pragma GCC unroll 4
+  for (int p = 0; p < 2 * (kSets - 2); ++p) {
+    const Vec<A> difference = value[kPairs[p].one] - value[kPairs[p].other] + eps;
+    sum[p] += difference * difference;
+  }
+}
+
+template <int kSets, class T, class A>
+void distances_of_rows(const TripletRows& s, int64_t begin, int64_t end, A* sums) {
   const Plane<T> plane(s.features, s.image);
   const Vec<A> eps = splat(static_cast<A>(s.eps));
+  const int64_t whole = s.channels / kLanes * kLanes, rest = s.channels - whole;
   for (int64_t r = begin; r < end; ++r) {
     if (r + kAhead < s.rows) fetch(s, plane, r + kAhead);
-    const Pixels<T> pixels(s, plane, s.offset, r);
+    const Pixels<T> pixels(s, plane, r);
     Vec<A> sum[kMostPairs] = {};
-    for (int64_t c = 0; c < s.channels; c += kLanes) {
-      const int64_t count = s.channels - c;
-      const Vec<A> added = count >= kLanes ? eps : load_some(&eps[0], count);
-      Vec<A> value[kMostSets];
-      for (int set = 0; set < s.sets; ++set) value[set] = load_some(pixels.at[set] + c, count);
-      for (int p = 0; p < s.pairs; ++p) {
-        const Vec<A> difference = value[s.pair[p].one] - value[s.pair[p].other] + added;
-        sum[p] += difference * difference;
-      }
+    if (pixels.there) {
+      for (int64_t c = 0; c < whole; c += kLanes)
+        add_squares<kSets, T, A>(pixels, c, kLanes, eps, sum);
+      if (rest) add_squares<kSets, T, A>(pixels, whole, rest, load_some(&eps[0], rest), sum);
     }
-    for (int p = 0; p < s.pairs; ++p) static_cast<A*>(sums)[p * s.rows + r] = sum_lanes(sum[p]);
+#pragma GCC unroll 4
+    for (int p = 0; p < 2 * (kSets - 2); ++p) sums[p * s.rows + r] = sum_lanes(sum[p]);
   }
+}
+
+template <class T, class A>
+void distances_by_pixel(const TripletRows& s, int64_t begin, int64_t end, void* sums) {
+  if (s.sets == 3)
+    distances_of_rows<3, T>(s, begin, end, static_cast<A*>(sums));
+  else
+    distances_of_rows<4, T>(s, begin, end, static_cast<A*>(sums));
 }
 
 // One channel's part of the gradient, in each slot, from the channel's features.
@@ -118,7 +143,7 @@ PK_INLINE void add_slope(const TripletGradient& g, const Plane<T>& plane, int64_
                          A* sums) {
   const TripletRows& s = g.rows;
   const Vec<A> eps = splat(static_cast<A>(s.eps));
-  const Pixels<T> pixels(s, plane, s.offset, row);
+  const Pixels<T> pixels(s, plane, row);
   for (int64_t c = 0; c < s.channels; c += kLanes) {
     const int64_t count = s.channels - c;
     Vec<A> value[kMostSets], slope = {};
@@ -147,7 +172,7 @@ void gradient_by_pixel(const TripletGradient& g, int64_t begin, int64_t end, voi
     for (int64_t e = s.page[page]; e < s.page[page + 1]; ++e) {
       if (e + kAhead < s.page[end]) fetch(s, plane, s.slot[e + kAhead] % s.rows);
       add_slope(g, plane, s.slot[e] / s.rows, s.slot[e] % s.rows,
-                sums + (g.pixel[e] - first) * s.channels);
+                sums + (s.pixel[e] - first) * s.channels);
     }
     if (straight)
       store_all(out.data + first * s.channels, sums, pixels * s.channels, g.past_caches);
@@ -177,7 +202,7 @@ void gradient_by_plane(const TripletGradient& g, int64_t begin, int64_t end, voi
       clear(sums, pixels);
       for (int64_t e = entry[0]; e < entry[1]; ++e) {
         __builtin_prefetch(next + s.offset[e], 0, 2);
-        sums[g.pixel[e] - first] += slope[s.slot[e]];
+        sums[s.pixel[e] - first] += slope[s.slot[e]];
       }
       if (straight)
         store_all(to + first, sums, pixels, g.past_caches);
