@@ -17,9 +17,12 @@ MIB = 2**20
 WARM_UP = 2
 # A call that takes longer, in seconds, has little left to warm up.
 LONG = 1.0
-# Seconds before a call on the CPU: torch and torch.compile's code each have OpenMP threads, which
-# spin for a while after their work and would slow whoever comes next.
+# Seconds that a side runs on the CPU before a call of it counts. Torch and torch.compile's code each
+# have OpenMP threads: those of the side before spin for a while after their work, and a side's own
+# have to be woken, which on virtual machines takes longer than many a call.
 SETTLE = 0.02
+# A call so many times as long has settled on its way.
+MUCH_LONGER = 10
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Clock:
 
     On CUDA the time is between two events on the stream, and the L2 cache is cold: a buffer larger
     than it is written first, which also gives the host time to get ahead of the device. On the CPU
-    caches are as the last call left them.
+    it is the last of several calls, and caches are as the one before left them.
     """
 
     def __init__(self, device: str) -> None:
@@ -71,12 +74,7 @@ class Clock:
 
     def __call__(self, call: Callable[[], object]) -> float:
         if not self._cuda:
-            time.sleep(SETTLE)
-            begin = time.perf_counter()
-            kept = call()
-            took = time.perf_counter() - begin
-            del kept
-            return 1e3 * took
+            return 1e3 * _settled(call)
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         self._flush.zero_()
         start.record()
@@ -85,6 +83,17 @@ class Clock:
         end.synchronize()
         del kept
         return float(start.elapsed_time(end))
+
+
+def _settled(call: Callable[[], object]) -> float:
+    first = time.perf_counter()
+    while True:
+        begin = time.perf_counter()
+        kept = call()
+        took = time.perf_counter() - begin
+        del kept
+        if begin - first >= SETTLE or took >= MUCH_LONGER * SETTLE:
+            return took
 
 
 def in_turn(
