@@ -109,6 +109,7 @@ def launch_regions(features, labels):
     weights = torch.empty(labels.shape)
     pooled, total = regions.weighted_mean(features, weights, 1e-5)
     regions.weighted_mean_backward(pooled, features, weights, pooled, total, 1e-5)
+    regions.weighted_mean_share(pooled, features, weights, total, 1e-5)
     for squared in (False, True):
         distance, mean, total = regions.background_distance(features, weights, squared)
         regions.background_distance_backward(

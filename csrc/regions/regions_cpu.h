@@ -114,6 +114,7 @@ struct RegionsKernels {
   void (*weighted_block)(const WeightedArgs&, int64_t image, int64_t block);
   void (*distance)(const WeightedArgs&, int64_t image, int64_t block);
   void (*weighted_backward)(const WeightedArgs&, int64_t image, int64_t block);
+  void (*weighted_share)(const WeightedArgs&, int64_t image, int64_t block);
 };
 
 namespace baseline {

@@ -136,6 +136,16 @@ std::tuple<Tensor, Tensor> weighted_mean_backward(Tensor grad_mean, Tensor featu
   return {gradient, grad_weights};
 }
 
+Tensor weighted_mean_share(Tensor grad_mean, Tensor features, Tensor weights, Tensor total,
+                           double eps) {
+  const Call call(features);
+  const Pixels p = pixels_of(features, nullptr, 1);
+  Tensor gradient = torch::stable::empty_like(features);
+  weighted_gradient(call.device, p, view_of(gradient), data<float>(grad_mean), data<float>(weights),
+                    nullptr, data<float>(total), static_cast<float>(eps), nullptr, nullptr);
+  return gradient;
+}
+
 std::tuple<Tensor, Tensor, Tensor> background_distance(Tensor features, Tensor weights,
                                                        bool squared) {
   const Call call(features);
@@ -178,6 +188,7 @@ STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CUDA, m) {
   m.impl("region_contrast", TORCH_BOX(&region_contrast));
   m.impl("weighted_mean", TORCH_BOX(&weighted_mean));
   m.impl("weighted_mean_backward", TORCH_BOX(&weighted_mean_backward));
+  m.impl("weighted_mean_share", TORCH_BOX(&weighted_mean_share));
   m.impl("background_distance", TORCH_BOX(&background_distance));
   m.impl("background_distance_backward", TORCH_BOX(&background_distance_backward));
 }

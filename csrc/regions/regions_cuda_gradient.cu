@@ -148,7 +148,7 @@ struct DirectionTable {
     const float sum = total[image], divisor = sum + eps;
     float scale = 1.0f / (divisor == 0.0f ? 1.0f : divisor);
     if (slope) scale = sum > 0.0f ? -1.0f / sum : 0.0f;
-    return make_float2(mean[i], direction[i] * scale);
+    return make_float2(mean ? mean[i] : 0.0f, direction[i] * scale);
   }
 };
 
@@ -189,6 +189,31 @@ struct WeightedOp {
   __device__ void finish(int64_t image, int pixel, const State& state, const float* sums) const {
     const bool enters = state.weight != 0.0f && (!has_slope || slope.total[image] > 0.0f);
     grad_weights[image * p.pixels + pixel] = enters ? sums[0] : 0.0f;
+  }
+};
+
+// w_i T alone.
+struct WeightedShareOp {
+  static constexpr bool kReads = false, kWrites = true;
+  static constexpr int kSums = 0;
+  struct State {
+    int region;
+    float weight;
+  };
+
+  Pixels p;
+  const float* weights;
+
+  template <int N>
+  __device__ void begin(int64_t image, int first, State (&states)[N]) const {
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+      const bool inside = first + k < p.pixels;
+      states[k] = {inside ? 0 : -1, inside ? weights[image * p.pixels + first + k] : 0.0f};
+    }
+  }
+  __device__ float step(const State& state, float, float2 entry, float*) const {
+    return state.weight == 0.0f ? 0.0f : state.weight * entry.y;
   }
 };
 
@@ -234,9 +259,10 @@ void weighted_gradient(const Device& device, const Pixels& pixels, const View& g
                        const float* direction, const float* weights, const float* mean,
                        const float* total, float eps, const PixelWeights* slope,
                        float* grad_weights) {
-  PixelWalk walk = walk_of(pixels, &gradient, true);
+  PixelWalk walk = walk_of(pixels, &gradient, mean != nullptr);
   make_table(device, walk,
              DirectionTable{mean, direction, total, eps, slope != nullptr, pixels.channels});
+  if (!mean) return launch_pixels(device, pixels.element, walk, WeightedShareOp{pixels, weights});
   const WeightedOp op = {pixels, weights, slope ? *slope : PixelWeights{}, slope != nullptr,
                          grad_weights};
   launch_pixels(device, pixels.element, walk, op);

@@ -263,5 +263,32 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
   publish();
 }
 
+// The gradient of the features alone, of which none is read.
+template <class T>
+void weighted_share(const WeightedArgs& s, int64_t image, int64_t block) {
+  using A = Accumulate<T>;
+  using V = Vec<A>;
+  const Regions& r = s.regions;
+  GradientTiles<T> gradient(s.gradient, image, r);
+  const A* direction = table_of<A>(s.direction, r, image);
+  Chunk chunk;
+  A weights[kChunk];
+  for_chunks(chunk, r, gradient.plane, image, block, gradient.chunk_pixels(kChunk), [&] {
+    gradient.begin(chunk);
+    read_pixels(s.weights, r, image, chunk, weights);
+    for (int64_t group = 0; group < r.groups(); ++group) {
+      const A* table = direction + group_offset(r, group);
+      const auto write = [&](auto at, V* x, int channels) {
+#pragma GCC unroll 8
+        for (int i = 0; i < kLanes; ++i) x[i] = guarded(at.pixel(weights, i), at.region(table, i));
+        gradient.store(at, group, channels, x);
+      };
+      for_tiles<false>(chunk, gradient.plane, group, r.channels, write);
+      gradient.end_group(chunk, group, r.channels);
+    }
+  });
+  publish();
+}
+
 }  // namespace PK_ISA
 }  // namespace pixelkernels

@@ -73,9 +73,10 @@ void any_stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block
 template <class T>
 constexpr RegionsKernels kernels_for() {
   using A = Accumulate<T>;
-  return {pack<A>,        pack_scale<A>,         merge_sums<A>, any_stats_block<T>,
-          stats_merge<A>, any_stats_backward<T>, pull_block<T>, pull_backward<T>,
-          contrast<T>,    weighted_block<T>,     distance<T>,   weighted_backward<T>};
+  return {pack<A>,          pack_scale<A>,         merge_sums<A>, any_stats_block<T>,
+          stats_merge<A>,   any_stats_backward<T>, pull_block<T>, pull_backward<T>,
+          contrast<T>,      weighted_block<T>,     distance<T>,   weighted_backward<T>,
+          weighted_share<T>};
 }
 
 constexpr RegionsKernels kHalf = kernels_for<Half>(), kBFloat16 = kernels_for<BFloat16>(),

@@ -67,6 +67,16 @@ struct Weighted : Problem {
     return {mean, total};
   }
 
+  // the packed T of a gradient of the mean
+  Tensor direction(const Tensor& grad_mean, const Tensor& total, double eps) const {
+    Tensor out = statistics({r.batch, r.channels});
+    for (int64_t i = 0; i < r.batch * r.channels; ++i) {
+      const double divisor = value(total, i / r.channels) + eps;
+      set(out, i, divisor == 0 ? 0 : value(grad_mean, i) / divisor);
+    }
+    return pack(data(out), nullptr);
+  }
+
   std::tuple<Tensor, Tensor> backward(const Tensor& weights, const Tensor& centre,
                                       const Tensor& direction, const void* coefficient) {
     Tensor gradient = output_like(features), weight_gradient = output_like(weights);
@@ -97,13 +107,18 @@ std::tuple<Tensor, Tensor> weighted_mean(Tensor features, Tensor weights, double
 std::tuple<Tensor, Tensor> weighted_mean_backward(Tensor grad_mean, Tensor features, Tensor weights,
                                                   Tensor mean, Tensor total, double eps) {
   Weighted w(features, weights, false);
-  Tensor direction = w.statistics({w.r.batch, w.r.channels});
-  for (int64_t i = 0; i < w.r.batch * w.r.channels; ++i) {
-    const double divisor = w.value(total, i / w.r.channels) + eps;
-    w.set(direction, i, divisor == 0 ? 0 : w.value(grad_mean, i) / divisor);
-  }
-  return w.backward(weights, w.pack(data(mean), nullptr), w.pack(data(direction), nullptr),
+  return w.backward(weights, w.pack(data(mean), nullptr), w.direction(grad_mean, total, eps),
                     nullptr);
+}
+
+Tensor weighted_mean_share(Tensor grad_mean, Tensor features, Tensor weights, Tensor total,
+                           double eps) {
+  Weighted w(features, weights, false);
+  Tensor gradient = output_like(features), direction = w.direction(grad_mean, total, eps);
+  w.args.direction = data(direction);
+  w.args.gradient = gradient_of(gradient);
+  w.for_blocks([&](int64_t image, int64_t block) { w.run.weighted_share(w.args, image, block); });
+  return gradient;
 }
 
 std::tuple<Tensor, Tensor, Tensor> background_distance(Tensor features, Tensor weights,
@@ -146,6 +161,7 @@ std::tuple<Tensor, Tensor> background_distance_backward(Tensor grad_distance, Te
 STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CPU, m) {
   m.impl("weighted_mean", TORCH_BOX(&weighted_mean));
   m.impl("weighted_mean_backward", TORCH_BOX(&weighted_mean_backward));
+  m.impl("weighted_mean_share", TORCH_BOX(&weighted_mean_share));
   m.impl("background_distance", TORCH_BOX(&background_distance));
   m.impl("background_distance_backward", TORCH_BOX(&background_distance_backward));
 }

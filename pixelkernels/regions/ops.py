@@ -96,6 +96,12 @@ weighted_mean_backward = kernel(
     " Tensor total, float eps) -> (Tensor, Tensor)",
     _like_features_and_weights,
 )
+# d f_i alone, for weights that need no gradient: the features are not read
+weighted_mean_share = kernel(
+    "weighted_mean_share(Tensor grad_mean, Tensor features, Tensor weights, Tensor total,"
+    " float eps) -> Tensor",
+    lambda grad_mean, features, *rest: torch.empty_like(features),
+)
 # |f_i - mean| or its square, with the weighted mean for eps 0; 0 where the weights sum to 0
 background_distance = kernel(
     "background_distance(Tensor features, Tensor weights, bool squared)"
@@ -173,9 +179,11 @@ def _save_weighted_mean(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _weighted_mean_gradient(backend: str, ctx: Any, grad_mean: Tensor, _: None) -> Any:
-    return *weighted_mean_backward(
-        backend, grad_mean.contiguous(), *ctx.saved_tensors, ctx.eps
-    ), None
+    features, weights, mean, total = ctx.saved_tensors
+    given = grad_mean.contiguous(), features, weights
+    if not ctx.needs_input_grad[1]:
+        return weighted_mean_share(backend, *given, total, ctx.eps), None, None
+    return *weighted_mean_backward(backend, *given, mean, total, ctx.eps), None
 
 
 def _save_distance(ctx: Any, inputs: Any, output: Any) -> None:

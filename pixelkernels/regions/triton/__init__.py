@@ -21,6 +21,7 @@ whatever is read twice by one program come from the caches:
     region_pull           2F + 2L    region_pull_backward           2F + L
     region_contrast        F + L + W region_push                    the means, R times
     weighted_mean          F + W     weighted_mean_backward         2F + 2W
+                                     weighted_mean_share             F + W
     background_distance   2F + 2W    background_distance_backward   3F + 6W
 """
 
@@ -32,6 +33,7 @@ from .weighted import (
     background_distance_backward,
     weighted_mean,
     weighted_mean_backward,
+    weighted_mean_share,
 )
 
 __all__ = [
@@ -45,4 +47,5 @@ __all__ = [
     "region_stats_backward",
     "weighted_mean",
     "weighted_mean_backward",
+    "weighted_mean_share",
 ]

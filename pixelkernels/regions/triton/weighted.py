@@ -161,6 +161,12 @@ def _background_distance_kernel(
     tl.store(distance + image * pixels + pixel, acc, mask=inside)
 
 
+@triton.jit
+def _share_of(total, eps):
+    divisor = total + eps
+    return tl.div_rn(1.0, tl.where(divisor == 0, 1.0, divisor))
+
+
 @triton.jit(do_not_specialize=["tiles"])
 def _weighted_gradient_kernel(
     features,
@@ -214,8 +220,7 @@ def _weighted_gradient_kernel(
         d = tl.load(distance + image * pixels + pixel, mask=inside, other=0.0)
         slope = tl.where(whole > 0, distance_slope(slope, d, SQUARED), 0.0)
     else:
-        divisor = whole + eps
-        share = tl.div_rn(1.0, tl.where(divisor == 0, 1.0, divisor))
+        share = _share_of(whole, eps)
     acc = tl.zeros([P], tl.float32)
     for c0 in range(0, channels, CB):
         c = c0 + tl.arange(0, CB)
@@ -231,6 +236,43 @@ def _weighted_gradient_kernel(
     tl.store(grad_weights + image * pixels + pixel, tl.where(w != 0, acc, 0.0), mask=inside)
 
 
+@triton.jit(do_not_specialize=["tiles"])
+def _share_kernel(
+    weights,
+    total,
+    toward,
+    gradient,
+    channels,
+    pixels,
+    width,
+    tiles,
+    eps,
+    grad_b,
+    grad_c,
+    grad_h,
+    grad_w,
+    GRAD_FLAT: tl.constexpr,
+    P: tl.constexpr,
+    CB: tl.constexpr,
+):
+    """One tile of pixels: w_i T, where T is `toward` divided by total + eps."""
+    program = tl.program_id(0).to(tl.int64)
+    start = program % tiles * P
+    image = program // tiles
+    gradient += image * grad_b
+    pixel = start + tl.arange(0, P)
+    inside = pixel < pixels
+    grad_offsets = pixel_offsets(start, width, grad_h, grad_w, P, GRAD_FLAT)
+    w = tl.load(weights + image * pixels + pixel, mask=inside, other=0.0)
+    share = _share_of(tl.load(total + image), eps)
+    for c0 in range(0, channels, CB):
+        c = c0 + tl.arange(0, CB)
+        t = share * tl.load(toward + image * channels + c, mask=c < channels, other=0.0)
+        value = tl.where((w != 0)[:, None], w[:, None] * t[None, :], 0.0)
+        where = gradient + (grad_offsets[:, None] + c[None, :].to(tl.int64) * grad_c)
+        tl.store(where, value, mask=inside[:, None] & (c < channels)[None, :])
+
+
 def weighted_mean(features: Tensor, weights: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     mean = features.new_zeros(features.shape[:2], dtype=torch.float32)
     total = features.new_zeros(features.shape[:1], dtype=torch.float32)
@@ -243,6 +285,27 @@ def weighted_mean_backward(
     grad_mean: Tensor, features: Tensor, weights: Tensor, mean: Tensor, total: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
     return _gradients(features, weights, None, None, mean, total, grad_mean, eps, False)
+
+
+def weighted_mean_share(
+    grad_mean: Tensor, features: Tensor, weights: Tensor, total: Tensor, eps: float
+) -> Tensor:
+    gradient = torch.empty_like(features)
+    if weights.numel():
+        batch, channels, height, width = features.shape
+        shape = pixel_tile(gradient)
+        tiles = ceil_div(height * width, shape["P"])
+        steps, flat = strides(gradient)
+        launch(
+            _share_kernel,
+            batch * tiles,
+            features,
+            *(weights, total, grad_mean, gradient, channels, height * width, width, tiles, eps),
+            *steps,
+            GRAD_FLAT=flat,
+            **shape,
+        )
+    return gradient
 
 
 def background_distance(
