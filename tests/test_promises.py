@@ -134,6 +134,13 @@ def test_opcheck(layout, backend, device):
         "region_push": (stats.mean.clone().requires_grad_(), stats.count > 0, 1.5, 2),
         "region_contrast": (f.detach(), labels, stats.mean.detach()[:, :2].contiguous(), False),
         "weighted_mean": (f, w, 1e-5),
+        "weighted_mean_share": (
+            stats.mean[:, 0].contiguous(),
+            f.detach(),
+            w.detach(),
+            w.detach().sum((1, 2)),
+            1e-5,
+        ),
         "background_distance": (f, w, False),
     }
     for name, arguments in calls.items():

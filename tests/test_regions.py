@@ -68,7 +68,7 @@ def test_matches_the_oracle(case, dtype, backend, device):
 
 @pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.__name__)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=lambda dtype: str(dtype)[6:])
-def test_gradients_larger_than_the_caches(case, dtype):
+def test_large_gradients(case, dtype):
     # planes that begin anywhere in a cache line
     f, labels, regions, w = inputs((2, 21, 301, 353), dtype, "contiguous", "cpu")
     assert f.nbytes > 8 << 20
@@ -77,6 +77,24 @@ def test_gradients_larger_than_the_caches(case, dtype):
     _, *oracle = value_and_gradients(case, f.double(), labels, regions, w.double(), "eager")
     for a, o, p in zip(actual, oracle, plain, strict=True):
         testing.assert_within_budget(a, o, p, case.__name__)
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("case", WEIGHTED, ids=lambda case: case.__name__)
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=lambda dtype: str(dtype)[6:])
+def test_the_gradient_is_the_same_for_weights_without_one(case, dtype, backend, device):
+    for shape, layout in itertools.product(SHAPES, testing.LAYOUTS):
+        f, labels, regions, w = inputs(shape, dtype, layout, device)
+        w[0, 0] = 0
+        f[0, :, 0, 0], f[0, :, 0, 1] = torch.nan, torch.inf  # where the weight is 0
+        gradients = []
+        for wants in (True, False):
+            leaf = f.detach().requires_grad_()
+            out = case(leaf, labels, regions, w.detach().requires_grad_(wants), backend)
+            cotangent = torch.linspace(0.5, 1.5, out.numel(), device=device).view(out.shape)
+            gradients += torch.autograd.grad(out, leaf, cotangent)
+        assert gradients[0].stride() == gradients[1].stride()
+        torch.testing.assert_close(*gradients, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("backend", COMPILED)

@@ -67,6 +67,18 @@ def test_runs_under_the_interpreter():
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("case", WEIGHTED, ids=lambda case: case.__name__)
+def test_the_gradient_is_the_same_for_weights_without_one(case, shape):
+    f, labels, regions, w = inputs(shape, layout=LAYOUTS[SHAPES.index(shape) % len(LAYOUTS)])
+    _, expected, _ = value_and_gradients(case, f, labels, regions, w)
+    leaf = f.detach().requires_grad_()
+    out = case(leaf, labels, regions, w, "triton")
+    cotangent = torch.linspace(0.5, 1.5, out.numel(), dtype=out.dtype)
+    (gradient,) = torch.autograd.grad(out, leaf, cotangent.view(out.shape))
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.__name__)
 def test_matches_the_oracle(case, shape):
     # layouts and label dtypes take turns, so that each case meets several

@@ -32,8 +32,8 @@ constexpr int64_t kPage = 4096, kHugePage = int64_t{2} << 20, kPiece = int64_t{1
 // Smaller ones malloc gives out again, most often without returning them to the system.
 constexpr int64_t kLeastKept = int64_t{8} << 20;
 constexpr size_t kMostKept = 4;
-// More than a training step leaves in the caches until somebody reads it.
-constexpr int64_t kPastCaches = int64_t{8} << 20;
+// More than the caches hold until somebody reads it.
+constexpr int64_t kPastCaches = int64_t{32} << 20;
 
 int64_t bytes_of(const Tensor& tensor) {
   return tensor.numel() * static_cast<int64_t>(tensor.element_size());

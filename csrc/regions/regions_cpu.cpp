@@ -40,7 +40,7 @@ Tensor region_stats_backward(std::optional<Tensor> grad_mean, std::optional<Tens
   Tensor centre = p.pack(data(mean), nullptr);
   Tensor offset = p.pack(optional_data(grad_mean), data<int64_t>(count));
   Tensor scale = p.pack_scale(optional_data(grad_variance), data<int64_t>(count));
-  const StatsBackwardArgs args{p.r,          normalize,    gradient_of(gradient),
+  const StatsBackwardArgs args{p.r,          normalize,    view_of(gradient),
                                data(centre), data(offset), reads ? data(scale) : nullptr};
   p.for_blocks([&](int64_t image, int64_t block) { p.run.stats_backward(args, image, block); });
   return gradient;
@@ -96,7 +96,7 @@ Tensor region_pull_backward(std::optional<Tensor> grad_mean, std::optional<Tenso
   args.delta = delta;
   args.norm = norm;
   args.mean = data(centre);
-  args.gradient = gradient_of(gradient);
+  args.gradient = view_of(gradient);
   args.offset = data(offset);
   args.scale = data(scale);
   p.for_blocks([&](int64_t image, int64_t block) { p.run.pull_backward(args, image, block); });

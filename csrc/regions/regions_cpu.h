@@ -35,16 +35,11 @@ struct StatsArgs {
   void *mean, *variance;
 };
 
-struct RegionsGradient {
-  View view;
-  bool past_caches;
-};
-
 // gradient_i = scale_r (f_i - mean_r) + offset_r, through the normalisation if there is one
 struct StatsBackwardArgs {
   Regions regions;
   bool normalize;
-  RegionsGradient gradient;
+  View gradient;
   // tables [batch] and [batch, R + 1]; scale null: the features are not read
   const void *mean, *offset, *scale;
 };
@@ -57,7 +52,7 @@ struct PullArgs {
   // forward: partials in double, tables [batch, blocks] and [batch, blocks, R + 1]
   void *sums, *pull;
   // backward: offset as above, and scale = 2 grad_pull
-  RegionsGradient gradient;
+  View gradient;
   const void *offset, *scale;
 };
 
@@ -77,7 +72,7 @@ struct WeightedArgs {
   // backward: gradient_i = coefficient_i (f_i - centre) + weights_i direction, without the first
   // part where `coefficient` is null, and weight_gradient_i = (f_i - centre) . direction
   const void *coefficient, *direction;
-  RegionsGradient gradient;
+  View gradient;
   void* weight_gradient;
 };
 

@@ -83,13 +83,13 @@ void pull_backward(const PullArgs& s, int64_t image, int64_t block) {
   using V = Vec<A>;
   const Regions& r = s.regions;
   const Plane<T> plane(r.features, image);
-  GradientTiles<T> gradient(s.gradient, image, r);
+  GradientTiles<T> gradient(s.gradient, image);
   const A* mean = table_of<A>(s.mean, r, image);
   const A* offset = table_of<A>(s.offset, r, image);
   const A* scale = static_cast<const A*>(s.scale) + image * (r.regions + 1);
   Chunk chunk;
   A h[kChunk], factor[kChunk];
-  for_chunks(chunk, r, plane, image, block, gradient.chunk_pixels(twice_visited(r)), [&] {
+  for_chunks(chunk, r, plane, image, block, twice_visited(r), [&] {
     gradient.begin(chunk);
     distances(chunk, plane, r, mean, s.norm, h);
     hinge(chunk.tiles * kLanes, s.delta, s.norm, h, factor);
@@ -108,10 +108,8 @@ void pull_backward(const PullArgs& s, int64_t image, int64_t block) {
         }
         gradient.store(at, group, channels, x);
       });
-      gradient.end_group(chunk, group, r.channels);
     }
   });
-  publish();
 }
 
 template <class T>
@@ -228,12 +226,12 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
   using V = Vec<A>;
   const Regions& r = s.regions;
   const Plane<T> plane(r.features, image);
-  GradientTiles<T> gradient(s.gradient, image, r);
+  GradientTiles<T> gradient(s.gradient, image);
   const A* centre = table_of<A>(s.centre, r, image);
   const A* direction = table_of<A>(s.direction, r, image);
   Chunk chunk;
   A weights[kChunk], coefficient[kChunk], along[kChunk];
-  for_chunks(chunk, r, plane, image, block, gradient.chunk_pixels(kChunk), [&] {
+  for_chunks(chunk, r, plane, image, block, kChunk, [&] {
     gradient.begin(chunk);
     read_pixels(s.weights, r, image, chunk, weights);
     if (s.coefficient)
@@ -255,12 +253,10 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
         store(sum, load(sum) + at.over_channels(terms));
         gradient.store(at, group, channels, x);
       });
-      gradient.end_group(chunk, group, r.channels);
     }
     A* out = static_cast<A*>(s.weight_gradient) + image * r.pixels + chunk.begin;
     for (int i = 0; i < chunk.pixels; ++i) out[i] = weights[i] == 0 ? 0 : along[i];
   });
-  publish();
 }
 
 // The gradient of the features alone, of which none is read.
@@ -269,11 +265,11 @@ void weighted_share(const WeightedArgs& s, int64_t image, int64_t block) {
   using A = Accumulate<T>;
   using V = Vec<A>;
   const Regions& r = s.regions;
-  GradientTiles<T> gradient(s.gradient, image, r);
+  GradientTiles<T> gradient(s.gradient, image);
   const A* direction = table_of<A>(s.direction, r, image);
   Chunk chunk;
   A weights[kChunk];
-  for_chunks(chunk, r, gradient.plane, image, block, gradient.chunk_pixels(kChunk), [&] {
+  for_chunks(chunk, r, gradient.plane, image, block, kChunk, [&] {
     gradient.begin(chunk);
     read_pixels(s.weights, r, image, chunk, weights);
     for (int64_t group = 0; group < r.groups(); ++group) {
@@ -284,10 +280,8 @@ void weighted_share(const WeightedArgs& s, int64_t image, int64_t block) {
         gradient.store(at, group, channels, x);
       };
       for_tiles<false>(chunk, gradient.plane, group, r.channels, write);
-      gradient.end_group(chunk, group, r.channels);
     }
   });
-  publish();
 }
 
 }  // namespace PK_ISA

@@ -81,7 +81,7 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
   using V = Vec<A>;
   const Regions& r = s.regions;
   const Plane<T> plane(r.features, image);
-  GradientTiles<T> gradient(s.gradient, image, r);
+  GradientTiles<T> gradient(s.gradient, image);
   const A* mean = static_cast<const A*>(s.mean) + image * r.table();
   const A* offset = static_cast<const A*>(s.offset) + image * r.table();
   const A* region_scale = static_cast<const A*>(s.scale) + image * (r.regions + 1);
@@ -91,8 +91,7 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
   const auto direct = [&](auto at, V y, const A* mean_group, const A* offset_group, int i) {
     return guarded(at.pixel(scale, i), y - at.region(mean_group, i)) + at.region(offset_group, i);
   };
-  const int most = gradient.chunk_pixels(kNormalize ? twice_visited(r) : kChunk);
-  for_chunks(chunk, r, plane, image, block, most, [&] {
+  for_chunks(chunk, r, plane, image, block, kNormalize ? twice_visited(r) : kChunk, [&] {
     gradient.begin(chunk);
     if (kRead && !kNormalize && r.channels > 0 && r.channels <= 2 && r.regions > kFew &&
         plane.pixel_stride == 1 && gradient.plane.pixel_stride == 1) {
@@ -132,10 +131,8 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
       };
       for_tiles<kRead, true>(chunk, kRead ? plane : gradient.plane, group, r.channels, write,
                              static_cast<int>(r.regions));
-      gradient.end_group(chunk, group, r.channels);
     }
   });
-  publish();
 }
 
 }  // namespace PK_ISA

@@ -82,10 +82,6 @@ struct Problem {
   }
 };
 
-inline RegionsGradient gradient_of(const Tensor& tensor) {
-  return {view_of(tensor), past_caches(tensor)};
-}
-
 inline const void* optional_data(const std::optional<Tensor>& tensor) {
   return tensor ? tensor->data_ptr() : nullptr;
 }

@@ -204,49 +204,22 @@ PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t grou
   }
 }
 
-// Takes the tiles of a gradient: each to its place or, past the caches, where only whole lines may
-// go, into rows that are written out group by group. `publish` comes after the last of them.
+// The tiles of a gradient.
 template <class T>
-class GradientTiles {
- public:
-  using A = Accumulate<T>;
-
-  GradientTiles(const RegionsGradient& gradient, int64_t image, const Regions& r)
-      : plane(gradient.view, image),
-        past_caches_(gradient.past_caches && plane.pixel_stride == 1 &&
-                     plane.row_length == r.pixels) {}
-
+struct GradientTiles {
   const Plane<T> plane;
   Offsets offsets;
 
-  int chunk_pixels(int most) const { return past_caches_ && most > kRow ? kRow : most; }
+  GradientTiles(const View& gradient, int64_t image) : plane(gradient, image) {}
 
   void begin(const Chunk& chunk) { offsets.fill(plane, chunk.begin, chunk.pixels); }
 
   template <class At>
-  PK_INLINE void store(const At& at, int64_t group, int channels, Vec<A> tile[kLanes]) {
-    if (!past_caches_) {
-      store_tile<At::kLayout>(plane, offsets.start[at.tile], at.chunk.begin + at.tile * kLanes,
-                              at.chunk.pixels - at.tile * kLanes, group * kLanes, channels, tile);
-      return;
-    }
-    if (At::kLayout != Rows::kChannels) transpose(tile);
-#pragma GCC unroll 8
-    for (int i = 0; i < kLanes; ++i) PK_ISA::store(rows_[i] + at.tile * kLanes, tile[i]);
+  PK_INLINE void store(const At& at, int64_t group, int channels,
+                       Vec<Accumulate<T>> tile[kLanes]) const {
+    store_tile<At::kLayout>(plane, offsets.start[at.tile], at.chunk.begin + at.tile * kLanes,
+                            at.chunk.pixels - at.tile * kLanes, group * kLanes, channels, tile);
   }
-
-  void end_group(const Chunk& chunk, int64_t group, int64_t all_channels) {
-    if (!past_caches_) return;
-    const int64_t channel = group * kLanes;
-    for (int i = 0; i < kLanes && channel + i < all_channels; ++i)
-      store_all(plane.data + (channel + i) * plane.channel_stride + chunk.begin, rows_[i],
-                chunk.pixels, true);
-  }
-
- private:
-  static constexpr int kRow = 512;
-  const bool past_caches_;
-  A rows_[kLanes][kRow];
 };
 
 // sums[i] += sum_c term(cursor, x, row), for the pixels i of the chunk and the channels c of one

@@ -83,7 +83,7 @@ struct Weighted : Problem {
     args.centre = data(centre);
     args.direction = data(direction);
     args.coefficient = coefficient;
-    args.gradient = gradient_of(gradient);
+    args.gradient = view_of(gradient);
     args.weight_gradient = data(weight_gradient);
     for_blocks([&](int64_t image, int64_t block) { run.weighted_backward(args, image, block); });
     return {gradient, weight_gradient};
@@ -116,7 +116,7 @@ Tensor weighted_mean_share(Tensor grad_mean, Tensor features, Tensor weights, Te
   Weighted w(features, weights, false);
   Tensor gradient = output_like(features), direction = w.direction(grad_mean, total, eps);
   w.args.direction = data(direction);
-  w.args.gradient = gradient_of(gradient);
+  w.args.gradient = view_of(gradient);
   w.for_blocks([&](int64_t image, int64_t block) { w.run.weighted_share(w.args, image, block); });
   return gradient;
 }
