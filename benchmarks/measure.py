@@ -18,8 +18,8 @@ WARM_UP = 2
 # A call that takes longer, in seconds, has little left to warm up.
 LONG = 1.0
 # Seconds that a side runs on the CPU before a call of it counts. Torch and torch.compile's code have
-# OpenMP threads of their own: those of the side before spin for a while after their work, and those
-# of the side at hand have to be woken, which on virtual machines takes longer than many a call.
+# threads each: those of the side before spin for a while after their work, and those of the next
+# side have to be woken, which on virtual machines takes longer than many a call.
 SETTLE = 0.02
 # A call so many times as long has settled on its way.
 MUCH_LONGER = 10

@@ -103,19 +103,27 @@ def test_every_dtype(dtype, combination, backend, device):
     check_scores(found, oracle, plain)
 
 
+# few points and channels in eights: whole blocks of 96 pixels are read where they lie
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("layout", testing.LAYOUTS)
 @pytest.mark.parametrize("metric", METRICS)
-def test_every_layout_gives_the_same_bits(metric, layout, backend, device):
+@pytest.mark.parametrize(
+    ("shape", "points"),
+    [((2, 21, 13, 18), (5, 7)), ((2, 24, 15, 20), (1, 6)), ((2, 264, 12, 16), (2, 2))],
+)
+def test_every_layout_gives_the_same_bits(shape, points, metric, layout, backend, device):
     chosen = options(metric, "sigmoid", "mean")
-    plain = inputs(device=device, shape=(2, 21, 13, 18))
-    moved = inputs(device=device, shape=(2, 21, 13, 18), layout=layout)
-    expected = pk.matching_scores(*plain, backend=backend, **chosen)
-    assert torch.equal(pk.matching_scores(*moved, backend=backend, **chosen), expected)
-    query, reference, labels, classes = moved
-    flat = (query.flatten(2), reference.flatten(2), labels.flatten(1), classes)
-    found = pk.matching_scores(*flat, backend=backend, **chosen)
-    assert torch.equal(found, expected.flatten(2))
+    for dtype in (torch.float32, torch.float64):
+        if not supports(backend, dtype):
+            continue
+        plain = inputs(dtype, device, shape=shape, points=points)
+        moved = inputs(dtype, device, layout, shape, points)
+        expected = pk.matching_scores(*plain, backend=backend, **chosen)
+        assert torch.equal(pk.matching_scores(*moved, backend=backend, **chosen), expected)
+        query, reference, labels, classes = moved
+        flat = (query.flatten(2), reference.flatten(2), labels.flatten(1), classes)
+        found = pk.matching_scores(*flat, backend=backend, **chosen)
+        assert torch.equal(found, expected.flatten(2))
 
 
 SHAPES = {

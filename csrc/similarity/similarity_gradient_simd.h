@@ -27,6 +27,7 @@ struct Parts {
     pixels = left < kBlock ? left : kBlock;
   }
   A* packed() const { return static_cast<A*>(g.packed) + block * depth.padded() * kBlock; }
+  Queries<A> queries() const { return Queries<A>::packed(packed(), depth, panels); }
   A* across() const { return static_cast<A*>(g.across) + block * depth.tiled() * kBlock; }
   A* square() const { return static_cast<A*>(g.square) + block * kBlock; }
   A* weights() const { return static_cast<A*>(g.weights) + block * rows * kBlock; }
@@ -52,7 +53,7 @@ void pack_query(const Gradient& g, int64_t block) {
   std::memset(parts.totals(), 0, sizeof(double) * kTotals);
   pack_pixels(Plane<T>(g.matching.query, g.matching.image), depth, parts.begin, parts.pixels,
               parts.panels, parts.packed());
-  square_pixels(depth, parts.panels, parts.packed(), parts.square());
+  square_pixels(depth, parts.panels, parts.queries(), parts.square());
   if (!g.query) return;
   std::memset(parts.query(), 0, sizeof(A) * parts.sixes * kTile * kBlock);
   const bool unit = g.matching.metric == Metric::kCosine;
@@ -175,7 +176,7 @@ struct BlockWeights {
       const int64_t left = chunk_tiles - tile;
       const int64_t tiles = left < kTilesTogether ? left : kTilesTogether;
       const int64_t first = tile * kTile, rows = tiles * kTile;
-      products(m.points, g.chunk / kTile + tile, tiles, parts.packed(), parts.panels, dots);
+      products(m.points, g.chunk / kTile + tile, tiles, parts.queries(), parts.panels, dots);
       for (int64_t i = 0; i < parts.panels; ++i) {
         A* own = dots + i * rows * kPanel<A>;
         A* weights = g.query ? parts.weights() + (i * parts.rows + first) * kPanel<A> : own;

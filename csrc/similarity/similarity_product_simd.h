@@ -39,11 +39,11 @@ PK_INLINE void take_tiles(int64_t begin, int64_t end, const Body& body) {
   for (; begin < end; ++begin) body(begin, TilesAtOnce<1>{});
 }
 
-// rows[r] += sum_t left(t, r) right_t, with right_t the panel at right + t kPanel. The next tile's
+// rows[r] += sum_t left(t, r) right_t, with right_t the panel at right + t step. The next tile's
 // rows begin `next` further.
 template <int kStep, int kRow, int kRows, class A>
 PK_INLINE void multiply(const A* left, int64_t next, const A* right, int64_t depth,
-                        Vec<A> (&rows)[kRows][kWide<A>]) {
+                        Vec<A> (&rows)[kRows][kWide<A>], int64_t step = kPanel<A>) {
 #if defined(__AVX512F__)
   // a register holds a row of a panel
   typedef A Row __attribute__((vector_size(kPanel<A> * sizeof(A))));
@@ -51,7 +51,7 @@ PK_INLINE void multiply(const A* left, int64_t next, const A* right, int64_t dep
   std::memcpy(sums, rows, sizeof sums);
   for (int64_t t = 0; t < depth; ++t) {
     Row panel;
-    std::memcpy(&panel, right + t * kPanel<A>, sizeof panel);
+    std::memcpy(&panel, right + t * step, sizeof panel);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r)
       sums[r] += left[r / kTile * next + t * kStep + r % kTile * kRow] * panel;
@@ -62,7 +62,7 @@ PK_INLINE void multiply(const A* left, int64_t next, const A* right, int64_t dep
   for (int64_t t = 0; t < depth; ++t) {
     Vec<A> panel[kWide<A>];
 #pragma GCC unroll 2
-    for (int v = 0; v < kWide<A>; ++v) panel[v] = load(right + t * kPanel<A> + v * kLanes);
+    for (int v = 0; v < kWide<A>; ++v) panel[v] = load(right + t * step + v * kLanes);
 #pragma GCC unroll 6
     for (int r = 0; r < kTile; ++r) {
       const Vec<A> factor = splat(left[t * kStep + r * kRow]);
@@ -93,11 +93,26 @@ PK_INLINE void store_rows(A* p, const Vec<A> (&rows)[kRows][kWide<A>]) {
     for (int v = 0; v < kWide<A>; ++v) store(p + (r * kWide<A> + v) * kLanes, rows[r][v]);
 }
 
+// Query pixels: packed, or where they lie if nothing has to be filled up.
+template <class A>
+struct Queries {
+  const A* data;
+  int64_t slab, panel, step;  // from one to the next; `step`: in depth
+
+  static Queries packed(const A* data, const Depth& depth, int64_t panels) {
+    return {data, panels * depth.slab * kPanel<A>, depth.slab * kPanel<A>, kPanel<A>};
+  }
+  static Queries in_place(const A* data, const Depth& depth, int64_t channel_stride) {
+    return {data, depth.slab * channel_stride, kPanel<A>, channel_stride};
+  }
+  const A* at(int64_t s, int64_t p) const { return data + s * slab + p * panel; }
+};
+
 // dots [panels][tiles * 6][kPanel] of `tiles` tiles of points, from `first` on, with `panels`
 // panels of queries.
 template <class A>
-void products(const Points& points, int64_t first, int64_t tiles, const A* query, int64_t panels,
-              A* dots) {
+void products(const Points& points, int64_t first, int64_t tiles, const Queries<A>& query,
+              int64_t panels, A* dots) {
   const Depth& depth = points.depth;
   const int64_t all = tiles_of(points.count);
   if (depth.slabs == 0) std::memset(dots, 0, sizeof(A) * panels * tiles * kTile * kPanel<A>);
@@ -105,12 +120,12 @@ void products(const Points& points, int64_t first, int64_t tiles, const A* query
     const A* left =
         static_cast<const A*>(points.packed) + (slab * all + first) * depth.slab * kTile;
     for (int64_t panel = 0; panel < panels; ++panel) {
-      const A* right = query + (slab * panels + panel) * depth.slab * kPanel<A>;
+      const A* right = query.at(slab, panel);
       A* out = dots + panel * tiles * kTile * kPanel<A>;
       take_tiles(0, tiles, [&](int64_t tile, auto at_once) {
         Vec<A> rows[decltype(at_once)::kRows][kWide<A>] = {};
         const int64_t each = depth.slab * kTile;
-        multiply<kTile, 1>(left + tile * each, each, right, depth.slab, rows);
+        multiply<kTile, 1>(left + tile * each, each, right, depth.slab, rows, query.step);
         A* to = out + tile * kTile * kPanel<A>;
         if (slab)
           add_rows(to, kTile * kPanel<A>, rows);
@@ -119,6 +134,15 @@ void products(const Points& points, int64_t first, int64_t tiles, const A* query
       });
     }
   }
+}
+
+// Of each channel a block has a few cache lines only, which no hardware sees coming.
+template <class T>
+PK_INLINE void fetch_block(const Plane<T>& plane, int64_t channel, int64_t channels,
+                           int64_t pixel) {
+  for (int64_t c = channel; c < channel + channels; ++c)
+    for (int64_t i = 0; i < kBlock; i += 64 / static_cast<int64_t>(sizeof(T)))
+      __builtin_prefetch(plane.data + c * plane.channel_stride + pixel + i, 0, 2);
 }
 
 // Query pixels [begin, begin + pixels) into `panels` panels, filled up with 0.
@@ -133,13 +157,7 @@ void pack_pixels(const Plane<T>& plane, const Depth& depth, int64_t begin, int64
     // a slab is a multiple of the lanes
     A* slab =
         packed + (channel / depth.slab * panels * depth.slab + channel % depth.slab) * kPanel<A>;
-    // of each channel a block has a few cache lines only, which no hardware sees coming
-    if (plane.pixel_stride == 1)
-      for (int c = 0; c < channels; ++c) {
-        const T* next = plane.data + (channel + c) * plane.channel_stride + begin + kBlock;
-        for (int64_t i = 0; i < kBlock; i += 64 / static_cast<int64_t>(sizeof(T)))
-          __builtin_prefetch(next + i, 0, 2);
-      }
+    if (plane.pixel_stride == 1) fetch_block(plane, channel, channels, begin + kBlock);
     for (int64_t t = 0; t < panels * kWide<A>; ++t) {
       Vec<A> rows[kLanes] = {};
       const int64_t pixel = t * kLanes;
@@ -153,16 +171,17 @@ void pack_pixels(const Plane<T>& plane, const Depth& depth, int64_t begin, int64
   }
 }
 
-// |q|^2 of packed pixels: apart from the packing, so that it is rounded alike for all strides.
+// |q|^2: apart from the packing, so that it is rounded alike for all strides.
 template <class A>
-void square_pixels(const Depth& depth, int64_t panels, const A* packed, A* square) {
+void square_pixels(const Depth& depth, int64_t panels, const Queries<A>& query, A* square) {
   std::memset(square, 0, sizeof(A) * panels * kPanel<A>);
   for (int64_t slab = 0; slab < depth.slabs; ++slab)
     for (int64_t panel = 0; panel < panels; ++panel) {
       Vec<A> sums[kWide<A>] = {};
-      for (int64_t d = 0; d < depth.slab; ++d, packed += kPanel<A>)
+      const A* from = query.at(slab, panel);
+      for (int64_t d = 0; d < depth.slab; ++d, from += query.step)
         for (int v = 0; v < kWide<A>; ++v) {
-          const Vec<A> x = load(packed + v * kLanes);
+          const Vec<A> x = load(from + v * kLanes);
           sums[v] += x * x;
         }
       for (int v = 0; v < kWide<A>; ++v) {

@@ -64,7 +64,8 @@ template <class Reduction, class A>
 struct BlockScores {
   const Matching& m;
   int64_t begin, pixels;
-  const A *query, *square;
+  Queries<A> query;
+  const A* square;
   A* dots;
   typename Reduction::State* states;
 
@@ -133,13 +134,13 @@ template <class A>
 struct AnyScores {
   const Matching& m;
   int64_t begin, pixels;
+  Queries<A> query;
   char* scratch;
 
   template <Reduce reduce, Transform transform>
   void run() const {
     using Reduction = typename ReductionOf<reduce, transform, A>::type;
     const ScoresScratch<A> parts(m);
-    A* query = reinterpret_cast<A*>(scratch);
     A* square = reinterpret_cast<A*>(scratch + parts.query);
     A* dots = reinterpret_cast<A*>(scratch + parts.query + parts.square);
     auto* states = reinterpret_cast<typename Reduction::State*>(scratch + parts.bytes(0));
@@ -157,11 +158,24 @@ void scores(const Matching& m, int64_t begin, int64_t pixels, void* scratch) {
   char* bytes = static_cast<char*>(scratch);
   const Depth& depth = m.points.depth;
   const int64_t panels = panels_of<A>(pixels);
-  A* query = reinterpret_cast<A*>(bytes);
-  pack_pixels(Plane<T>(m.query, m.image), depth, begin, pixels, panels, query);
+  const Plane<T> plane(m.query, m.image);
+  A* packed = reinterpret_cast<A*>(bytes);
+  Queries<A> query = Queries<A>::packed(packed, depth, panels);
+  bool in_place = false;
+  if constexpr (sizeof(T) == sizeof(A)) {
+    // a single tile of points does not repay the packing
+    in_place = tiles_of(m.points.count) == 1 && plane.pixel_stride == 1 &&
+               plane.row_length == m.pixels && pixels % kPanel<A> == 0 &&
+               depth.padded() == depth.channels;
+    if (in_place) {
+      query = Queries<A>::in_place(plane.data + begin, depth, plane.channel_stride);
+      fetch_block(plane, 0, depth.channels, begin + kBlock);
+    }
+  }
+  if (!in_place) pack_pixels(plane, depth, begin, pixels, panels, packed);
   A* square = reinterpret_cast<A*>(bytes + ScoresScratch<A>(m).query);
   if (m.metric != Metric::kDot) square_pixels(depth, panels, query, square);
-  with_reduction(m, AnyScores<A>{m, begin, pixels, bytes});
+  with_reduction(m, AnyScores<A>{m, begin, pixels, query, bytes});
 }
 
 }  // namespace PK_ISA
