@@ -17,9 +17,9 @@ MIB = 2**20
 WARM_UP = 2
 # A call that takes longer, in seconds, has little left to warm up.
 LONG = 1.0
-# Seconds that a side runs on the CPU before a call of it counts. Torch and torch.compile's code have
-# threads each: those of the side before spin for a while after their work, and those of the next
-# side have to be woken, which on virtual machines takes longer than many a call.
+# Seconds that a side runs before a call of it counts, on the CPU. Torch and compiled code have
+# threads each. Those of the side before spin for a while after their work; those of the next one
+# have to be woken, which on virtual machines takes longer than many a call.
 SETTLE = 0.02
 # A call so many times as long has settled on its way.
 MUCH_LONGER = 10
