@@ -56,68 +56,76 @@ TripletRows rows_of(const Tensor& features, const Tensor& sets, int64_t image, b
   return rows;
 }
 
-// The rows of one image with their entries, sorted.
-class Image {
+std::vector<int64_t> offsets_of(const TripletRows& rows) {
+  const View& view = rows.features;
+  const bool flat = view.pixel_stride == 1 && view.row_length == rows.pixels;
+  std::vector<int64_t> offset(rows.sets * rows.rows);
+  for (size_t slot = 0; slot < offset.size(); ++slot) {
+    const int64_t pixel = std::max<int64_t>(rows.listed[slot], 0);
+    offset[slot] = flat ? pixel
+                        : pixel / view.row_length * view.row_stride +
+                              pixel % view.row_length * view.pixel_stride;
+  }
+  return offset;
+}
+
+// The entries of one image's rows.
+class Entries {
  public:
-  Image(const TripletRows& of, int64_t page_pixels) : rows(of) {
-    rows.page_pixels = page_pixels;
-    const int64_t slots = rows.sets * rows.rows;
+  Entries(const TripletRows& rows, int64_t page_pixels) {
+    const int64_t pages = (rows.pixels + page_pixels - 1) / page_pixels;
     std::vector<char> there(rows.rows, 1);
-    for (int64_t s = 0; s < slots; ++s) there[s % rows.rows] &= rows.listed[s] >= 0;
-    page_.assign(pages() + 1, 0);
-    for_entries(there, [&](int64_t, int64_t pixel) { ++page_[pixel / page_pixels + 1]; });
-    for (int64_t page = 0; page < pages(); ++page) page_[page + 1] += page_[page];
-    rows.entries = page_[pages()];
-    slot_.resize(rows.entries);
-    pixel_.resize(rows.entries);
+    for (int set = 0; set < rows.sets; ++set)
+      for (int64_t r = 0; r < rows.rows; ++r) there[r] &= rows.listed[set * rows.rows + r] >= 0;
+    const auto for_entries = [&](const auto& body) {
+      for (int set = 0; set < rows.sets; ++set)
+        for (int64_t r = 0; r < rows.rows; ++r)
+          if (there[r]) body(set * rows.rows + r, rows.listed[set * rows.rows + r]);
+    };
+    page_.assign(pages + 1, 0);
+    for_entries([&](int64_t, int64_t pixel) { ++page_[pixel / page_pixels + 1]; });
+    for (int64_t page = 0; page < pages; ++page) page_[page + 1] += page_[page];
+    slot_.resize(page_[pages]);
+    pixel_.resize(page_[pages]);
     std::vector<int64_t> next = page_;
-    for_entries(there, [&](int64_t slot, int64_t pixel) {
+    for_entries([&](int64_t slot, int64_t pixel) {
       const int64_t to = next[pixel / page_pixels]++;
       slot_[to] = static_cast<int32_t>(slot);
       pixel_[to] = pixel;
     });
-    offset_ = pixel_;
-    const View& view = rows.features;
-    if (view.pixel_stride != 1 || view.row_length != rows.pixels)
-      for (int64_t& i : offset_)
-        i = i / view.row_length * view.row_stride + i % view.row_length * view.pixel_stride;
+  }
+
+  void enter(TripletRows& rows, int64_t page_pixels) const {
+    rows.page_pixels = page_pixels;
     rows.page = page_.data();
     rows.slot = slot_.data();
     rows.pixel = pixel_.data();
-    rows.offset = offset_.data();
   }
-
-  TripletRows rows;
-
-  int64_t pages() const { return (rows.pixels + rows.page_pixels - 1) / rows.page_pixels; }
-  int64_t slots() const { return rows.sets * rows.rows; }
-
-  // body(group, begin, end): channels [begin, end)
-  template <class Body>
-  void for_groups(const Body& body) const {
-    const int64_t each = group();
-    torch::stable::parallel_for(0, groups(), 1, [&](int64_t first, int64_t last) {
-      for (int64_t i = first; i < last; ++i)
-        body(i, i * each, std::min((i + 1) * each, rows.channels));
-    });
-  }
-  int64_t groups() const { return (rows.channels + group() - 1) / group(); }
+  int64_t pages() const { return static_cast<int64_t>(page_.size()) - 1; }
 
  private:
-  template <class Body>
-  void for_entries(const std::vector<char>& there, const Body& body) const {
-    for (int set = 0; set < rows.sets; ++set)
-      for (int64_t r = 0; r < rows.rows; ++r)
-        if (there[r]) body(set * rows.rows + r, rows.listed[set * rows.rows + r]);
-  }
-  int64_t group() const {
-    const int64_t even = (rows.channels + kMostGroups - 1) / kMostGroups;
-    return std::max<int64_t>(even, side_by_side(rows.features) ? kChannelsTogether : 1);
-  }
-
   std::vector<int32_t> slot_;
-  std::vector<int64_t> pixel_, offset_, page_;
+  std::vector<int64_t> pixel_, page_;
 };
+
+int64_t group_of(const TripletRows& rows) {
+  const int64_t even = (rows.channels + kMostGroups - 1) / kMostGroups;
+  return std::max<int64_t>(even, side_by_side(rows.features) ? kChannelsTogether : 1);
+}
+int64_t groups_of(const TripletRows& rows) {
+  const int64_t each = group_of(rows);
+  return rows.pixels ? (rows.channels + each - 1) / each : 0;
+}
+
+// body(group, begin, end): channels [begin, end)
+template <class Body>
+void for_groups(const TripletRows& rows, const Body& body) {
+  const int64_t each = group_of(rows);
+  torch::stable::parallel_for(0, groups_of(rows), 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      body(i, i * each, std::min((i + 1) * each, rows.channels));
+  });
+}
 
 std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double margin, bool squared,
                                           double eps) {
@@ -166,16 +174,18 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
       return;
     }
     for (int64_t b = 0; b < images; ++b) {
-      const Image image(rows_of(features, sets, b, squared, eps), kPagePixels);
-      const int64_t each = image.rows.pairs * all;
-      std::vector<A> sums(image.groups() * each, A(0));
-      image.for_groups([&](int64_t group, int64_t begin, int64_t end) {
-        std::vector<A> scratch(image.slots());
-        run.distances(image.rows, begin, end, sums.data() + group * each, scratch.data());
+      TripletRows rows = rows_of(features, sets, b, squared, eps);
+      const std::vector<int64_t> offset = offsets_of(rows);
+      rows.offset = offset.data();
+      const int64_t each = rows.pairs * all, groups = groups_of(rows);
+      std::vector<A> sums(groups * each, A(0));
+      for_groups(rows, [&](int64_t group, int64_t begin, int64_t end) {
+        std::vector<A> scratch(rows.sets * all);
+        run.distances(rows, begin, end, sums.data() + group * each, scratch.data());
       });
-      parallel(blocks, image.groups() * image.rows.pairs * kRowsTogether, [&](int64_t i) {
+      parallel(blocks, groups * rows.pairs * kRowsTogether, [&](int64_t i) {
         const int64_t begin = i * kRowsTogether, end = std::min(begin + kRowsTogether, all);
-        finish(image.rows, begin, end, sums.data(), image.groups());
+        finish(rows, begin, end, sums.data(), groups);
       });
     }
   });
@@ -195,9 +205,13 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
     using A = decltype(zero);
     for (int64_t b = 0; b < images; ++b) {
       const int64_t channels = std::max<int64_t>(features.size(1), 1);
-      const Image image(rows_of(features, sets, b, squared, eps),
-                        by_pixel ? std::max<int64_t>(kPageValues / channels, 1) : kPagePixels);
-      const TripletRows& rows = image.rows;
+      const int64_t together =
+          by_pixel ? std::max<int64_t>(kPageValues / channels, 1) : kPagePixels;
+      TripletRows rows = rows_of(features, sets, b, squared, eps);
+      const Entries entries(rows, together);
+      entries.enter(rows, together);
+      const std::vector<int64_t> offset = by_pixel ? std::vector<int64_t>() : offsets_of(rows);
+      rows.offset = offset.data();
       const A* distance = data<A>(distances) + b * rows.pairs * rows.rows;
       const A* grad = data<A>(grad_hinges) + b * hinges * rows.rows;
       std::vector<A> factor(rows.pairs * rows.rows);
@@ -217,10 +231,10 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
       };
       if (by_pixel) {
         const int64_t page = rows.page_pixels * rows.channels;
-        parallel((image.pages() + kPagesTogether - 1) / kPagesTogether, kPagesTogether * page,
+        parallel((entries.pages() + kPagesTogether - 1) / kPagesTogether, kPagesTogether * page,
                  [&](int64_t i) {
                    const int64_t begin = i * kPagesTogether;
-                   const int64_t end = std::min(begin + kPagesTogether, image.pages());
+                   const int64_t end = std::min(begin + kPagesTogether, entries.pages());
                    const int64_t last = std::min(end * page, rows.pixels * rows.channels);
                    make_ready(begin * page, last - begin * page);
                    std::vector<A> scratch(page);
@@ -228,8 +242,8 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
                  });
         continue;
       }
-      image.for_groups([&](int64_t, int64_t begin, int64_t end) {
-        std::vector<A> scratch(2 * image.slots() + kPagePixels);
+      for_groups(rows, [&](int64_t, int64_t begin, int64_t end) {
+        std::vector<A> scratch(2 * rows.sets * rows.rows + kPagePixels);
         for (int64_t channel = begin; channel < end; ++channel)
           make_ready(channel * view.channel_stride, rows.pixels);
         run.gradient(g, begin, end, scratch.data());

@@ -16,8 +16,8 @@ struct SetPair {
 constexpr SetPair kThreeSets[] = {{0, 1}, {0, 2}};
 constexpr SetPair kFourSets[] = {{0, 1}, {0, 2}, {2, 3}, {2, 1}};
 
-// The rows of one image. Those that are there have sets entries each, one for each pixel, sorted by
-// the page of so many pixels that theirs is in; distances of channels side by side need no entries.
+// The rows of one image. For gradients, those that are there have sets entries each, one for each
+// pixel, sorted by the page of so many pixels that theirs is in.
 struct TripletRows {
   View features;
   int64_t image, channels, pixels;
@@ -26,11 +26,11 @@ struct TripletRows {
   int64_t rows;
   double eps;             // added to every difference
   const int64_t* listed;  // [sets][rows], the pixels; a row with a negative one is absent
-  int64_t page_pixels, entries;
-  const int64_t* page;    // where the entries of each page begin; then where the last ones end
-  const int32_t* slot;    // of each entry: set * rows + row
-  const int64_t* pixel;   // of each entry
-  const int64_t* offset;  // of each entry's pixel in a channel plane
+  const int64_t* offset;  // of each of them in a channel plane; where there is none, of another
+  int64_t page_pixels;
+  const int64_t* page;   // where the entries of each page begin; then where the last ones end
+  const int32_t* slot;   // of each entry: set * rows + row
+  const int64_t* pixel;  // of each entry
 };
 
 struct TripletGradient {

@@ -2,11 +2,11 @@
 // Nothing from the standard library's templates may be used here: the linker could hand one set's
 // copy to another.
 //
-// Where the channels lie in planes they come one after the other: the sampled pixels lie in most of
-// a plane's cache lines, so it is read page by page, whatever row a pixel is for; the rows'
-// arithmetic follows from what was gathered. Where they lie side by side it is row after row.
-// Either way the gradient is written page by page, every line of it once: a page's sums stay in the
-// cache.
+// Where the channels lie in planes they come one after the other: of each the pixels are gathered,
+// in the order they are listed in, since one that hardware can foresee makes it fetch all lines
+// between them; the rows' arithmetic follows. Where the channels lie side by side it is row after
+// row. Either way the gradient is written page by page, every line of it once: a page's sums stay
+// in the cache.
 #include "common/tiles.h"
 #include "triplet/triplet_cpu.h"
 
@@ -19,7 +19,7 @@ constexpr int64_t kAhead = 4;
 
 template <class T, class A>
 PK_INLINE void gather(const TripletRows& s, const T* plane, A* values) {
-  for (int64_t e = 0; e < s.entries; ++e) values[s.slot[e]] = scalar(plane[s.offset[e]]);
+  for (int64_t i = 0; i < s.sets * s.rows; ++i) values[i] = scalar(plane[s.offset[i]]);
 }
 
 template <class T, class A>
@@ -201,7 +201,7 @@ void gradient_by_plane(const TripletGradient& g, int64_t begin, int64_t end, voi
       const int64_t left = s.pixels - first, pixels = left < s.page_pixels ? left : s.page_pixels;
       clear(sums, pixels);
       for (int64_t e = entry[0]; e < entry[1]; ++e) {
-        __builtin_prefetch(next + s.offset[e], 0, 2);
+        __builtin_prefetch(next + s.offset[s.slot[e]], 0, 2);
         sums[s.pixel[e] - first] += slope[s.slot[e]];
       }
       if (straight)
