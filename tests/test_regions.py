@@ -69,7 +69,7 @@ def test_matches_the_oracle(case, dtype, backend, device):
 @pytest.mark.parametrize("case", SMOOTH, ids=lambda case: case.__name__)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=lambda dtype: str(dtype)[6:])
 def test_large_gradients(case, dtype):
-    # planes that begin anywhere in a cache line
+    # as large as those whose memory is kept; planes that begin anywhere in a cache line
     f, labels, regions, w = inputs((2, 21, 301, 353), dtype, "contiguous", "cpu")
     assert f.nbytes > 8 << 20
     _, *actual = value_and_gradients(case, f, labels, regions, w, "cpu")
