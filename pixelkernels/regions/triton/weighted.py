@@ -161,12 +161,6 @@ def _background_distance_kernel(
     tl.store(distance + image * pixels + pixel, acc, mask=inside)
 
 
-@triton.jit
-def _share_of(total, eps):
-    divisor = total + eps
-    return tl.div_rn(1.0, tl.where(divisor == 0, 1.0, divisor))
-
-
 @triton.jit(do_not_specialize=["tiles"])
 def _weighted_gradient_kernel(
     features,
@@ -191,6 +185,7 @@ def _weighted_gradient_kernel(
     grad_c,
     grad_h,
     grad_w,
+    READS: tl.constexpr,
     DISTANCE: tl.constexpr,
     SQUARED: tl.constexpr,
     FLAT: tl.constexpr,
@@ -200,7 +195,7 @@ def _weighted_gradient_kernel(
 ):
     """One tile of pixels: w_i T, DISTANCE: + c_i (f_i - mean); for the weights (f_i - mean) . T.
 
-    T is `toward`, without DISTANCE divided by total + eps.
+    T is `toward`, without DISTANCE divided by total + eps. Without READS w_i T alone.
     """
     program = tl.program_id(0).to(tl.int64)
     start = program % tiles * P
@@ -220,57 +215,23 @@ def _weighted_gradient_kernel(
         d = tl.load(distance + image * pixels + pixel, mask=inside, other=0.0)
         slope = tl.where(whole > 0, distance_slope(slope, d, SQUARED), 0.0)
     else:
-        share = _share_of(whole, eps)
+        divisor = whole + eps
+        share = tl.div_rn(1.0, tl.where(divisor == 0, 1.0, divisor))
     acc = tl.zeros([P], tl.float32)
     for c0 in range(0, channels, CB):
         c = c0 + tl.arange(0, CB)
-        x = load_tile(features, offsets, inside, c0, channels, stride_c, CB).to(tl.float32)
-        x -= tl.load(mean + image * channels + c, mask=c < channels, other=0.0)[None, :]
         t = share * tl.load(toward + image * channels + c, mask=c < channels, other=0.0)
-        acc += tl.sum(x * t[None, :], axis=1)
+        if READS:
+            x = load_tile(features, offsets, inside, c0, channels, stride_c, CB).to(tl.float32)
+            x -= tl.load(mean + image * channels + c, mask=c < channels, other=0.0)[None, :]
+            acc += tl.sum(x * t[None, :], axis=1)
         value = tl.where((w != 0)[:, None], w[:, None] * t[None, :], 0.0)
         if DISTANCE:
             value += tl.where((slope != 0)[:, None], slope[:, None] * x, 0.0)
         where = gradient + (grad_offsets[:, None] + c[None, :].to(tl.int64) * grad_c)
         tl.store(where, value, mask=inside[:, None] & (c < channels)[None, :])
-    tl.store(grad_weights + image * pixels + pixel, tl.where(w != 0, acc, 0.0), mask=inside)
-
-
-@triton.jit(do_not_specialize=["tiles"])
-def _share_kernel(
-    weights,
-    total,
-    toward,
-    gradient,
-    channels,
-    pixels,
-    width,
-    tiles,
-    eps,
-    grad_b,
-    grad_c,
-    grad_h,
-    grad_w,
-    GRAD_FLAT: tl.constexpr,
-    P: tl.constexpr,
-    CB: tl.constexpr,
-):
-    """One tile of pixels: w_i T, where T is `toward` divided by total + eps."""
-    program = tl.program_id(0).to(tl.int64)
-    start = program % tiles * P
-    image = program // tiles
-    gradient += image * grad_b
-    pixel = start + tl.arange(0, P)
-    inside = pixel < pixels
-    grad_offsets = pixel_offsets(start, width, grad_h, grad_w, P, GRAD_FLAT)
-    w = tl.load(weights + image * pixels + pixel, mask=inside, other=0.0)
-    share = _share_of(tl.load(total + image), eps)
-    for c0 in range(0, channels, CB):
-        c = c0 + tl.arange(0, CB)
-        t = share * tl.load(toward + image * channels + c, mask=c < channels, other=0.0)
-        value = tl.where((w != 0)[:, None], w[:, None] * t[None, :], 0.0)
-        where = gradient + (grad_offsets[:, None] + c[None, :].to(tl.int64) * grad_c)
-        tl.store(where, value, mask=inside[:, None] & (c < channels)[None, :])
+    if READS:
+        tl.store(grad_weights + image * pixels + pixel, tl.where(w != 0, acc, 0.0), mask=inside)
 
 
 def weighted_mean(features: Tensor, weights: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -290,22 +251,7 @@ def weighted_mean_backward(
 def weighted_mean_share(
     grad_mean: Tensor, features: Tensor, weights: Tensor, total: Tensor, eps: float
 ) -> Tensor:
-    gradient = torch.empty_like(features)
-    if weights.numel():
-        batch, channels, height, width = features.shape
-        shape = pixel_tile(gradient)
-        tiles = ceil_div(height * width, shape["P"])
-        steps, flat = strides(gradient)
-        launch(
-            _share_kernel,
-            batch * tiles,
-            features,
-            *(weights, total, grad_mean, gradient, channels, height * width, width, tiles, eps),
-            *steps,
-            GRAD_FLAT=flat,
-            **shape,
-        )
-    return gradient
+    return _gradients(features, weights, None, None, None, total, grad_mean, eps, False)[0]
 
 
 def background_distance(
@@ -395,12 +341,13 @@ def _gradients(
     weights: Tensor,
     grad_distance: Tensor | None,
     distance: Tensor | None,
-    mean: Tensor,
+    mean: Tensor | None,
     total: Tensor,
     toward: Tensor,
     eps: float,
     squared: bool,
 ) -> tuple[Tensor, Tensor]:
+    """Without a mean those of the features alone."""
     gradient, grad_weights = torch.empty_like(features), torch.empty_like(weights)
     if weights.numel() == 0:
         return gradient, grad_weights
@@ -415,8 +362,10 @@ def _gradients(
         batch * tiles,
         features,
         *(features, weights, grad_distance if has_distance else weights),
-        *(distance if has_distance else weights, mean, total, toward, gradient, grad_weights),
+        *(distance if has_distance else weights, total if mean is None else mean, total, toward),
+        *(gradient, grad_weights),
         *(channels, pixels, width, tiles, eps, *steps, *grad_steps),
+        READS=mean is not None,
         DISTANCE=has_distance,
         SQUARED=squared,
         FLAT=flat,
