@@ -40,6 +40,8 @@ if platform.machine() in ("x86_64", "AMD64"):
     CAPABILITY_FLAGS["avx512"] = (
         "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mf16c -mprefer-vector-width=256"
     )
+    # what extends the kernels of avx512
+    CAPABILITY_FLAGS["amx"] = CAPABILITY_FLAGS["avx512"] + " -mamx-tile -mamx-bf16"
 
 
 def find_compiler() -> str | None:
@@ -218,8 +220,9 @@ class NinjaBuild(build_ext):
                 if source.endswith("module.cpp"):
                     lines.append(f"  extra = {facts}")
                 objects.append(obj)
-            for source in [] if is_cuda else sources("*_simd.cpp"):
-                for name, capability_flags in CAPABILITY_FLAGS.items():
+            for name, capability_flags in CAPABILITY_FLAGS.items():
+                kernels = "*_amx.cpp" if name == "amx" else "*_simd.cpp"
+                for source in [] if is_cuda else sources(kernels):
                     obj = build / f"{source}.{name}.o"
                     lines.append(f"build {obj}: cxx {ROOT / source}")
                     lines.append(f"  extra = -DPK_ISA={name} {capability_flags}")

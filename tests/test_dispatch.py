@@ -147,12 +147,17 @@ f = testing.features(2, 21, 33, 40); labels = testing.random_labels(2, 33, 40, l
 f.requires_grad_()
 stats = pk.region_stats(f, labels, 7, backend="cpu")
 (g,) = torch.autograd.grad(stats.mean.sum() + stats.variance.sum(), f)
+points = testing.features(2, 40, 100, 1, seed=1).requires_grad_()
+classes = torch.arange(100).expand(2, 100) % 3
+scores = pk.matching_scores(testing.features(2, 40, 19, 21), points[..., 0], classes, 3,
+    transform="sigmoid", reduce="mean", backend="cpu")
+(d,) = torch.autograd.grad(scores.square().sum(), points)
 from pixelkernels import _extension
 print(_extension.BUILD["cpu_capability"], stats.variance.double().sum().item(),
-g.double().square().sum().item())
+g.double().square().sum().item(), scores.double().sum().item(), d.double().square().sum().item())
 """
     seen = {}
-    for capability in ("baseline", "avx2", "avx512"):
+    for capability in ("baseline", "avx2", "avx512", "amx"):
         name, *values = run_python(code, PIXELKERNELS_CPU_CAPABILITY=capability).split()
         seen[name] = torch.tensor([float(v) for v in values])
     assert "baseline" in seen

@@ -92,7 +92,8 @@ def test_every_dtype(dtype, combination, backend, device):
         with pytest.raises(pk.BackendUnavailable, match="float64"):
             pk.matching_scores(*inputs(dtype, device), backend=backend)
         return
-    query, reference, labels, classes = inputs(dtype, device, shape=(2, 40, 12, 17))
+    shape, points = (2, 40, 12, 17), (7, 20)
+    query, reference, labels, classes = inputs(dtype, device, shape=shape, points=points)
     chosen = options(*combination)
     found = pk.label_transfer(query, reference, labels, classes, backend=backend, **chosen)
     assert found.scores.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
@@ -109,7 +110,12 @@ def test_every_dtype(dtype, combination, backend, device):
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize(
     ("shape", "points"),
-    [((2, 21, 13, 18), (5, 7)), ((2, 24, 15, 20), (1, 6)), ((2, 264, 12, 16), (2, 2))],
+    [
+        ((2, 21, 13, 18), (5, 7)),
+        ((2, 24, 15, 20), (1, 6)),
+        ((2, 264, 12, 16), (2, 2)),
+        ((2, 43, 13, 18), (9, 25)),
+    ],
 )
 def test_every_layout_gives_the_same_bits(shape, points, metric, layout, backend, device):
     chosen = options(metric, "sigmoid", "mean")
@@ -129,7 +135,7 @@ def test_every_layout_gives_the_same_bits(shape, points, metric, layout, backend
 SHAPES = {
     "one of everything": ((1, 1, 1, 1), (1, 1), 1),
     "one channel": ((2, 1, 5, 9), (3, 7), 3),
-    "slabs of channels": ((1, 515, 4, 30), (2, 23), 3),
+    "slabs of channels": ((1, 515, 4, 30), (6, 23), 3),
     "several chunks of points": ((1, 6, 3, 50), (21, 53), 3),
     "many classes": ((1, 9, 3, 50), (30, 30), 300),
     "a row of blocks": ((3, 5, 1, 1000), (1, 7), 4),
@@ -149,6 +155,41 @@ def test_every_size(name, reduce, backend, device):
         query.double(), reference.double(), labels, classes, backend="eager", **chosen
     )
     check_scores(found, oracle)
+
+
+# products whose factors have no short form, or no product that float32 has
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("size", [1e-30, 1e-17, 1e-8, 1e12, 1e19])
+def test_features_of_any_size(size, backend, device):
+    query, reference, labels, classes = inputs(device=device, shape=(1, 40, 9, 22), points=(9, 15))
+    chosen = options("dot", "sigmoid", "mean")
+
+    def run(backend, dtype):
+        leaves = [x.detach().requires_grad_() for x in (query * size, reference / size)]
+        a, b = (x.to(dtype) for x in leaves)
+        found = pk.matching_scores(a, b, labels, classes, backend=backend, **chosen)
+        grads = torch.autograd.grad(found[:, : classes - 1].square().sum(), leaves)
+        return found[:, : classes - 1].double(), grads[0].double() * size, grads[1].double() / size
+
+    for actual, expected in zip(
+        run(backend, torch.float32), run("eager", torch.float64), strict=True
+    ):
+        assert (actual - expected).abs().max() <= 1e-5 * max(expected.abs().max(), 1)
+
+
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+def test_what_is_not_finite_stays_where_it_is(value, backend, device):
+    query, reference, labels, classes = inputs(device=device, shape=(1, 40, 9, 22), points=(9, 15))
+    query[0, 5, 3, 4] = value
+    reference[0, 5] = 1
+    chosen = options("dot", "identity", "max")
+    found, expected = (
+        pk.matching_scores(query, reference, labels, classes, backend=name, **chosen)
+        for name in (backend, "eager")
+    )
+    assert not expected[0, : classes - 1, 3, 4].isfinite().any()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 @pytest.mark.parametrize("backend", ALL)
@@ -289,7 +330,7 @@ GRADIENTS = [
 def test_gradients(dtype, combination, backend, device):
     if not supports(backend, dtype):
         return
-    shape, points = (2, 21, 14, 19), (40, 29)
+    shape, points = (2, 33, 14, 19), (40, 29)
     query, reference, labels, classes = inputs(dtype, device, shape=shape, points=points)
     weight = testing.features(2, classes, *shape[2:], seed=7).to(device)
 

@@ -8,8 +8,9 @@
 namespace pixelkernels {
 
 // The best instruction set that this machine has and PIXELKERNELS_CPU_CAPABILITY (baseline, avx2,
-// avx512) allows.
-enum class Capability { kBaseline, kAvx2, kAvx512 };
+// avx512,
+// amx, which is avx512 with products of matrices on AMX) allows.
+enum class Capability { kBaseline, kAvx2, kAvx512, kAmx };
 Capability cpu_capability();
 const char* cpu_capability_name();
 

@@ -14,7 +14,7 @@ constexpr int64_t kRows = 16;  // that one task takes across the image
 
 inline const DistanceKernels& distance_kernels() {
 #if defined(__x86_64__)
-  if (cpu_capability() == Capability::kAvx512) return avx512::kDistanceKernels;
+  if (cpu_capability() >= Capability::kAvx512) return avx512::kDistanceKernels;
   if (cpu_capability() == Capability::kAvx2) return avx2::kDistanceKernels;
 #endif
   return baseline::kDistanceKernels;

@@ -11,7 +11,7 @@ namespace pixelkernels {
 
 inline const RegionsKernels& kernels(Element element) {
 #if defined(__x86_64__)
-  if (cpu_capability() == Capability::kAvx512) return avx512::regions_kernels(element);
+  if (cpu_capability() >= Capability::kAvx512) return avx512::regions_kernels(element);
   if (cpu_capability() == Capability::kAvx2) return avx2::regions_kernels(element);
 #endif
   return baseline::regions_kernels(element);

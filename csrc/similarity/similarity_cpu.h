@@ -21,10 +21,12 @@ constexpr int64_t kPointsTogether = kTile * kTilesTogether;
 constexpr int64_t kBlock = 96;  // query pixels
 constexpr int64_t kLongestSlab = 256;
 constexpr int64_t kDepthTile = 16;  // channels: a multiple of every panel
-constexpr int64_t kTilesGathered = 4;
+constexpr int64_t kTilesGathered = 8;
 constexpr int64_t kTotals = 3;
 
 constexpr int64_t tiles_of(int64_t points) { return (points + kTile - 1) / kTile; }
+// The rows that the products of some tiles take, in sixteens.
+constexpr int64_t rows_of(int64_t tiles) { return (tiles * kTile + 15) / 16 * 16; }
 
 struct Depth {
   int64_t channels, slabs, slab;
@@ -51,6 +53,9 @@ struct Points {
   void* packed;
   // for gradients: also [depth in sixes][count in tiles][6 channels]
   void* across;
+  // null, or as similarity_amx.h has them, in so many terms
+  void* split;
+  int64_t terms;
 };
 
 // What the classes' points are reduced to, for the queries of one image.
@@ -87,6 +92,10 @@ struct Gradient {
   // by block, the query: as panels; as [depth / panel][kBlock][panel], unit vectors for kCosine;
   // and |q|^2
   void *packed, *across, *square;
+  // for products on AMX, if the points are split: `across` by block, and the chunk's points across
+  // by kPointsTogether, where they fit
+  void *split_queries, *split_points;
+  bool *queries_fit, *points_fit;
   void* weights;  // by block: dL/ds [panels][points][kPanel]
   // by block: dL/dq but for its last step, [depth in sixes][panels][6][kPanel]; the sums over
   // points of dL/ds, [kBlock]; dL/dshift, dL/dscale and the loss of the pairs. Without `query`
@@ -123,11 +132,12 @@ struct SimilarityKernels {
   int64_t (*scores_scratch)(const Matching&);  // bytes
 
   void (*pack_query)(const Gradient&, int64_t block);
-  // `scratch` holds kPointsTogether * kBlock values
+  // `scratch` holds kPointsTogether * kBlock values, and amx::weigh_bytes
   void (*weigh)(const Gradient&, int64_t block, void* scratch);
   void (*weigh_pairs)(const Gradient&, int64_t block, void* scratch);
-  // kTilesGathered tiles of the chunk; `sums` holds that many by the depth
-  void (*gather)(const Gradient&, int64_t group, void* sums);
+  // kTilesGathered tiles of the chunk; `scratch` holds that many by the depth, and
+  // amx::gather_bytes
+  void (*gather)(const Gradient&, int64_t group, void* scratch);
   void (*finish_query)(const Gradient&, int64_t block);
   void (*finish_points)(const PointGradient&, int64_t begin, int64_t end);
 };

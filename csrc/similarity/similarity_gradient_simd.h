@@ -2,48 +2,11 @@
 // the two products of that with the other side. Torch-free; one copy per instruction set.
 #pragma once
 
+#include "similarity/similarity_finish_simd.h"
 #include "similarity/similarity_scores_simd.h"
 
 namespace pixelkernels {
 namespace PK_ISA {
-
-// Where the parts of a block lie.
-template <class A>
-struct Parts {
-  const Gradient& g;
-  const Depth& depth;
-  int64_t block, panels, rows, sixes;
-  int64_t begin, pixels;  // queries
-
-  Parts(const Gradient& g, int64_t block)
-      : g(g),
-        depth(g.matching.points.depth),
-        block(block),
-        panels(panels_of<A>(kBlock)),
-        rows(tiles_of(g.points) * kTile),
-        sixes(tiles_of(depth.padded())),
-        begin((g.round + block) * kBlock) {
-    const int64_t left = g.matching.pixels - begin;
-    pixels = left < kBlock ? left : kBlock;
-  }
-  A* packed() const { return static_cast<A*>(g.packed) + block * depth.padded() * kBlock; }
-  Queries<A> queries() const { return Queries<A>::packed(packed(), depth, panels); }
-  A* across() const { return static_cast<A*>(g.across) + block * depth.tiled() * kBlock; }
-  A* square() const { return static_cast<A*>(g.square) + block * kBlock; }
-  A* weights() const { return static_cast<A*>(g.weights) + block * rows * kBlock; }
-  A* query() const { return static_cast<A*>(g.query) + block * sixes * kTile * kBlock; }
-  A* row_sums() const { return static_cast<A*>(g.row_sums) + block * kBlock; }
-  double* totals() const { return g.totals + kTotals * block; }
-  double* columns() const { return g.block_columns + block * rows; }
-  double* values() const { return g.block_values + block * rows; }
-  // the row of channel d in a block's panels, and in its gradient
-  int64_t packed_row(int64_t d, int64_t panel) const {
-    return ((d / depth.slab * panels + panel) * depth.slab + d % depth.slab) * kPanel<A>;
-  }
-  int64_t query_row(int64_t d, int64_t panel) const {
-    return ((d / kTile * panels + panel) * kTile + d % kTile) * kPanel<A>;
-  }
-};
 
 template <class T, class A>
 void pack_query(const Gradient& g, int64_t block) {
@@ -71,6 +34,12 @@ void pack_query(const Gradient& g, int64_t block) {
       for (int i = 0; i < kLanes; ++i) store(to + i * kPanel<A>, rows[i]);
     }
   }
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == sizeof(float))
+    if (g.split_queries)
+      g.queries_fit[block] = amx::split_rows(parts.across(), kBlock, kBlock * kPanel<A>,
+                                             parts.pieces(), parts.split_queries());
+#endif
 }
 
 // dL/d(scale s + shift) of one point after the other, for some queries and one class.
@@ -171,28 +140,51 @@ struct BlockWeights {
   void run() const {
     const Matching& m = g.matching;
     const Parts<A> parts(g, block);
-    const int64_t all = tiles_of(m.points.count), chunk_tiles = tiles_of(g.points);
+    const int64_t chunk_tiles = tiles_of(g.points);
+    char* room = reinterpret_cast<char*>(dots + kPointsTogether * kBlock);
+    Queries<A> query = parts.queries();
+    query.split_into(room, m, parts.panels);
     for (int64_t tile = 0; tile < chunk_tiles; tile += kTilesTogether) {
       const int64_t left = chunk_tiles - tile;
       const int64_t tiles = left < kTilesTogether ? left : kTilesTogether;
-      const int64_t first = tile * kTile, rows = tiles * kTile;
-      products(m.points, g.chunk / kTile + tile, tiles, parts.queries(), parts.panels, dots);
+      const int64_t first = tile * kTile;
+      products(m.points, g.chunk / kTile + tile, tiles, query, parts.panels, dots);
       for (int64_t i = 0; i < parts.panels; ++i) {
-        A* own = dots + i * rows * kPanel<A>;
+        A* own = dots + i * rows_of(tiles) * kPanel<A>;
         A* weights = g.query ? parts.weights() + (i * parts.rows + first) * kPanel<A> : own;
         weigh<metric>(parts, i, first, own, weights);
-        if (!g.query) continue;
-        // what is there now of dL/dq: these points' products with their weights
-        take_tiles(0, parts.sixes, [&](int64_t six, auto at_once) {
-          Vec<A> sums[decltype(at_once)::kRows][kWide<A>] = {};
-          multiply<kTile, 1>(static_cast<const A*>(m.points.across) +
-                                 (six * all * kTile + g.chunk + first) * kTile,
-                             all * kTile * kTile, weights, rows, sums);
-          add_rows(parts.query() + (six * parts.panels + i) * kTile * kPanel<A>,
-                   parts.panels * kTile * kPanel<A>, sums);
-        });
       }
+      if (g.query) add_to_queries(parts, first, tiles, room + amx::scores_bytes(m));
     }
+  }
+
+  // What is there now of dL/dq: the products of these points with their weights.
+  void add_to_queries(const Parts<A>& parts, int64_t first, int64_t tiles, char* room) const {
+    const Points& points = g.matching.points;
+    const int64_t all = tiles_of(points.count) * kTile, rows = tiles * kTile;
+    const A* weights = parts.weights() + first * kPanel<A>;
+    const int64_t next = parts.rows * kPanel<A>;
+#if defined(__AVX512F__)
+    if constexpr (sizeof(A) == sizeof(float)) {
+      amx::Term* split = reinterpret_cast<amx::Term*>(room);
+      const int64_t group = first / kPointsTogether;
+      if (g.split_points && g.points_fit[group] &&
+          amx::split_rows(weights, rows, next, parts.panels, split))
+        return amx::add_to_queries(points,
+                                   static_cast<const amx::Term*>(g.split_points) +
+                                       group * amx::across_terms(parts.depth, points.terms),
+                                   tiles, split, parts.panels, parts.query());
+    }
+#endif
+    for (int64_t i = 0; i < parts.panels; ++i)
+      take_tiles(0, parts.sixes, [&](int64_t six, auto at_once) {
+        Vec<A> sums[decltype(at_once)::kRows][kWide<A>] = {};
+        multiply<kTile, 1>(
+            static_cast<const A*>(points.across) + (six * all + g.chunk + first) * kTile,
+            all * kTile, weights + i * next, rows, sums);
+        add_rows(parts.query() + (six * parts.panels + i) * kTile * kPanel<A>,
+                 parts.panels * kTile * kPanel<A>, sums);
+      });
   }
 
   // Points [first, ...) of the chunk with panel i.
@@ -279,112 +271,51 @@ void weigh_pairs(const Gradient& g, int64_t block, void* scratch) {
   BlockWeights<PairWeight<A>, A>{g, block, static_cast<A*>(scratch)}.template run<Metric::kDot>();
 }
 
-// Adds the round to the gradients of some of the chunk's points: block by block to `sums`, and
-// those to what there is, so that no sum is long.
+// sums [tiles][pieces][6][kPanel] += the weights of a block, tiles [first, last), times its queries
 template <class A>
-void gather(const Gradient& g, int64_t group, void* sums) {
+void add_to_points(const Parts<A>& parts, int64_t first, int64_t last, A* sums, A* room) {
+  const int64_t pieces = parts.pieces(), next = parts.rows * kPanel<A>;
+  const A* weights = parts.weights() + first * kTile * kPanel<A>;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == sizeof(float))
+    if (parts.g.split_queries && parts.g.queries_fit[parts.block] &&
+        amx::add_to_points(weights, next, last - first, parts.split_queries(), pieces,
+                           reinterpret_cast<amx::Term*>(room), sums))
+      return;
+#endif
+  const int64_t each = kTile * kPanel<A>;
+  for (int64_t piece = 0; piece < pieces; ++piece)
+    take_tiles(0, last - first, [&](int64_t tile, auto at_once) {
+      Vec<A> rows[decltype(at_once)::kRows][kWide<A>] = {};
+      for (int64_t i = 0; i < parts.panels; ++i)
+        multiply<1, kPanel<A>>(weights + i * next + tile * each, each,
+                               parts.across() + (piece * kBlock + i * kPanel<A>)*kPanel<A>,
+                               kPanel<A>, rows);
+      add_rows(sums + (tile * pieces + piece) * each, pieces * each, rows);
+    });
+}
+
+// Adds the round to the gradients of some of the chunk's points: block by block to sums of the
+// round's, and those to what there is, so that no sum is long.
+template <class A>
+void gather(const Gradient& g, int64_t group, void* scratch) {
   const Depth& depth = g.matching.points.depth;
   const int64_t tiles = tiles_of(g.points), first = group * kTilesGathered;
   const int64_t last = first + kTilesGathered < tiles ? first + kTilesGathered : tiles;
-  const int64_t pieces = depth.tiled() / kPanel<A>, each = kTile * kPanel<A>;
-  const int64_t values = (last - first) * pieces * each;
-  A* round = static_cast<A*>(sums);
+  const int64_t each = depth.tiled() * kTile, values = (last - first) * each;
+  A* round = static_cast<A*>(scratch);
   std::memset(round, 0, sizeof(A) * values);
   for (int64_t block = 0; block < g.blocks; ++block) {
     const Parts<A> parts(g, block);
-    for (int64_t piece = 0; piece < pieces; ++piece)
-      take_tiles(first, last, [&](int64_t tile, auto at_once) {
-        Vec<A> rows[decltype(at_once)::kRows][kWide<A>] = {};
-        for (int64_t i = 0; i < parts.panels; ++i)
-          multiply<1, kPanel<A>>(
-              parts.weights() + (i * parts.rows + tile * kTile) * kPanel<A>, kTile * kPanel<A>,
-              parts.across() + (piece * kBlock + i * kPanel<A>)*kPanel<A>, kPanel<A>, rows);
-        add_rows(round + ((tile - first) * pieces + piece) * each, pieces * each, rows);
-      });
+    add_to_points(parts, first, last, round, round + kTilesGathered * each);
     const int64_t end = last * kTile < g.points ? last * kTile : g.points;
     for (int64_t p = first * kTile; p < end; ++p) {
       if (g.columns) g.columns[g.chunk + p] += parts.columns()[p];
       if (g.values) g.values[g.chunk + p] += parts.values()[p];
     }
   }
-  A* out = static_cast<A*>(g.point) + (g.chunk / kTile + first) * pieces * each;
+  A* out = static_cast<A*>(g.point) + (g.chunk / kTile + first) * each;
   for (int64_t i = 0; i < values; i += kLanes) store(out + i, load(out + i) + load(round + i));
-}
-
-// The last step of a similarity's derivative, with G the products' gradient of a vector x, S the
-// sum of dL/ds: cosine (G - x^ <x^, G>) / |x| where |x| reaches 1e-12, sqeuclidean 2 (x S - G).
-template <class T, class A>
-void finish_query(const Gradient& g, int64_t block) {
-  const Parts<A> parts(g, block);
-  const Metric metric = g.matching.metric;
-  const Plane<T> plane(g.grad_query, g.matching.image);
-  Offsets offsets;
-  offsets.fill(plane, parts.begin, static_cast<int>(parts.pixels));
-  for (int64_t t = 0; t * kLanes < parts.pixels; ++t) {
-    const int64_t lane = t * kLanes, panel = lane / kPanel<A>, at = lane % kPanel<A>;
-    const A *query = parts.packed() + at, *gradient = parts.query() + at;
-    const Vec<A> sum = load(parts.row_sums() + lane);
-    const Vec<A> inverse = about_query<Metric::kCosine, A>(load(parts.square() + lane));
-    Vec<A> along = {};
-    if (metric == Metric::kCosine)
-      for (int64_t d = 0; d < parts.depth.channels; ++d)
-        along += inverse * load(query + parts.packed_row(d, panel)) *
-                 load(gradient + parts.query_row(d, panel));
-    along = inverse < splat(static_cast<A>(1e12)) ? along : Vec<A>{};
-    for (int64_t channel = 0; channel < parts.depth.channels; channel += kLanes) {
-      const int64_t left = parts.depth.channels - channel;
-      const int channels = left < kLanes ? static_cast<int>(left) : kLanes;
-      Vec<A> rows[kLanes] = {};
-      for (int c = 0; c < channels; ++c) {
-        const Vec<A> x = load(query + parts.packed_row(channel + c, panel));
-        rows[c] = load(gradient + parts.query_row(channel + c, panel));
-        if (metric == Metric::kCosine) rows[c] = inverse * (rows[c] - inverse * x * along);
-        if (metric == Metric::kSqeuclidean) rows[c] = 2 * (x * sum - rows[c]);
-      }
-      store_tile<Rows::kChannels>(plane, offsets.start[t], parts.begin + lane,
-                                  static_cast<int>(parts.pixels - lane), channel, channels, rows);
-    }
-  }
-}
-
-// The same for positions [begin, end) of the order; those past the points are ignored ones.
-template <class T, class A>
-void finish_points(const PointGradient& s, int64_t begin, int64_t end) {
-  const Matching& m = s.gradient.matching;
-  const Plane<T> plane(s.listed.features, s.listed.image);
-  const Plane<T> out(s.grad_reference, s.listed.image);
-  const int64_t channels = s.listed.depth.channels;
-  const int64_t pieces = s.listed.depth.tiled() / kPanel<A>;
-  const A* factor = static_cast<const A*>(s.listed.factor);
-  for (int64_t p = begin; p < end; ++p) {
-    T* to = out.data + out.offset(s.listed.order[p]);
-    if (p >= s.listed.count) {
-      for (int64_t d = 0; d < channels; ++d) store_scalar(to + d * out.channel_stride, A(0));
-      continue;
-    }
-    const int64_t c = s.listed.label[p], packed = s.slot ? s.slot[c] : p;
-    const A share = s.slot ? 1 / static_cast<A>(m.count[c]) : A(1);
-    const A* gradient = static_cast<const A*>(s.gradient.point) +
-                        (packed / kTile * pieces * kTile + packed % kTile) * kPanel<A>;
-    const auto part = [&](int64_t d) {
-      return gradient[d / kPanel<A> * kTile * kPanel<A> + d % kPanel<A>];
-    };
-    const T* from = plane.data + plane.offset(s.listed.order[p]);
-    const auto x = [&](int64_t d) { return scalar(from[d * plane.channel_stride]); };
-    A along = 0;
-    if (m.metric == Metric::kCosine && factor[p] < static_cast<A>(1e12)) {
-      double sum = 0;
-      for (int64_t d = 0; d < channels; ++d) sum += factor[p] * x(d) * part(d);
-      along = static_cast<A>(sum);
-    }
-    const A total = s.gradient.columns ? static_cast<A>(s.gradient.columns[packed]) : A(0);
-    for (int64_t d = 0; d < channels; ++d) {
-      A g = part(d);
-      if (m.metric == Metric::kCosine) g = factor[p] * (g - factor[p] * x(d) * along);
-      if (m.metric == Metric::kSqeuclidean) g = 2 * (x(d) * total - g);
-      store_scalar(to + d * out.channel_stride, share * g);
-    }
-  }
 }
 
 }  // namespace PK_ISA

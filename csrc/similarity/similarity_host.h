@@ -9,13 +9,13 @@
 #include <vector>
 
 #include "common/host.h"
-#include "similarity/similarity_cpu.h"
+#include "similarity/similarity_amx.h"
 
 namespace pixelkernels {
 
 inline const SimilarityKernels& similarity_kernels(Element element) {
 #if defined(__x86_64__)
-  if (cpu_capability() == Capability::kAvx512) return avx512::similarity_kernels(element);
+  if (cpu_capability() >= Capability::kAvx512) return avx512::similarity_kernels(element);
   if (cpu_capability() == Capability::kAvx2) return avx2::similarity_kernels(element);
 #endif
   return baseline::similarity_kernels(element);
@@ -227,14 +227,28 @@ class Reference {
       across_ = Room(padded * tiles_of(depth.padded()) * kTile * sizeof(A));
       points.across = across_.data();
     }
+    const bool splits = sizeof(A) == sizeof(float) && cpu_capability() == Capability::kAmx &&
+                        amx::pays(points.count, depth.channels);
+    if (splits) {
+      points.terms = points.factor ? amx::terms_of(Element::kFloat) : amx::terms_of(points.element);
+      split_ = Room(amx::point_terms(points) * sizeof(amx::Term));
+      points.split = split_.data();
+    }
+    const int64_t groups = (padded + kPointsTogether - 1) / kPointsTogether;
+    std::vector<char> fits(groups, splits);
     const auto& own = similarity_kernels(points.element);
-    parallel((padded + kPointsTogether - 1) / kPointsTogether, kPointsTogether * depth.padded(),
-             [&](int64_t i) { own.pack(points, i); });
+    parallel(groups, kPointsTogether * depth.padded(), [&](int64_t i) {
+      own.pack(points, i);
+#if defined(__x86_64__)
+      if (splits) fits[i] = amx::split_points(points, i);
+#endif
+    });
+    if (std::find(fits.begin(), fits.end(), false) != fits.end()) points.split = nullptr;
   }
 
   std::vector<int32_t> label_, present_label_;
   std::vector<int64_t> present_, slot_;
-  Room factor_, square_, scale_, value_, means_, packed_, across_;
+  Room factor_, square_, scale_, value_, means_, packed_, across_, split_;
 };
 
 }  // namespace pixelkernels

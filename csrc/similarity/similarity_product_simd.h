@@ -3,7 +3,7 @@
 #pragma once
 
 #include "common/tiles.h"
-#include "similarity/similarity_cpu.h"
+#include "similarity/similarity_amx.h"
 
 namespace pixelkernels {
 namespace PK_ISA {
@@ -97,7 +97,9 @@ PK_INLINE void store_rows(A* p, const Vec<A> (&rows)[kRows][kWide<A>]) {
 template <class A>
 struct Queries {
   const A* data;
-  int64_t slab, panel, step;  // from one to the next; `step`: in depth
+  int64_t slab, panel, step;         // from one to the next; `step`: in depth
+  const amx::Term* split = nullptr;  // or packed ones as amx::products wants them
+  int64_t terms = 0;
 
   static Queries packed(const A* data, const Depth& depth, int64_t panels) {
     return {data, panels * depth.slab * kPanel<A>, depth.slab * kPanel<A>, kPanel<A>};
@@ -106,22 +108,39 @@ struct Queries {
     return {data, depth.slab * channel_stride, kPanel<A>, channel_stride};
   }
   const A* at(int64_t s, int64_t p) const { return data + s * slab + p * panel; }
+
+  // Packed ones are split too where the points are; `room` has amx::scores_bytes.
+  void split_into(char* room, const Matching& m, int64_t panels) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(A) == sizeof(float)) {
+      if (m.points.split == nullptr) return;
+      amx::Term* out = reinterpret_cast<amx::Term*>(room);
+      terms = amx::terms_of(m.element);
+      split = amx::split_pixels(data, m.points.depth, panels, terms, out) ? out : nullptr;
+    }
+#endif
+  }
 };
 
-// dots [panels][tiles * 6][kPanel] of `tiles` tiles of points, from `first` on, with `panels`
+// dots [panels][rows_of(tiles)][kPanel] of `tiles` tiles of points, from `first` on, with `panels`
 // panels of queries.
 template <class A>
 void products(const Points& points, int64_t first, int64_t tiles, const Queries<A>& query,
               int64_t panels, A* dots) {
   const Depth& depth = points.depth;
-  const int64_t all = tiles_of(points.count);
-  if (depth.slabs == 0) std::memset(dots, 0, sizeof(A) * panels * tiles * kTile * kPanel<A>);
+  const int64_t all = tiles_of(points.count), next = rows_of(tiles) * kPanel<A>;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == sizeof(float))
+    if (query.split)
+      return amx::products(points, first, tiles, query.split, query.terms, panels, dots);
+#endif
+  if (depth.slabs == 0) std::memset(dots, 0, sizeof(A) * panels * next);
   for (int64_t slab = 0; slab < depth.slabs; ++slab) {
     const A* left =
         static_cast<const A*>(points.packed) + (slab * all + first) * depth.slab * kTile;
     for (int64_t panel = 0; panel < panels; ++panel) {
       const A* right = query.at(slab, panel);
-      A* out = dots + panel * tiles * kTile * kPanel<A>;
+      A* out = dots + panel * next;
       take_tiles(0, tiles, [&](int64_t tile, auto at_once) {
         Vec<A> rows[decltype(at_once)::kRows][kWide<A>] = {};
         const int64_t each = depth.slab * kTile;

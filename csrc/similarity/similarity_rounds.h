@@ -9,7 +9,7 @@
 
 namespace pixelkernels {
 
-constexpr int64_t kChunk = 5 * kPointsTogether;
+constexpr int64_t kGroups = 5, kChunk = kGroups * kPointsTogether;
 constexpr int64_t kRoundBytes = 16 << 20;
 
 template <class A>
@@ -33,6 +33,14 @@ class Rounds {
     if (!gradient) return;
     const int64_t rows = tiles_of(std::min(kChunk, count)) * kTile;
     g.across = room(most_ * kBlock * depth_.tiled());
+    if (matching.points.split) {
+      const int64_t query = amx::panel_terms(depth_.tiled() / amx::kColumns, kBlock, amx::kTerms);
+      const int64_t points = amx::across_terms(depth_, matching.points.terms);
+      g.split_queries = rooms_.emplace_back(most_ * query * sizeof(amx::Term)).data();
+      g.split_points = rooms_.emplace_back(kGroups * points * sizeof(amx::Term)).data();
+      g.queries_fit = rooms_.emplace_back(most_).template data<bool>();
+      g.points_fit = rooms_.emplace_back(kGroups).template data<bool>();
+    }
     g.weights = room(most_ * kBlock * rows);
     g.query = room(most_ * kBlock * tiles_of(depth_.padded()) * kTile);
     g.point = room(tiles_of(count) * kTile * depth_.tiled());
@@ -56,9 +64,10 @@ class Rounds {
       const int64_t count = g.matching.points.count;
       for (g.chunk = 0; g.chunk < count; g.chunk += chunk_) {
         g.points = std::min(chunk_, count - g.chunk);
+        if (g.split_points) split();
         torch::stable::parallel_for(0, g.blocks, 1, [&](int64_t begin, int64_t end) {
-          const Room dots(kPointsTogether * kBlock * sizeof(A));
-          for (int64_t block = begin; block < end; ++block) weigh(g, block, dots.data());
+          const Room scratch(kPointsTogether * kBlock * sizeof(A) + amx::weigh_bytes(g.matching));
+          for (int64_t block = begin; block < end; ++block) weigh(g, block, scratch.data());
         });
         if (g.point) gather();
       }
@@ -72,11 +81,23 @@ class Rounds {
   double totals[kTotals] = {};
 
  private:
+  void split() {
+#if defined(__x86_64__)
+    const Points& points = g.matching.points;
+    const int64_t each = amx::across_terms(depth_, points.terms);
+    parallel((g.points + kPointsTogether - 1) / kPointsTogether, kPointsTogether * depth_.channels,
+             [&](int64_t i) {
+               amx::Term* out = static_cast<amx::Term*>(g.split_points) + i * each;
+               g.points_fit[i] = amx::split_across(points, g.chunk / kPointsTogether + i, out);
+             });
+#endif
+  }
   void gather() {
     const int64_t groups = (tiles_of(g.points) + kTilesGathered - 1) / kTilesGathered;
     torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
-      const Room sums(kTilesGathered * kTile * depth_.tiled() * sizeof(A));
-      for (int64_t group = begin; group < end; ++group) run_.gather(g, group, sums.data());
+      const Room scratch(kTilesGathered * kTile * depth_.tiled() * sizeof(A) +
+                         amx::gather_bytes(g.matching));
+      for (int64_t group = begin; group < end; ++group) run_.gather(g, group, scratch.data());
     });
   }
   A* room(int64_t values) { return rooms_.emplace_back(values * sizeof(A)).template data<A>(); }

@@ -10,12 +10,13 @@ namespace PK_ISA {
 // A block's scratch, in parts of whole cache lines.
 template <class A>
 struct ScoresScratch {
-  int64_t query, square, dots;
+  int64_t query, split, square, dots;
   explicit ScoresScratch(const Matching& m)
       : query(m.points.depth.padded() * kBlock * sizeof(A)),
+        split(amx::scores_bytes(m)),
         square(kBlock * sizeof(A)),
         dots(kPointsTogether * kBlock * sizeof(A)) {}
-  int64_t bytes(int64_t states) const { return query + square + dots + states; }
+  int64_t bytes(int64_t states) const { return query + split + square + dots + states; }
 };
 
 template <class A, class Body>
@@ -81,7 +82,7 @@ struct BlockScores {
       const int64_t end = past < m.points.count ? past : m.points.count;
       for (int64_t i = 0; i < panels; ++i) {
         const Panel<metric, A> panel(m, square + i * kPanel<A>);
-        A* rows = dots + i * some * kTile * kPanel<A>;
+        A* rows = dots + i * rows_of(some) * kPanel<A>;
         for_runs(m.points, first, end, [&](int64_t c, int64_t from, int64_t to) {
           Reduction::run(panel, rows + (from - first) * kPanel<A>, from, to,
                          states + (i * m.classes + c) * each);
@@ -141,8 +142,8 @@ struct AnyScores {
   void run() const {
     using Reduction = typename ReductionOf<reduce, transform, A>::type;
     const ScoresScratch<A> parts(m);
-    A* square = reinterpret_cast<A*>(scratch + parts.query);
-    A* dots = reinterpret_cast<A*>(scratch + parts.query + parts.square);
+    A* square = reinterpret_cast<A*>(scratch + parts.query + parts.split);
+    A* dots = square + parts.square / sizeof(A);
     auto* states = reinterpret_cast<typename Reduction::State*>(scratch + parts.bytes(0));
     with_metric<A>(m, BlockScores<Reduction, A>{m, begin, pixels, query, square, dots, states});
   }
@@ -172,8 +173,12 @@ void scores(const Matching& m, int64_t begin, int64_t pixels, void* scratch) {
       fetch_block(plane, 0, depth.channels, begin + kBlock);
     }
   }
-  if (!in_place) pack_pixels(plane, depth, begin, pixels, panels, packed);
-  A* square = reinterpret_cast<A*>(bytes + ScoresScratch<A>(m).query);
+  const ScoresScratch<A> parts(m);
+  if (!in_place) {
+    pack_pixels(plane, depth, begin, pixels, panels, packed);
+    query.split_into(bytes + parts.query, m, panels);
+  }
+  A* square = reinterpret_cast<A*>(bytes + parts.query + parts.split);
   if (m.metric != Metric::kDot) square_pixels(depth, panels, query, square);
   with_reduction(m, AnyScores<A>{m, begin, pixels, query, bytes});
 }

@@ -16,7 +16,7 @@ namespace {
 
 const TripletKernels& triplet_kernels(Element element) {
 #if defined(__x86_64__)
-  if (cpu_capability() == Capability::kAvx512) return avx512::triplet_kernels(element);
+  if (cpu_capability() >= Capability::kAvx512) return avx512::triplet_kernels(element);
   if (cpu_capability() == Capability::kAvx2) return avx2::triplet_kernels(element);
 #endif
   return baseline::triplet_kernels(element);
