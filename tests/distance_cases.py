@@ -46,11 +46,7 @@ def next_click(
     ignore_label: int,
 ) -> tuple[tuple[int, int], int, bool]:
     """The evaluation protocol's own steps, on one image."""
-    counts = target != ignore_label
-    depths = []
-    for error in ((target == 1) & ~prediction & counts, (target != 1) & prediction & counts):
-        d2 = squared_distances(~np.pad(error, 1))[1:-1, 1:-1]
-        depths.append(d2 * not_clicked)
+    depths = error_depths(prediction, target, not_clicked, ignore_label)
     deepest = [depth.max() if depth.size else 0 for depth in depths]
     if max(deepest) == 0:
         return (0, 0), 0, False
@@ -58,6 +54,21 @@ def next_click(
     depth = depths[0 if positive else 1]
     row, column = np.argwhere(depth == depth.max())[0]  # argwhere is in row-major order
     return (int(row), int(column)), int(positive), True
+
+
+def error_depths(
+    prediction: NDArray[np.bool_],
+    target: NDArray[np.int64],
+    not_clicked: NDArray[np.bool_],
+    ignore_label: int,
+) -> list[NDArray[np.int64]]:
+    """Of the missed and of the wrong pixels of one image, squared; 0 where none may be clicked."""
+    counts = target != ignore_label
+    depths = []
+    for error in ((target == 1) & ~prediction & counts, (target != 1) & prediction & counts):
+        d2 = squared_distances(~np.pad(error, 1))[1:-1, 1:-1]
+        depths.append(d2 * not_clicked)
+    return depths
 
 
 def clicks(batch=2, count=12, height=48, width=65, seed=0):

@@ -184,6 +184,8 @@ def next_click(d: Drawing) -> Parts:
     kwargs = d.some(ignore_label=(-1, 0, 1, 2, 300, 2**63 - 1))
     if d.one_of(False, True):
         kwargs["not_clicked"] = d.mask(d.per_pixel)
+    if d.one_of(False, True):
+        kwargs |= {"random": True, "generator": d.generator()}
     return [d.mask(d.per_pixel), d.labels(d.per_pixel, -1, 2)], kwargs
 
 
@@ -312,7 +314,8 @@ def numpy_distance_transform(d: Drawing) -> Parts:
 
 
 def numpy_next_click(d: Drawing) -> Parts:
-    (prediction, target), kwargs = next_click(d)
+    (prediction, target), drawn = next_click(d)
+    kwargs = {name: x for name, x in drawn.items() if name not in ("random", "generator")}
     if "not_clicked" in kwargs:
         kwargs["not_clicked"] = arrays(d, kwargs["not_clicked"], INTEGERS)
     return [arrays(d, prediction, INTEGERS), arrays(d, target, INTEGERS)], kwargs

@@ -10,6 +10,7 @@ from distance_cases import (
     ENCODINGS,
     NOWHERE,
     clicks,
+    error_depths,
     hard_masks,
     masks,
     next_click,
@@ -290,6 +291,47 @@ def test_next_click_takes_any_integer(dtype, backend, device):
             prediction.to(dtype), target.to(dtype), ignore_label=ignore_label, backend=backend
         )
         assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+@given(wrong=masks(30), seed=st.integers(0, 2**32 - 1), mostly=st.sampled_from((0.02, 0.5, 1.0)))
+@settings(max_examples=300, deadline=None)
+def test_random_next_click_is_deeper_than_half_of_the_deepest(wrong, seed, mostly):
+    random = np.random.default_rng(seed)
+    target = random.choice([1, 1, 0, -1, 3], (3, *wrong.shape))
+    prediction = (target == 1) ^ wrong
+    not_clicked = random.random(prediction.shape) < mostly
+    tensors = [torch.from_numpy(x) for x in (prediction, target, not_clicked)]
+    fixed = pk.next_click(*tensors[:2], not_clicked=tensors[2])
+    clicks = [
+        pk.next_click(
+            *tensors[:2],
+            not_clicked=tensors[2],
+            random=True,
+            generator=torch.Generator().manual_seed(seed % 1000),
+            backend=backend,
+        )
+        for backend in ("cpu", "eager")
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*clicks, strict=True))
+    assert torch.equal(clicks[0].labels, fixed.labels)
+    assert torch.equal(clicks[0].valid, fixed.valid)
+    for image in range(3):
+        if fixed.valid[image]:
+            depths = error_depths(prediction[image], target[image], not_clicked[image], -1)
+            depth = depths[0 if fixed.labels[image] else 1]
+            assert 4 * depth[tuple(clicks[0].points[image].tolist())] > depth.max()
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_random_next_clicks_are_uniform(backend, device):
+    target = torch.zeros(2000, 9, 12, dtype=torch.bool, device=device)
+    target[:, 1:8, 2:9] = True
+    click = pk.next_click(torch.zeros_like(target), target, random=True, backend=backend)
+    # depths 1 to 4, in squares 1, 4, 9 and 16: the 3 x 3 pixels with 9 and 16
+    seen = (click.points[:, 0] * 12 + click.points[:, 1]).bincount(minlength=108).view(9, 12)
+    inner = seen[3:6, 4:7]
+    assert inner.sum() == len(target)
+    assert ((inner - 2000 / 9).abs() < 6 * (2000 / 9) ** 0.5).all()
 
 
 # ---- simulated clicks ----

@@ -34,6 +34,10 @@ def calls(backend, device):
             lambda m: pk.next_click(m, m.roll(7, 1), backend=backend),
             (mask,),
         ),
+        "random next_click": (
+            lambda m: pk.next_click(m, m.roll(7, 1), random=True, backend=backend),
+            (mask,),
+        ),
         "simulate_clicks": (
             lambda m: pk.simulate_clicks(m, 3, 4, backend=backend),
             (mask,),
@@ -41,7 +45,8 @@ def calls(backend, device):
     }
 
 
-NAMES = ("click_maps", "distance_transform", "next_click", "simulate_clicks")
+DRAWN = ("random next_click", "simulate_clicks")
+NAMES = ("click_maps", "distance_transform", "next_click", *DRAWN)
 
 
 @pytest.mark.parametrize("backend", COMPILED)
@@ -65,8 +70,9 @@ def test_opcheck(backend, device):
     if backend == "cpu":
         deepest = torch.ops.pixelkernels.deepest_errors.default
         for target in (mask, mask.int(), mask.long()):
-            torch.library.opcheck(deepest, (mask.roll(9, 2), target, None, -1))
-            torch.library.opcheck(deepest, (mask.roll(9, 2), target, mask.roll(3, 2), 0))
+            draws = torch.tensor([5, 2**61])
+            torch.library.opcheck(deepest, (mask.roll(9, 2), target, None, -1, draws))
+            torch.library.opcheck(deepest, (mask.roll(9, 2), target, mask.roll(3, 2), 0, None))
         order = testing.random_labels(2, 30, 40, high=1000).int()
         pick = torch.ops.pixelkernels.pick_pixels.default
         torch.library.opcheck(pick, (mask, order, torch.tensor([False, True]), 3, 16))
@@ -87,7 +93,7 @@ def test_memory_is_what_the_docstrings_say():
     allowed = {
         4 * pixels: lambda: pk.click_maps(points, labels, (512, 512)),
         4.001 * pixels: lambda: pk.distance_transform(mask),
-        5 * pixels: lambda: pk.next_click(moved, mask),
+        5 << 20: lambda: pk.next_click(moved, mask, random=True),
         40 * pixels: lambda: pk.simulate_clicks(mask, 3, 3),
     }
     for most, call in allowed.items():
@@ -121,7 +127,7 @@ def test_captures_in_a_cuda_graph(name, backend, device):
     call, arguments = calls(backend, device)[name]
     expected = flat(call(*arguments))
     captured = replayed_from_a_cuda_graph(lambda: call(*arguments))
-    if name != "simulate_clicks":  # which draws anew
+    if name not in DRAWN:
         assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
 
 
@@ -222,6 +228,8 @@ BAD_CALLS = {
         "ignore_label",
         lambda: pk.next_click(MASK, MASK, ignore_label=0.5),
     ),
+    "random": (TypeError, "random", lambda: pk.next_click(MASK, MASK, random=1)),
+    "next generator": (TypeError, "generator", lambda: pk.next_click(MASK, MASK, generator=3)),
     "target float": (TypeError, "target", lambda: pk.simulate_clicks(MASK.float(), 1, 1)),
     "num negative": (ValueError, "num_negative", lambda: pk.simulate_clicks(MASK, 1, -1)),
     "strategy": (

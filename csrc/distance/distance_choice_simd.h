@@ -29,9 +29,36 @@ inline void error_columns(const Errors& s, int64_t image, int64_t begin, int64_t
     }
 }
 
-// The deepest allowed pixel of each kind of error in rows [begin, end), the first among equals.
-inline void error_rows(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
-                       Deepest* deepest) {
+// Where the run of equal kinds ends that begins at `from`.
+PK_INLINE int64_t end_of_run(const uint8_t* kind, int64_t from, int64_t width) {
+  constexpr int64_t kBytes = 8;
+  const uint64_t same = kind[from] * 0x0101010101010101u;
+  int64_t to = from + 1;
+  for (uint64_t some; to + kBytes <= width; to += kBytes) {
+    std::memcpy(&some, kind + to, kBytes);
+    if (some != same) return to + __builtin_ctzll(some ^ same) / kBytes;
+  }
+  while (to < width && kind[to] == kind[from]) ++to;
+  return to;
+}
+
+// A pixel is no deeper than its distances to the ends of its row and column: the largest square of
+// the less of both, of the n pixels of a run.
+PK_INLINE uint32_t largest_bound(const uint32_t* squares, int32_t n) {
+  uint32_t most = 0;
+  for (int32_t i = 0; i < n; ++i) {
+    const uint32_t left = i + 1, right = n - i, side = left < right ? left : right;
+    const uint32_t bound = side * side < squares[i] ? side * side : squares[i];
+    most = bound > most ? bound : most;
+  }
+  return most;
+}
+
+// body(kind, depth, place) for the allowed pixels of rows [begin, end) that are deeper than
+// least(kind), which may grow on the way.
+template <class Least, class Body>
+PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
+                          const Least& least, const Body& body) {
   uint32_t *g = static_cast<uint32_t*>(scratch), *depth = g + s.width + 2 * kBlock;
   Row<uint32_t> row{g, s.distances, reinterpret_cast<int32_t*>(depth + s.width + 2 * kBlock), 0};
   for (int64_t r = begin; r < end; ++r) {
@@ -39,19 +66,11 @@ inline void error_rows(const Errors& s, int64_t image, int64_t begin, int64_t en
     const uint8_t* kind = s.kinds + first;
     const uint8_t* allowed = s.allowed ? s.allowed + first : nullptr;
     for (int64_t from = 0, to; from < s.width; from = to) {
-      for (to = from + 1; to < s.width && kind[to] == kind[from];) ++to;
+      to = end_of_run(kind, from, s.width);
       if (kind[from] == 0) continue;
-      Deepest& best = deepest[kind[from] - 1];
-      // a pixel is no deeper than its distances to the ends of its row and column
-      uint32_t most = 0;
-      for (int64_t x = from; x < to; ++x) {
-        const uint32_t left = static_cast<uint32_t>(x + 1 - from);
-        const uint32_t right = static_cast<uint32_t>(to - x);
-        const uint32_t side = left < right ? left : right, down = s.squares[first + x];
-        const uint32_t bound = side * side < down ? side * side : down;
-        most = bound > most ? bound : most;
-      }
-      if (most <= best.depth) continue;
+      const uint32_t most =
+          largest_bound(s.squares + first + from, static_cast<int32_t>(to - from));
+      if (most <= least(kind[from])) continue;
       // the pixels beside the run belong to no error of its kind
       row.width = to - from + 2;
       g[0] = g[row.width - 1] = 0;
@@ -59,12 +78,31 @@ inline void error_rows(const Errors& s, int64_t image, int64_t begin, int64_t en
       for (int i = 0; i < kLanes; ++i) g[row.width + i] = kFar;
       row.find_anchors();
       row.fill(depth);
-      for (int64_t x = from; x < to; ++x) {
-        if (depth[x - from + 1] <= best.depth || (allowed && !allowed[x])) continue;
-        best = {depth[x - from + 1], r * s.width + x};
-      }
+      for (int64_t x = from; x < to; ++x)
+        if (depth[x - from + 1] > least(kind[from]) && !(allowed && !allowed[x]))
+          body(kind[from], depth[x - from + 1], r * s.width + x);
     }
   }
+}
+
+// The deepest allowed pixel of each kind of error in rows [begin, end), the first among equals.
+inline void error_rows(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
+                       Deepest* deepest) {
+  for_deeper(
+      s, image, begin, end, scratch, [&](uint8_t kind) { return deepest[kind - 1].depth; },
+      [&](uint8_t kind, uint32_t depth, int64_t place) { deepest[kind - 1] = {depth, place}; });
+}
+
+inline int64_t inner_rows(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
+                          const Inner& inner, int64_t* place) {
+  int64_t count = 0;
+  for_deeper(
+      s, image, begin, end, scratch,
+      [&](uint8_t kind) { return kind == inner.kind ? inner.depth : ~0u; },
+      [&](uint8_t, uint32_t, int64_t at) {
+        if (count++ == inner.chosen) *place = at;
+      });
+  return count;
 }
 
 // The first pixel of the largest rank among those allowed, or -1.

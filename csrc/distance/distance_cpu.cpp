@@ -1,4 +1,5 @@
 // The CPU side of the distance operators.
+#include <numeric>
 #include <optional>
 #include <tuple>
 
@@ -35,61 +36,122 @@ Tensor transform_of_mask(Tensor mask, bool squared, double row_spacing, double c
 
 // 1 where the object was missed, 2 where something else was predicted, 0 where nothing is wrong.
 template <class L>
-void fill_kinds(const bool* prediction, const L* target, int64_t pixels, int64_t ignore_label,
+void fill_kinds(const uint8_t* prediction, const L* target, int64_t pixels, int64_t ignore_label,
                 uint8_t* kinds) {
   const bool ignores = ignore_label == static_cast<L>(ignore_label);
   const L ignored = static_cast<L>(ignore_label);
   for (int64_t i = 0; i < pixels; ++i) {
-    const bool is_object = target[i] == 1, counts = !ignores || target[i] != ignored;
-    kinds[i] = (is_object != prediction[i] && counts) * (is_object ? 1 : 2);
+    const uint8_t is_object = target[i] == 1, ignore = ignores & (target[i] == ignored);
+    const uint8_t error = (is_object ^ prediction[i]) & ~ignore;
+    kinds[i] = error + (error & ~is_object);
   }
 }
 
+// The errors of some images, one after the other in what is given.
+class SomeErrors {
+ public:
+  SomeErrors(const Errors& errors, int64_t images)
+      : errors_(errors), images_(images), pieces_((errors.height + kRows - 1) / kRows) {}
+
+  // Of each image and kind the deepest, [images, 2].
+  std::vector<Deepest> deepest() const {
+    std::vector<Deepest> found(2 * images_ * pieces_), best(2 * images_);
+    for_rows([&](int64_t image, int64_t begin, int64_t end, void* scratch) {
+      Deepest* own = found.data() + 2 * (image * pieces_ + begin / kRows);
+      distance_kernels().error_rows(errors_, image, begin, end, scratch, own);
+    });
+    for (int64_t i = 0; i < 2 * images_; ++i)
+      for (int64_t piece = 0; piece < pieces_; ++piece) {
+        const Deepest& one = found[2 * (i / 2 * pieces_ + piece) + i % 2];
+        if (one.depth > best[i].depth) best[i] = one;
+      }
+    return best;
+  }
+
+  // Of each image one of the pixels deeper than half of its deepest: draw modulo their number.
+  void draw(const int64_t* draws, std::vector<Deepest>& deepest) const {
+    std::vector<Inner> inner(images_);
+    for (int64_t i = 0; i < images_; ++i) {
+      const bool missed = deepest[2 * i].depth > deepest[2 * i + 1].depth;
+      inner[i] = {static_cast<uint8_t>(missed ? 1 : 2), deepest[2 * i + !missed].depth / 4, -1};
+    }
+    std::vector<int64_t> counts(images_ * pieces_);
+    for_rows([&](int64_t image, int64_t begin, int64_t end, void* scratch) {
+      counts[image * pieces_ + begin / kRows] =
+          distance_kernels().inner_rows(errors_, image, begin, end, scratch, inner[image], nullptr);
+    });
+    parallel(images_, kRows * errors_.width, [&](int64_t i) {
+      const int64_t* count = counts.data() + i * pieces_;
+      const int64_t all = std::accumulate(count, count + pieces_, int64_t(0));
+      if (all == 0) return;
+      inner[i].chosen = draws[i] % all;
+      int64_t piece = 0;
+      for (; inner[i].chosen >= count[piece]; ++piece) inner[i].chosen -= count[piece];
+      std::vector<uint32_t> scratch(row_scratch(errors_.width));
+      const int64_t begin = piece * kRows, end = std::min(begin + kRows, errors_.height);
+      distance_kernels().inner_rows(errors_, i, begin, end, scratch.data(), inner[i],
+                                    &deepest[2 * i + inner[i].kind - 1].place);
+    });
+  }
+
+ private:
+  template <class Body>
+  void for_rows(const Body& body) const {
+    for_pieces(images_, errors_.height, kRows, errors_.width, threads,
+               [&](int64_t image, int64_t begin, int64_t end) {
+                 std::vector<uint32_t> scratch(row_scratch(errors_.width));
+                 body(image, begin, end, scratch.data());
+               });
+  }
+
+  const Errors& errors_;
+  int64_t images_, pieces_;
+};
+
 std::tuple<Tensor, Tensor> deepest_errors(Tensor prediction, Tensor target,
-                                          std::optional<Tensor> allowed, int64_t ignore_label) {
+                                          std::optional<Tensor> allowed, int64_t ignore_label,
+                                          std::optional<Tensor> draws) {
   STD_TORCH_CHECK(prediction.is_contiguous() && prediction.scalar_type() == ScalarType::Bool,
                   "pixelkernels: the prediction must be contiguous, in bool");
   STD_TORCH_CHECK(
       !allowed || (allowed->is_contiguous() && allowed->scalar_type() == ScalarType::Bool),
       "pixelkernels: what is allowed must be contiguous, in bool");
+  constexpr int64_t kTogether = 1 << 20;  // pixels whose squares the caches hold
   const int64_t images = target.size(0), height = target.size(1), width = target.size(2);
-  Tensor kinds = output(target, {images, height, width}, ScalarType::Byte);
-  for_pieces(1, images * height, kRows, width, threads, [&](int64_t, int64_t begin, int64_t end) {
-    const int64_t first = begin * width, pixels = (end - begin) * width;
-    with_label(label_of(target), [&](auto like) {
-      fill_kinds(data<bool>(prediction) + first, data<decltype(like)>(target) + first, pixels,
-                 ignore_label, data<uint8_t>(kinds) + first);
-    });
-  });
-  const int64_t pieces = (height + kRows - 1) / kRows;
-  Tensor squares = output(target, {images, height, width}, ScalarType::Int);
-  const SquaresTable<uint32_t> distances(width + 2, 1);
-  const Errors problem{data<uint8_t>(kinds),
-                       allowed ? data<uint8_t>(*allowed) : nullptr,
-                       height,
-                       width,
-                       distances.middle(),
-                       data<uint32_t>(squares)};
-  for_pieces(images, width, kColumns, height, threads,
-             [&](int64_t image, int64_t begin, int64_t end) {
-               distance_kernels().error_columns(problem, image, begin, end);
-             });
-  std::vector<Deepest> found(2 * images * pieces);
-  for_pieces(images, height, kRows, width, threads, [&](int64_t image, int64_t begin, int64_t end) {
-    std::vector<uint32_t> scratch(row_scratch(width));
-    Deepest* deepest = found.data() + 2 * (image * pieces + begin / kRows);
-    distance_kernels().error_rows(problem, image, begin, end, scratch.data(), deepest);
-  });
+  const int64_t pixels = height * width;
+  const int64_t most = std::min(images, std::max<int64_t>(1, kTogether / (pixels + 1)));
+  Tensor kinds = output(target, {most, height, width}, ScalarType::Byte);
+  Tensor squares = output(target, {most, height, width}, ScalarType::Int);
   Tensor depth = output(target, {images, 2}, ScalarType::Int);
   Tensor place = output(target, {images, 2}, ScalarType::Long);
-  for (int64_t i = 0; i < 2 * images; ++i) {
-    Deepest best{};
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-      const Deepest& one = found[2 * (i / 2 * pieces + piece) + i % 2];
-      if (one.depth > best.depth) best = one;
+  const SquaresTable<uint32_t> distances(width + 2, 1);
+  for (int64_t first = 0; first < images; first += most) {
+    const int64_t some = std::min(most, images - first), before = first * pixels;
+    for_pieces(1, some * height, kRows, width, threads, [&](int64_t, int64_t begin, int64_t end) {
+      const int64_t own = begin * width;
+      with_label(label_of(target), [&](auto like) {
+        fill_kinds(data<uint8_t>(prediction) + before + own,
+                   data<decltype(like)>(target) + before + own, (end - begin) * width, ignore_label,
+                   data<uint8_t>(kinds) + own);
+      });
+    });
+    const Errors errors{data<uint8_t>(kinds),
+                        allowed ? data<uint8_t>(*allowed) + before : nullptr,
+                        height,
+                        width,
+                        distances.middle(),
+                        data<uint32_t>(squares)};
+    for_pieces(some, width, kColumns, height, threads,
+               [&](int64_t image, int64_t begin, int64_t end) {
+                 distance_kernels().error_columns(errors, image, begin, end);
+               });
+    const SomeErrors found(errors, some);
+    std::vector<Deepest> deepest = found.deepest();
+    if (draws) found.draw(data<int64_t>(*draws) + first, deepest);
+    for (int64_t i = 0; i < 2 * some; ++i) {
+      data<int32_t>(depth)[2 * first + i] = static_cast<int32_t>(deepest[i].depth);
+      data<int64_t>(place)[2 * first + i] = deepest[i].place;
     }
-    data<int32_t>(depth)[i] = static_cast<int32_t>(best.depth);
-    data<int64_t>(place)[i] = best.place;
   }
   return {depth, place};
 }

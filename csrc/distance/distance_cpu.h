@@ -49,6 +49,12 @@ struct Deepest {
   uint32_t depth;  // squared
   int64_t place;
 };
+// Errors of one kind that are deeper than this, and which of them is asked for, in row-major order.
+struct Inner {
+  uint8_t kind;
+  uint32_t depth;
+  int64_t chosen;
+};
 
 // `count` pixels of each image, the largest `order` first, or each the farthest from those before.
 struct Picks {
@@ -73,6 +79,9 @@ struct DistanceKernels {
   void (*error_columns)(const Errors&, int64_t image, int64_t begin, int64_t end);
   void (*error_rows)(const Errors&, int64_t image, int64_t begin, int64_t end, void* scratch,
                      Deepest* deepest);
+  // how many inner ones there are in rows [begin, end), and the place of the chosen one
+  int64_t (*inner_rows)(const Errors&, int64_t image, int64_t begin, int64_t end, void* scratch,
+                        const Inner&, int64_t* place);
   void (*pick)(const Picks&, int64_t image);
 };
 

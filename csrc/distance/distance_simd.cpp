@@ -18,8 +18,8 @@ void any_rows(const Transform& s, int64_t image, int64_t begin, int64_t end, voi
 
 }  // namespace
 
-const DistanceKernels kDistanceKernels{click_rows,    any_columns, any_rows,
-                                       error_columns, error_rows,  pick};
+const DistanceKernels kDistanceKernels{click_rows, any_columns, any_rows, error_columns,
+                                       error_rows, inner_rows,  pick};
 
 }  // namespace PK_ISA
 }  // namespace pixelkernels

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelkernels import numpy as arrays
-from pixelkernels.distance import click_maps, distance_transform, next_click
-from pixelkernels.triplet import sample_pixels
+from pixelkernels.distance import click_maps, next_click
 
 PACKAGE = "isegm"
 
@@ -106,27 +105,20 @@ def get_next_points(
             theirs.
     """
     assert click_indx > 0
-    probability, target = pred[:, 0], gt[:, 0] > 0.5
+    # fresh memory costs more than a comparison
+    room = torch.empty(3, *pred[:, 0].shape, dtype=torch.bool, device=pred.device)
+    target = torch.gt(gt[:, 0], 0.5, out=room[0])
     # a probability of exactly the threshold is right, whatever the target is
-    predicted = (probability >= pred_thresh).logical_and_(target)
-    predicted.logical_or_(probability > pred_thresh)
-    positive = next_click(predicted, target).labels.bool()
-    # the winning kind of error, with a frame around the image, which is no error
-    height, width = target.shape[1:]
-    error = torch.zeros(len(pred), height + 2, width + 2, dtype=torch.bool, device=pred.device)
-    inside = torch.logical_xor(target, ~positive[:, None, None], out=error[:, 1:-1, 1:-1])
-    inside.logical_and_(predicted.logical_xor_(target))
-    depth = distance_transform(error.logical_not_(), squared=True)
-    # dt > max / 2, in squares
-    inner = depth > depth.flatten(1).amax(1)[:, None, None] // 4
-    pixel = sample_pixels(inner, 1)[:, 0]
-    row, column = pixel // (width + 2) - 1, pixel % (width + 2) - 1
-    click = torch.stack([row, column, torch.full_like(row, click_indx)], 1).to(points.dtype)
+    predicted = torch.ge(pred[:, 0], pred_thresh, out=room[1]).logical_and_(target)
+    predicted.logical_or_(torch.gt(pred[:, 0], pred_thresh, out=room[2]))
+    click = next_click(predicted, target, random=True)
+    order = torch.full_like(click.labels, click_indx)
+    new = torch.cat([click.points, order[:, None]], 1).to(points.dtype)
     half = points.shape[1] // 2
-    slot = torch.where(positive, half, 2 * half) - click_indx
+    slot = torch.where(click.labels.bool(), half, 2 * half) - click_indx
     found = points.clone()
     images = torch.arange(len(pred), device=pred.device)
-    found[images, slot] = torch.where((pixel >= 0)[:, None], click, found[images, slot])
+    found[images, slot] = torch.where(click.valid[:, None], new, found[images, slot])
     return found
 
 

@@ -72,6 +72,8 @@ def next_click(
     target: Tensor,
     not_clicked: Tensor | None,
     ignore_label: int,
+    random: bool,
+    generator: Generator | None,
     backend: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     chosen = choose("next_click", (prediction, target), backend)
@@ -79,7 +81,10 @@ def next_click(
     prediction, target = _mask(prediction).contiguous(), plain(target)
     allowed = None if not_clicked is None else _mask(not_clicked).contiguous()
     deepest = partial(ops.deepest_errors, "cpu") if chosen == "cpu" else partial(_deepest, chosen)
-    depth, place = deepest(prediction, target, allowed, ignore_label)
+    draws = None
+    if random:
+        draws = _random.integers(2**62, target.shape[:1], torch.int64, target.device, generator)
+    depth, place = deepest(prediction, target, allowed, ignore_label, draws)
     positive = depth[:, 0] > depth[:, 1]
     valid = depth.amax(1) > 0
     flat = torch.where(positive, place[:, 0], place[:, 1])
@@ -89,7 +94,12 @@ def next_click(
 
 
 def _deepest(
-    backend: str, prediction: Tensor, target: Tensor, allowed: Tensor | None, ignore_label: int
+    backend: str,
+    prediction: Tensor,
+    target: Tensor,
+    allowed: Tensor | None,
+    ignore_label: int,
+    draws: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     is_object = target == 1
     missed, wrong = is_object & ~prediction, ~is_object & prediction
@@ -104,7 +114,14 @@ def _deepest(
     depth = depth.flatten(2)
     if depth.shape[2] == 0:
         depth = depth.new_zeros(*depth.shape[:2], 1)
-    return depth.amax(2), depth.argmax(2)  # the first of equal ones
+    deepest, place = depth.amax(2), depth.argmax(2)  # the first of equal ones
+    if draws is not None:
+        own = torch.where((deepest[:, 0] > deepest[:, 1])[:, None], depth[:, 0], depth[:, 1])
+        seen = (own > deepest.amax(1)[:, None] // 4).cumsum(1)
+        nth = draws % seen[:, -1].clamp(min=1)
+        # the first pixel with so many up to it
+        place = (seen > nth[:, None]).byte().argmax(1)[:, None].expand_as(deepest)
+    return deepest, place
 
 
 def simulate_clicks(

@@ -112,6 +112,8 @@ def next_click(
     *,
     not_clicked: Tensor | None = None,
     ignore_label: int = -1,
+    random: bool = False,
+    generator: Generator | None = None,
     backend: str | None = None,
 ) -> NextClick:
     """Where a user would click next: the centre of the largest error of a prediction.
@@ -119,7 +121,8 @@ def next_click(
     Errors are false negatives (object, not predicted) and false positives (predicted, not object).
     The depth of an error pixel is its distance to the nearest pixel that is not an error of its
     kind; what lies outside the image is none. The click goes to the deepest pixel, the first of
-    them in row-major order, and is positive if the false negatives are strictly deeper.
+    them in row-major order, and is positive if the false negatives are strictly deeper. With
+    `random` it goes to any pixel of that kind deeper than half of the deepest, each as likely.
 
     Args:
         prediction: [B, H, W], bool or integer mask.
@@ -127,15 +130,22 @@ def next_click(
             anything else background. An ignored pixel is no error.
         not_clicked: [B, H, W], bool or integer mask; pixels where it is False are not chosen.
         ignore_label: the label in `target` to leave out.
+        random: for training, where the same prediction should not always give the same click.
+        generator: on the device of `target`; the same state gives the same clicks.
 
     Returns: NextClick(points [B, 2] int64, labels [B] int64 1 or 0, valid [B] bool). With no error
     left the label is 0, the point (0, 0) and valid False.
-    Memory: 5 bytes per pixel on cpu, about 30 elsewhere. Depths are compared as exact squared
-    integers, so sides are at most 32767.
-    Source: the evaluation protocol of f-BRS, RITM and SAM 2.
+    Memory: on cpu 5 MiB, or 5 bytes per pixel of one image where that is more; elsewhere about 30
+    bytes per pixel. Depths are compared as exact squared integers, so sides are at most 32767.
+    Source: the evaluation protocol of f-BRS, RITM and SAM 2; `random` is RITM's training.
     """
     check_next_click(prediction, target, not_clicked, ignore_label)
-    return NextClick(*algebra.next_click(prediction, target, not_clicked, ignore_label, backend))
+    check.flag("random", random)
+    check.generator(generator, target)
+    found = algebra.next_click(
+        prediction, target, not_clicked, ignore_label, random, generator, backend
+    )
+    return NextClick(*found)
 
 
 def simulate_clicks(

@@ -44,10 +44,11 @@ distance_transform = kernel(
 # Two steps that only the CPU has a kernel for; elsewhere they are a few of torch's own.
 # prediction [B, H, W] bool and target [B, H, W] -> of the missed and of the wrong pixels, the
 # largest squared distance of an allowed one to where these end, [B, 2] int32 (0 for none), and the
-# first pixel that has it, [B, 2] int64
+# first pixel that has it, [B, 2] int64; with draws [B] int64 >= 0, of the deeper kind instead the
+# draws[b] modulo n-th of the n allowed pixels that are deeper than half of the deepest
 deepest_errors = kernel(
-    "deepest_errors(Tensor prediction, Tensor target, Tensor? allowed, int ignore_label)"
-    " -> (Tensor depth, Tensor place)",
+    "deepest_errors(Tensor prediction, Tensor target, Tensor? allowed, int ignore_label,"
+    " Tensor? draws) -> (Tensor depth, Tensor place)",
     lambda prediction, *rest: (
         prediction.new_empty((prediction.shape[0], 2), dtype=torch.int32),
         prediction.new_empty((prediction.shape[0], 2), dtype=torch.int64),
