@@ -18,6 +18,7 @@ import importlib.util
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,17 @@ if platform.machine() in ("x86_64", "AMD64"):
 
 def find_compiler() -> str | None:
     return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+
+
+def known_capabilities() -> dict[str, str]:
+    """CAPABILITY_FLAGS that the compiler knows: GCC has AMX from version 11 on."""
+    command = [*shlex.split(find_compiler()), *CAPABILITY_FLAGS.get("amx", "").split()]
+    tried = subprocess.run([*command, "-E", "-x", "c++", os.devnull], capture_output=True)
+    return {
+        name: flags
+        for name, flags in CAPABILITY_FLAGS.items()
+        if name != "amx" or tried.returncode == 0
+    }
 
 
 def find_nvcc() -> str | None:
@@ -144,6 +156,7 @@ class NinjaBuild(build_ext):
         nvcc = find_nvcc()
         architectures = cuda_architectures(nvcc, self.developer) if nvcc else []
         torch, torch_version = find_torch()
+        capabilities = known_capabilities()
         # Only what binds to Python sees its headers: everything else has the same command under
         # every Python, so that their wheels share it. torch ships a pybind11 of its own, which
         # refuses the stable ABI: ours goes first.
@@ -155,11 +168,13 @@ class NinjaBuild(build_ext):
         short = [f"-ffile-prefix-map={folder}/=" for folder in (ROOT, torch.parent)]
         major, minor = TORCH_TARGET.split(".")
         defines = f"-DTORCH_TARGET_VERSION=0x{int(major):02x}{int(minor):02x}000000000000ULL"
+        if "amx" in capabilities:
+            defines += " -DPK_AMX"
         info = {
             "VERSION": VERSION,
             "TORCH_VERSION": torch_version,
             "TORCH_TARGET": TORCH_TARGET,
-            "CPU_CAPABILITIES": " ".join(CAPABILITY_FLAGS),
+            "CPU_CAPABILITIES": " ".join(capabilities),
             "CUDA_VERSION": cuda_release(nvcc) if nvcc else "",
             "CUDA_ARCHITECTURES": " ".join(architectures),
         }
@@ -220,7 +235,7 @@ class NinjaBuild(build_ext):
                 if source.endswith("module.cpp"):
                     lines.append(f"  extra = {facts}")
                 objects.append(obj)
-            for name, capability_flags in CAPABILITY_FLAGS.items():
+            for name, capability_flags in capabilities.items():
                 kernels = "*_amx.cpp" if name == "amx" else "*_simd.cpp"
                 for source in [] if is_cuda else sources(kernels):
                     obj = build / f"{source}.{name}.o"

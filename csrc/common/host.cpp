@@ -2,7 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(PK_AMX) && defined(__linux__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,7 +13,7 @@ namespace {
 
 // AMX for bfloat16, which a process has to ask the system for.
 bool has_amx() {
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(PK_AMX) && defined(__linux__)
   constexpr long kAskForState = 0x1023, kTiles = 18;
   unsigned a, b, c, d;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1) &&

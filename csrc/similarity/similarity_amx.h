@@ -1,7 +1,8 @@
 // Products on AMX, which multiplies bfloat16 and adds in float32. A float32 is the sum of three
 // bfloat16, its terms; of the nine products of two such sums the three smallest are below what a
 // float32 product is rounded by. The other six take less time than one with AVX-512, and only the
-// largest are added up in a long sum. A float16 has two terms, a bfloat16 is its own.
+// largest are added up in a long sum. A float16 has two terms, a bfloat16 is its own. The build
+// defines PK_AMX where its compiler knows the instructions.
 //
 // The left side of a product, such as points: [row tiles][depth tiles][terms][16 rows][16
 // pairs][2]. The right side, such as query pixels: [panels][depth tiles][terms][16 pairs][16

@@ -34,7 +34,7 @@ void pack_query(const Gradient& g, int64_t block) {
       for (int i = 0; i < kLanes; ++i) store(to + i * kPanel<A>, rows[i]);
     }
   }
-#if defined(__AVX512F__)
+#if defined(PK_AMX) && defined(__AVX512F__)
   if constexpr (sizeof(A) == sizeof(float))
     if (g.split_queries)
       g.queries_fit[block] = amx::split_rows(parts.across(), kBlock, kBlock * kPanel<A>,
@@ -164,7 +164,7 @@ struct BlockWeights {
     const int64_t all = tiles_of(points.count) * kTile, rows = tiles * kTile;
     const A* weights = parts.weights() + first * kPanel<A>;
     const int64_t next = parts.rows * kPanel<A>;
-#if defined(__AVX512F__)
+#if defined(PK_AMX) && defined(__AVX512F__)
     if constexpr (sizeof(A) == sizeof(float)) {
       amx::Term* split = reinterpret_cast<amx::Term*>(room);
       const int64_t group = first / kPointsTogether;
@@ -276,7 +276,7 @@ template <class A>
 void add_to_points(const Parts<A>& parts, int64_t first, int64_t last, A* sums, A* room) {
   const int64_t pieces = parts.pieces(), next = parts.rows * kPanel<A>;
   const A* weights = parts.weights() + first * kTile * kPanel<A>;
-#if defined(__AVX512F__)
+#if defined(PK_AMX) && defined(__AVX512F__)
   if constexpr (sizeof(A) == sizeof(float))
     if (parts.g.split_queries && parts.g.queries_fit[parts.block] &&
         amx::add_to_points(weights, next, last - first, parts.split_queries(), pieces,

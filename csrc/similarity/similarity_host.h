@@ -239,7 +239,7 @@ class Reference {
     const auto& own = similarity_kernels(points.element);
     parallel(groups, kPointsTogether * depth.padded(), [&](int64_t i) {
       own.pack(points, i);
-#if defined(__x86_64__)
+#if defined(PK_AMX)
       if (splits) fits[i] = amx::split_points(points, i);
 #endif
     });

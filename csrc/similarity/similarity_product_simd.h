@@ -111,7 +111,7 @@ struct Queries {
 
   // Packed ones are split too where the points are; `room` has amx::scores_bytes.
   void split_into(char* room, const Matching& m, int64_t panels) {
-#if defined(__AVX512F__)
+#if defined(PK_AMX) && defined(__AVX512F__)
     if constexpr (sizeof(A) == sizeof(float)) {
       if (m.points.split == nullptr) return;
       amx::Term* out = reinterpret_cast<amx::Term*>(room);
@@ -129,7 +129,7 @@ void products(const Points& points, int64_t first, int64_t tiles, const Queries<
               int64_t panels, A* dots) {
   const Depth& depth = points.depth;
   const int64_t all = tiles_of(points.count), next = rows_of(tiles) * kPanel<A>;
-#if defined(__AVX512F__)
+#if defined(PK_AMX) && defined(__AVX512F__)
   if constexpr (sizeof(A) == sizeof(float))
     if (query.split)
       return amx::products(points, first, tiles, query.split, query.terms, panels, dots);

@@ -82,7 +82,7 @@ class Rounds {
 
  private:
   void split() {
-#if defined(__x86_64__)
+#if defined(PK_AMX)
     const Points& points = g.matching.points;
     const int64_t each = amx::across_terms(depth_, points.terms);
     parallel((g.points + kPointsTogether - 1) / kPointsTogether, kPointsTogether * depth_.channels,
