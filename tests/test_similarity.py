@@ -159,7 +159,7 @@ def test_every_size(name, reduce, backend, device):
 
 # products whose factors have no short form, or no product that float32 has
 @pytest.mark.parametrize("backend", COMPILED)
-@pytest.mark.parametrize("size", [1e-30, 1e-17, 1e-8, 1e12, 1e19])
+@pytest.mark.parametrize("size", [1e-30, 1e-17, 1e-11, 1e-8, 1e12, 1e19])
 def test_features_of_any_size(size, backend, device):
     query, reference, labels, classes = inputs(device=device, shape=(1, 40, 9, 22), points=(9, 15))
     chosen = options("dot", "sigmoid", "mean")

@@ -13,10 +13,11 @@ namespace {
 typedef float Row __attribute__((vector_size(64)));
 typedef uint32_t Bits __attribute__((vector_size(64)));
 
-// A vector's largest value has to lie between these: then no sum of products overflows on its way,
-// and of products below 2^-126, which AMX takes for 0, none is larger than what is rounded away.
+// A vector's largest value has to lie between these, the least of one side or that of the other:
+// then no sum of products overflows on its way, and of products below 2^-126, which AMX takes for
+// 0, none is larger than what is rounded away.
 constexpr uint32_t bits_of_power(uint32_t exponent) { return (127 + exponent) << 23; }
-constexpr uint32_t kLeastPoint = bits_of_power(-30), kLeastOther = bits_of_power(-70);
+constexpr uint32_t kLeastOne = bits_of_power(-30), kLeastOther = bits_of_power(-70);
 constexpr uint32_t kMost = bits_of_power(58);
 
 inline bool fits(uint32_t largest, uint32_t least) {
@@ -65,7 +66,8 @@ bool split_left(int64_t rows, int64_t deep, int64_t terms, Term* to, uint32_t le
 
 // The right side, panels of `count` rows that lie at row(panel, i).
 template <class At>
-bool split_right(int64_t panels, int64_t count, int64_t terms, Term* out, const At& row) {
+bool split_right(int64_t panels, int64_t count, int64_t terms, Term* out, uint32_t least,
+                 const At& row) {
   bool good = true;
   for (int64_t panel = 0; panel < panels; ++panel) {
     Bits largest = {};
@@ -79,7 +81,7 @@ bool split_right(int64_t panels, int64_t count, int64_t terms, Term* out, const 
         largest = larger(largest, larger(magnitude(pair[0]), magnitude(pair[1])));
         store_pairs(pair[0], pair[1], terms, out + i * 2 * kColumns, kTileTerms);
       }
-    for (int i = 0; i < kColumns; ++i) good = good && fits(largest[i], kLeastOther);
+    for (int i = 0; i < kColumns; ++i) good = good && fits(largest[i], least);
   }
   return good;
 }
@@ -210,7 +212,7 @@ bool split_points(const Points& points, int64_t group) {
   };
   const int64_t deep = depth_tiles(depth.channels);
   Term* split = static_cast<Term*>(points.split) + begin / kRows * deep * terms * kTileTerms;
-  return split_left(row_tiles(count) * kRows, deep, terms, split, kLeastPoint,
+  return split_left(row_tiles(count) * kRows, deep, terms, split, kLeastOne,
                     [&](int64_t p, int64_t t, Row* half) {
                       float values[kDeep];
                       for (int64_t i = 0; i < kDeep; ++i) values[i] = value(p, t * kDeep + i);
@@ -222,7 +224,7 @@ bool split_across(const Points& points, int64_t group, Term* out) {
   const Depth& depth = points.depth;
   const int64_t tiles = tiles_of(points.count), begin = group * kPointsTogether;
   const int64_t rows = row_tiles(depth.channels) * kRows;
-  return split_left(rows, depth_tiles(kPointsTogether), points.terms, out, kLeastPoint,
+  return split_left(rows, depth_tiles(kPointsTogether), points.terms, out, kLeastOne,
                     [&](int64_t d, int64_t t, Row* half) {
                       if (d >= depth.padded()) return;
                       const int64_t slab = d / depth.slab * tiles * depth.slab + d % depth.slab;
@@ -240,14 +242,23 @@ bool split_across(const Points& points, int64_t group, Term* out) {
 
 bool split_pixels(const float* packed, const Depth& depth, int64_t panels, int64_t terms,
                   Term* split) {
-  return split_right(panels, depth.padded(), terms, split, [&](int64_t panel, int64_t d) {
-    return packed + ((d / depth.slab * panels + panel) * depth.slab + d % depth.slab) * kColumns;
+  return split_right(
+      panels, depth.padded(), terms, split, kLeastOther, [&](int64_t panel, int64_t d) {
+        return packed +
+               ((d / depth.slab * panels + panel) * depth.slab + d % depth.slab) * kColumns;
+      });
+}
+
+bool split_queries(const float* across, int64_t pieces, Term* split) {
+  return split_right(pieces, kBlock, kTerms, split, kLeastOne, [&](int64_t piece, int64_t i) {
+    return across + (piece * kBlock + i) * kColumns;
   });
 }
 
-bool split_rows(const float* rows, int64_t count, int64_t next_panel, int64_t panels, Term* split) {
-  return split_right(panels, count, kTerms, split, [&](int64_t panel, int64_t i) {
-    return rows + panel * next_panel + i * kColumns;
+bool split_weights(const float* weights, int64_t next_panel, int64_t panels, int64_t points,
+                   Term* split) {
+  return split_right(panels, points, kTerms, split, kLeastOther, [&](int64_t panel, int64_t i) {
+    return weights + panel * next_panel + i * kColumns;
   });
 }
 

@@ -67,19 +67,22 @@ bool split_points(const Points& points, int64_t group);
 bool split_across(const Points& points, int64_t group, Term* out);
 bool split_pixels(const float* packed, const Depth& depth, int64_t panels, int64_t terms,
                   Term* split);
-// Panels of `count` rows each.
-bool split_rows(const float* rows, int64_t count, int64_t next_panel, int64_t panels, Term* split);
+// A block's queries with themselves as depth, [pieces][kBlock][16 channels], and weights with
+// points as depth, in panels of 16 queries.
+bool split_queries(const float* across, int64_t pieces, Term* split);
+bool split_weights(const float* weights, int64_t next_panel, int64_t panels, int64_t points,
+                   Term* split);
 
 // dots [panels][rows_of(tiles)][16] of `tiles` tiles of points, from tile `first` on, a multiple of
 // kTilesTogether.
 void products(const Points& points, int64_t first, int64_t tiles, const Term* query, int64_t terms,
               int64_t panels, float* dots);
-// query [depth in sixes][panels][6][16] += points split across, `tiles` tiles, times their weights,
-// split as rows
+// query [depth in sixes][panels][6][16] += points split across, `tiles` tiles, times their split
+// weights
 void add_to_queries(const Points& points, const Term* across, int64_t tiles, const Term* weights,
                     int64_t panels, float* query);
 // sums [tiles][pieces][6][16 channels] += weights [panels][...][16] of a block, `tiles` tiles of
-// points, times its queries, split as rows. False if the weights, split into `room`, do not fit.
+// points, times its split queries. False if the weights, split into `room`, do not fit.
 bool add_to_points(const float* weights, int64_t next_panel, int64_t tiles, const Term* queries,
                    int64_t pieces, Term* room, float* sums);
 

@@ -37,8 +37,8 @@ void pack_query(const Gradient& g, int64_t block) {
 #if defined(PK_AMX) && defined(__AVX512F__)
   if constexpr (sizeof(A) == sizeof(float))
     if (g.split_queries)
-      g.queries_fit[block] = amx::split_rows(parts.across(), kBlock, kBlock * kPanel<A>,
-                                             parts.pieces(), parts.split_queries());
+      g.queries_fit[block] =
+          amx::split_queries(parts.across(), parts.pieces(), parts.split_queries());
 #endif
 }
 
@@ -169,7 +169,7 @@ struct BlockWeights {
       amx::Term* split = reinterpret_cast<amx::Term*>(room);
       const int64_t group = first / kPointsTogether;
       if (g.split_points && g.points_fit[group] &&
-          amx::split_rows(weights, rows, next, parts.panels, split))
+          amx::split_weights(weights, next, parts.panels, rows, split))
         return amx::add_to_queries(points,
                                    static_cast<const amx::Term*>(g.split_points) +
                                        group * amx::across_terms(parts.depth, points.terms),
