@@ -150,7 +150,8 @@ PK_INLINE void store_all(T* to, const Accumulate<T>* from, int64_t n, bool past_
     for (; i + kLanes <= n; i += kLanes) {
       T eight[kLanes];
       store(eight, load(from + i));
-      __m128i part[sizeof eight / (sizeof(__m128i))];
+      constexpr size_t kPart = sizeof(__m128i);
+      __m128i part[sizeof eight / kPart];
       std::memcpy(part, eight, sizeof part);
 #pragma GCC unroll 4
       for (size_t k = 0; k < sizeof part / sizeof *part; ++k)

@@ -203,21 +203,25 @@ bool split_points(const Points& points, int64_t group) {
   const int64_t tiles = tiles_of(points.count), terms = points.terms;
   const int64_t begin = group * kPointsTogether, left = tiles * kTile - begin;
   const int64_t count = left < kPointsTogether ? left : kPointsTogether;
-  const auto value = [&](int64_t p, int64_t d) {
-    if (p >= count || d >= depth.padded()) return 0.f;
-    const int64_t tile = (begin + p) / kTile, row = tile * depth.slab + d % depth.slab;
-    const float* slab =
-        static_cast<const float*>(points.packed) + d / depth.slab * tiles * depth.slab * kTile;
-    return slab[row * kTile + (begin + p) % kTile];
-  };
   const int64_t deep = depth_tiles(depth.channels);
-  Term* split = static_cast<Term*>(points.split) + begin / kRows * deep * terms * kTileTerms;
-  return split_left(row_tiles(count) * kRows, deep, terms, split, kLeastOne,
-                    [&](int64_t p, int64_t t, Row* half) {
-                      float values[kDeep];
-                      for (int64_t i = 0; i < kDeep; ++i) values[i] = value(p, t * kDeep + i);
-                      std::memcpy(half, values, sizeof values);
-                    });
+  Term* split = static_cast<Term*>(points.split) +
+                (begin - points.split_from) / kRows * deep * terms * kTileTerms;
+  return split_left(
+      row_tiles(count) * kRows, deep, terms, split, kLeastOne,
+      [&](int64_t p, int64_t t, Row* half) {
+        if (p >= count) return;
+        constexpr int64_t kEight = 8;  // channels of one slab
+        const int64_t tile = (begin + p) / kTile;
+        float values[kDeep] = {};
+        for (int64_t i = 0; i < kDeep && t * kDeep + i < depth.padded(); i += kEight) {
+          const int64_t d = t * kDeep + i, slab = d / depth.slab;
+          const int64_t row = (slab * tiles + tile) * depth.slab + d % depth.slab;
+          const float* from =
+              static_cast<const float*>(points.packed) + row * kTile + (begin + p) % kTile;
+          for (int64_t k = 0; k < kEight; ++k) values[i + k] = from[k * kTile];
+        }
+        std::memcpy(half, values, sizeof values);
+      });
 }
 
 bool split_across(const Points& points, int64_t group, Term* out) {
@@ -265,8 +269,9 @@ bool split_weights(const float* weights, int64_t next_panel, int64_t panels, int
 void products(const Points& points, int64_t first, int64_t tiles, const Term* query, int64_t terms,
               int64_t panels, float* dots) {
   const int64_t deep = depth_tiles(points.depth.channels), rows = row_tiles(tiles * kTile);
-  const Term* split = static_cast<const Term*>(points.split) +
-                      first * kTile / kRows * deep * points.terms * kTileTerms;
+  const Term* split = static_cast<const Term*>(points.split) + (first * kTile - points.split_from) /
+                                                                   kRows * deep * points.terms *
+                                                                   kTileTerms;
   constexpr int64_t kTogether = kLongestSlab / kDeep;
   for_pairs(Side(split, rows, points.terms, deep), Side(query, panels, terms, deep),
             [&](const Pair& left, int64_t row, const Pair& right, int64_t panel) {

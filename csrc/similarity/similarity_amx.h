@@ -32,9 +32,8 @@ constexpr bool pays(int64_t points, int64_t channels) { return points >= 96 && c
 
 // What is split takes, in terms: the points; kPointsTogether of them across; a block of queries, or
 // of rows of weights, in so many panels.
-constexpr int64_t point_terms(const Points& points) {
-  return row_tiles(tiles_of(points.count) * kTile) * depth_tiles(points.depth.channels) *
-         points.terms * kTileTerms;
+constexpr int64_t point_terms(int64_t points, const Depth& depth, int64_t terms) {
+  return row_tiles(points) * depth_tiles(depth.channels) * terms * kTileTerms;
 }
 constexpr int64_t across_terms(const Depth& depth, int64_t terms) {
   return row_tiles(depth.channels) * depth_tiles(kPointsTogether) * terms * kTileTerms;
@@ -54,9 +53,9 @@ constexpr int64_t weigh_bytes(const Matching& m) {
   const int64_t weights = panel_terms(kBlock / kColumns, kPointsTogether, kTerms);
   return m.points.split ? scores_bytes(m) + weights * sizeof(Term) : 0;
 }
-constexpr int64_t gather_bytes(const Matching& m) {
+constexpr int64_t gather_bytes(const Gradient& g) {
   const int64_t tiles = row_tiles(kTilesGathered * kTile) * depth_tiles(kBlock);
-  return m.points.split ? tiles * kTerms * kTileTerms * sizeof(Term) : 0;
+  return g.split_queries ? tiles * kTerms * kTileTerms * sizeof(Term) : 0;
 }
 
 // Splitting returns false where there are values so large or small that their terms would not

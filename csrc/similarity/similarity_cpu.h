@@ -53,9 +53,9 @@ struct Points {
   void* packed;
   // for gradients: also [depth in sixes][count in tiles][6 channels]
   void* across;
-  // null, or as similarity_amx.h has them, in so many terms
+  // null, or as similarity_amx.h has them, in so many terms, from point split_from on
   void* split;
-  int64_t terms;
+  int64_t terms, split_from;
 };
 
 // What the classes' points are reduced to, for the queries of one image.
@@ -92,10 +92,10 @@ struct Gradient {
   // by block, the query: as panels; as [depth / panel][kBlock][panel], unit vectors for kCosine;
   // and |q|^2
   void *packed, *across, *square;
-  // for products on AMX, if the points are split: `across` by block, and the chunk's points across
-  // by kPointsTogether, where they fit
+  // null, or for products on AMX: `across` by block, where it fits, and across what is split of the
+  // chunk's points, by kPointsTogether
   void *split_queries, *split_points;
-  bool *queries_fit, *points_fit;
+  bool* queries_fit;
   void* weights;  // by block: dL/ds [panels][points][kPanel]
   // by block: dL/dq but for its last step, [depth in sixes][panels][6][kPanel]; the sums over
   // points of dL/ds, [kBlock]; dL/dshift, dL/dscale and the loss of the pairs. Without `query`

@@ -168,8 +168,7 @@ struct BlockWeights {
     if constexpr (sizeof(A) == sizeof(float)) {
       amx::Term* split = reinterpret_cast<amx::Term*>(room);
       const int64_t group = first / kPointsTogether;
-      if (g.split_points && g.points_fit[group] &&
-          amx::split_weights(weights, next, parts.panels, rows, split))
+      if (points.split && amx::split_weights(weights, next, parts.panels, rows, split))
         return amx::add_to_queries(points,
                                    static_cast<const amx::Term*>(g.split_points) +
                                        group * amx::across_terms(parts.depth, points.terms),

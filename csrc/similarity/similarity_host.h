@@ -68,6 +68,14 @@ struct Options {
   }
 };
 
+// In how many terms points are split for products on AMX, or 0.
+inline int64_t split_terms(const Points& points) {
+  if (cpu_capability() != Capability::kAmx || points.element == Element::kDouble ||
+      !amx::pays(points.count, points.depth.channels))
+    return 0;
+  return points.factor ? amx::kTerms : amx::terms_of(points.element);
+}
+
 // What belongs to one image of a contiguous tensor.
 template <class T = char>
 T* at(const Tensor& tensor, int64_t image) {
@@ -227,11 +235,11 @@ class Reference {
       across_ = Room(padded * tiles_of(depth.padded()) * kTile * sizeof(A));
       points.across = across_.data();
     }
-    const bool splits = sizeof(A) == sizeof(float) && cpu_capability() == Capability::kAmx &&
-                        amx::pays(points.count, depth.channels);
+    // for gradients, which take the points in chunks, a chunk is split at a time
+    const bool splits = !gradient && split_terms(points) > 0;
     if (splits) {
-      points.terms = points.factor ? amx::terms_of(Element::kFloat) : amx::terms_of(points.element);
-      split_ = Room(amx::point_terms(points) * sizeof(amx::Term));
+      points.terms = split_terms(points);
+      split_ = Room(amx::point_terms(padded, depth, points.terms) * sizeof(amx::Term));
       points.split = split_.data();
     }
     const int64_t groups = (padded + kPointsTogether - 1) / kPointsTogether;

@@ -33,13 +33,16 @@ class Rounds {
     if (!gradient) return;
     const int64_t rows = tiles_of(std::min(kChunk, count)) * kTile;
     g.across = room(most_ * kBlock * depth_.tiled());
-    if (matching.points.split) {
+    const int64_t terms = split_terms(matching.points);
+    if (terms) {
       const int64_t query = amx::panel_terms(depth_.tiled() / amx::kColumns, kBlock, amx::kTerms);
-      const int64_t points = amx::across_terms(depth_, matching.points.terms);
+      const int64_t across = amx::across_terms(depth_, terms);
+      g.matching.points.terms = terms;
+      split_ =
+          rooms_.emplace_back(amx::point_terms(kChunk, depth_, terms) * sizeof(amx::Term)).data();
+      g.split_points = rooms_.emplace_back(kGroups * across * sizeof(amx::Term)).data();
       g.split_queries = rooms_.emplace_back(most_ * query * sizeof(amx::Term)).data();
-      g.split_points = rooms_.emplace_back(kGroups * points * sizeof(amx::Term)).data();
       g.queries_fit = rooms_.emplace_back(most_).template data<bool>();
-      g.points_fit = rooms_.emplace_back(kGroups).template data<bool>();
     }
     g.weights = room(most_ * kBlock * rows);
     g.query = room(most_ * kBlock * tiles_of(depth_.padded()) * kTile);
@@ -83,20 +86,25 @@ class Rounds {
  private:
   void split() {
 #if defined(PK_AMX)
-    const Points& points = g.matching.points;
+    Points& points = g.matching.points;
+    points.split = split_;
+    points.split_from = g.chunk;
     const int64_t each = amx::across_terms(depth_, points.terms);
-    parallel((g.points + kPointsTogether - 1) / kPointsTogether, kPointsTogether * depth_.channels,
-             [&](int64_t i) {
-               amx::Term* out = static_cast<amx::Term*>(g.split_points) + i * each;
-               g.points_fit[i] = amx::split_across(points, g.chunk / kPointsTogether + i, out);
-             });
+    bool fits[kGroups] = {};
+    const int64_t groups = (g.points + kPointsTogether - 1) / kPointsTogether;
+    parallel(groups, kPointsTogether * depth_.channels, [&](int64_t i) {
+      const int64_t group = g.chunk / kPointsTogether + i;
+      amx::Term* across = static_cast<amx::Term*>(g.split_points) + i * each;
+      fits[i] = amx::split_points(points, group) && amx::split_across(points, group, across);
+    });
+    if (std::find(fits, fits + groups, false) != fits + groups) points.split = nullptr;
 #endif
   }
   void gather() {
     const int64_t groups = (tiles_of(g.points) + kTilesGathered - 1) / kTilesGathered;
     torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
       const Room scratch(kTilesGathered * kTile * depth_.tiled() * sizeof(A) +
-                         amx::gather_bytes(g.matching));
+                         amx::gather_bytes(g));
       for (int64_t group = begin; group < end; ++group) run_.gather(g, group, scratch.data());
     });
   }
@@ -113,6 +121,7 @@ class Rounds {
   const SimilarityKernels& run_;
   Depth depth_;
   int64_t blocks_, chunk_, most_;
+  void* split_ = nullptr;
   std::vector<Room> rooms_;
 };
 
