@@ -8,8 +8,7 @@
 namespace pixelkernels {
 
 // The best instruction set that this machine has and PIXELKERNELS_CPU_CAPABILITY (baseline, avx2,
-// avx512,
-// amx, which is avx512 with products of matrices on AMX) allows.
+// avx512, amx) allows. With kAmx the kernels are those of avx512, their products made on AMX.
 enum class Capability { kBaseline, kAvx2, kAvx512, kAmx };
 Capability cpu_capability();
 const char* cpu_capability_name();
