@@ -6,27 +6,48 @@
 namespace pixelkernels {
 namespace PK_ISA {
 
-// Squared distances along columns to where the kind of error changes; the outside is of none.
+// Pixels in pieces of a row, and numbers of them: no side is longer than 32767.
+constexpr int64_t kSteps = 16;
+typedef int8_t Kinds __attribute__((vector_size(kSteps)));
+typedef int16_t Steps __attribute__((vector_size(kSteps * sizeof(int16_t))));
+
+// Along columns, how many steps it takes to leave the run of one kind of error by going up, or in
+// the end by going up or down; the outside is of none.
+template <bool kDown>
+PK_INLINE void leave_runs(const Errors& s, int64_t first, int64_t n) {
+  constexpr int kVectors = kColumns / kSteps;
+  Steps last[kVectors] = {}, run[kVectors] = {};
+  for (int64_t i = 0; i < s.height; ++i) {
+    const int64_t at = first + (kDown ? s.height - 1 - i : i) * s.width;
+    for (int v = 0; v < kVectors && v * kSteps < n; ++v) {
+      const int64_t begin = at + v * kSteps,
+                    lanes = n - v * kSteps < kSteps ? n - v * kSteps : kSteps;
+      Kinds own = {};
+      std::memcpy(&own, s.kinds + begin, lanes);
+      const Steps kind = __builtin_convertvector(own, Steps);
+      run[v] = ((run[v] & (kind == last[v])) + 1) & (kind != 0);
+      last[v] = kind;
+      Steps least = run[v];
+      if (kDown) {
+        Steps up = {};
+        std::memcpy(&up, s.rows + begin, lanes * sizeof(int16_t));
+        least = up < least ? up : least;
+      }
+      std::memcpy(s.rows + begin, &least, lanes * sizeof(int16_t));
+    }
+  }
+}
+
 inline void error_columns(const Errors& s, int64_t image, int64_t begin, int64_t end) {
   const int64_t first = image * s.height * s.width + begin, n = end - begin;
-  const uint8_t* kind = s.kinds + first;
-  uint32_t* out = s.squares + first;
-  uint32_t run[kColumns] = {};
-  for (int64_t r = 0; r < s.height; ++r)
-    for (int64_t c = 0; c < n; ++c) {
-      const int64_t at = r * s.width + c;
-      const bool goes_on = r > 0 && kind[at] == kind[at - s.width];
-      run[c] = kind[at] == 0 ? 0 : goes_on ? run[c] + 1 : 1;
-      out[at] = run[c];
-    }
-  for (int64_t r = s.height - 1; r >= 0; --r)
-    for (int64_t c = 0; c < n; ++c) {
-      const int64_t at = r * s.width + c;
-      const bool goes_on = r + 1 < s.height && kind[at] == kind[at + s.width];
-      run[c] = kind[at] == 0 ? 0 : goes_on ? run[c] + 1 : 1;
-      const uint32_t rows = out[at] < run[c] ? out[at] : run[c];
-      out[at] = rows * rows;
-    }
+  // a number that the compiler knows lets it keep the vectors in registers
+  if (n == kColumns) {
+    leave_runs<false>(s, first, kColumns);
+    leave_runs<true>(s, first, kColumns);
+  } else {
+    leave_runs<false>(s, first, n);
+    leave_runs<true>(s, first, n);
+  }
 }
 
 // Where the run of equal kinds ends that begins at `from`.
@@ -43,15 +64,19 @@ PK_INLINE int64_t end_of_run(const uint8_t* kind, int64_t from, int64_t width) {
 }
 
 // A pixel is no deeper than its distances to the ends of its row and column: the largest square of
-// the less of both, of the n pixels of a run.
-PK_INLINE uint32_t largest_bound(const uint32_t* squares, int32_t n) {
-  uint32_t most = 0;
-  for (int32_t i = 0; i < n; ++i) {
-    const uint32_t left = i + 1, right = n - i, side = left < right ? left : right;
-    const uint32_t bound = side * side < squares[i] ? side * side : squares[i];
+// the less of both, of the n pixels of a run. `rows` can be read kSteps past them.
+PK_INLINE uint32_t largest_bound(const int16_t* rows, int16_t n) {
+  Steps at = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, most = {};
+  for (int64_t i = 0; i < n; i += kSteps, at += kSteps) {
+    const Steps left = at + 1, right = n - at, side = left < right ? left : right;
+    Steps up_or_down;
+    std::memcpy(&up_or_down, rows + i, sizeof up_or_down);
+    const Steps bound = side < up_or_down ? side : up_or_down;
     most = bound > most ? bound : most;
   }
-  return most;
+  int16_t largest = 0;
+  for (int i = 0; i < kSteps; ++i) largest = most[i] > largest ? most[i] : largest;
+  return static_cast<uint32_t>(largest) * static_cast<uint32_t>(largest);
 }
 
 // body(kind, depth, place) for the allowed pixels of rows [begin, end) that are deeper than
@@ -68,13 +93,17 @@ PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t
     for (int64_t from = 0, to; from < s.width; from = to) {
       to = end_of_run(kind, from, s.width);
       if (kind[from] == 0) continue;
-      const uint32_t most =
-          largest_bound(s.squares + first + from, static_cast<int32_t>(to - from));
-      if (most <= least(kind[from])) continue;
+      const int16_t* rows = s.rows + first + from;
+      if (largest_bound(rows, static_cast<int16_t>(to - from)) <= least(kind[from])) continue;
       // the pixels beside the run belong to no error of its kind
       row.width = to - from + 2;
+      for (int64_t i = 0; i < to - from; i += kLanes) {
+        U16 some;
+        std::memcpy(&some, rows + i, sizeof some);
+        const U32 steps = __builtin_convertvector(some, U32);
+        store(g + 1 + i, steps * steps);
+      }
       g[0] = g[row.width - 1] = 0;
-      std::memcpy(g + 1, s.squares + first + from, sizeof(uint32_t) * (to - from));
       for (int i = 0; i < kLanes; ++i) g[row.width + i] = kFar;
       row.find_anchors();
       row.fill(depth);
@@ -85,12 +114,23 @@ PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t
   }
 }
 
-// The deepest allowed pixel of each kind of error in rows [begin, end), the first among equals.
+// The deepest allowed pixel of each kind of error in rows [begin, end), the first among equals; or
+// perhaps none where `most` of the image is deeper.
 inline void error_rows(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
-                       Deepest* deepest) {
+                       Deepest* deepest, uint32_t* most) {
   for_deeper(
-      s, image, begin, end, scratch, [&](uint8_t kind) { return deepest[kind - 1].depth; },
-      [&](uint8_t kind, uint32_t depth, int64_t place) { deepest[kind - 1] = {depth, place}; });
+      s, image, begin, end, scratch,
+      [&](uint8_t kind) {
+        const uint32_t own = deepest[kind - 1].depth;
+        const uint32_t any = __atomic_load_n(most + kind - 1, __ATOMIC_RELAXED);
+        return any > own ? any - 1 : own;  // which of two equals is the first is known in the end
+      },
+      [&](uint8_t kind, uint32_t depth, int64_t place) {
+        deepest[kind - 1] = {depth, place};
+        // a smaller one, of another thread at the same time, would only be of less use
+        if (depth > __atomic_load_n(most + kind - 1, __ATOMIC_RELAXED))
+          __atomic_store_n(most + kind - 1, depth, __ATOMIC_RELAXED);
+      });
 }
 
 inline int64_t inner_rows(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,

@@ -56,9 +56,11 @@ class SomeErrors {
   // Of each image and kind the deepest, [images, 2].
   std::vector<Deepest> deepest() const {
     std::vector<Deepest> found(2 * images_ * pieces_), best(2 * images_);
+    std::vector<uint32_t> most(2 * images_);
     for_rows([&](int64_t image, int64_t begin, int64_t end, void* scratch) {
       Deepest* own = found.data() + 2 * (image * pieces_ + begin / kRows);
-      distance_kernels().error_rows(errors_, image, begin, end, scratch, own);
+      distance_kernels().error_rows(errors_, image, begin, end, scratch, own,
+                                    most.data() + 2 * image);
     });
     for (int64_t i = 0; i < 2 * images_; ++i)
       for (int64_t piece = 0; piece < pieces_; ++piece) {
@@ -116,12 +118,12 @@ std::tuple<Tensor, Tensor> deepest_errors(Tensor prediction, Tensor target,
   STD_TORCH_CHECK(
       !allowed || (allowed->is_contiguous() && allowed->scalar_type() == ScalarType::Bool),
       "pixelkernels: what is allowed must be contiguous, in bool");
-  constexpr int64_t kTogether = 1 << 20;  // pixels whose squares the caches hold
+  constexpr int64_t kTogether = 1 << 20;  // pixels whose distances the caches hold
   const int64_t images = target.size(0), height = target.size(1), width = target.size(2);
   const int64_t pixels = height * width;
   const int64_t most = std::min(images, std::max<int64_t>(1, kTogether / (pixels + 1)));
   Tensor kinds = output(target, {most, height, width}, ScalarType::Byte);
-  Tensor squares = output(target, {most, height, width}, ScalarType::Int);
+  Tensor rows = output(target, {most * pixels + kBlock}, ScalarType::Short);
   Tensor depth = output(target, {images, 2}, ScalarType::Int);
   Tensor place = output(target, {images, 2}, ScalarType::Long);
   const SquaresTable<uint32_t> distances(width + 2, 1);
@@ -140,7 +142,7 @@ std::tuple<Tensor, Tensor> deepest_errors(Tensor prediction, Tensor target,
                         height,
                         width,
                         distances.middle(),
-                        data<uint32_t>(squares)};
+                        data<int16_t>(rows)};
     for_pieces(some, width, kColumns, height, threads,
                [&](int64_t image, int64_t begin, int64_t end) {
                  distance_kernels().error_columns(errors, image, begin, end);

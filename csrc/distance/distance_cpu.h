@@ -43,7 +43,8 @@ struct Errors {
   const uint8_t* allowed;  // [B, H, W], or null: everything is
   int64_t height, width;
   const uint32_t* distances;  // as the squares of a Transform
-  uint32_t* squares;          // [B, H, W], between the passes
+  int16_t*
+      rows;  // [B, H, W], between the passes: steps along the column; can be read kBlock further
 };
 struct Deepest {
   uint32_t depth;  // squared
@@ -75,10 +76,11 @@ struct DistanceKernels {
   void (*columns)(const Transform&, int64_t image, int64_t begin, int64_t end);
   // from those to the result, in rows [begin, end); `scratch` holds row_scratch(W) values
   void (*rows)(const Transform&, int64_t image, int64_t begin, int64_t end, void* scratch);
-  // the same for errors, keeping only the deepest of the two kinds
+  // the same for errors, keeping only the deepest of the two kinds; `most` is the depth of the
+  // deepest of the image so far, which all of its pieces share
   void (*error_columns)(const Errors&, int64_t image, int64_t begin, int64_t end);
   void (*error_rows)(const Errors&, int64_t image, int64_t begin, int64_t end, void* scratch,
-                     Deepest* deepest);
+                     Deepest* deepest, uint32_t* most);
   // how many inner ones there are in rows [begin, end), and the place of the chosen one
   int64_t (*inner_rows)(const Errors&, int64_t image, int64_t begin, int64_t end, void* scratch,
                         const Inner&, int64_t* place);

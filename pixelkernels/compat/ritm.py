@@ -17,6 +17,8 @@ from pixelkernels import numpy as arrays
 from pixelkernels.distance import click_maps, next_click
 
 PACKAGE = "isegm"
+# so many pixels at a time stay in the cache
+BLOCK = 1 << 18
 
 
 class DistMaps(nn.Module):
@@ -105,12 +107,7 @@ def get_next_points(
             theirs.
     """
     assert click_indx > 0
-    # fresh memory costs more than a comparison
-    room = torch.empty(3, *pred[:, 0].shape, dtype=torch.bool, device=pred.device)
-    target = torch.gt(gt[:, 0], 0.5, out=room[0])
-    # a probability of exactly the threshold is right, whatever the target is
-    predicted = torch.ge(pred[:, 0], pred_thresh, out=room[1]).logical_and_(target)
-    predicted.logical_or_(torch.gt(pred[:, 0], pred_thresh, out=room[2]))
+    predicted, target = _masks(pred.detach()[:, 0], gt.detach()[:, 0], pred_thresh)
     click = next_click(predicted, target, random=True)
     order = torch.full_like(click.labels, click_indx)
     new = torch.cat([click.points, order[:, None]], 1).to(points.dtype)
@@ -120,6 +117,24 @@ def get_next_points(
     images = torch.arange(len(pred), device=pred.device)
     found[images, slot] = torch.where(click.valid[:, None], new, found[images, slot])
     return found
+
+
+def _masks(pred: Tensor, gt: Tensor, pred_thresh: float) -> tuple[Tensor, Tensor]:
+    """What is predicted and what is object; a probability of exactly the threshold is neither.
+
+    On the CPU torch takes several times as long to compare into bools as into floats, if those
+    stay in the cache.
+    """
+    predicted, target = torch.empty(2, *pred.shape, dtype=torch.bool, device=pred.device)
+    step = max(BLOCK // max(pred[:1].numel(), 1), 1) if pred.device.type == "cpu" else len(pred)
+    room = pred.new_empty(2, min(step, len(pred)), *pred.shape[1:])
+    parts = (x.split(step) for x in (pred, gt, predicted, target))
+    for some_pred, some_gt, some_predicted, some_target in zip(*parts, strict=True):
+        above, differs = room[:, : len(some_pred)]
+        some_predicted.copy_(torch.gt(some_pred, pred_thresh, out=above))
+        torch.ne(some_pred, pred_thresh, out=differs)
+        some_target.copy_(torch.gt(some_gt, 0.5, out=above).mul_(differs))
+    return predicted, target
 
 
 REPLACES = {
