@@ -12,7 +12,7 @@ from torch import Tensor
 
 PACKAGE = "src"
 # so many scores at a time stay in the cache
-BLOCK = 1 << 20
+BLOCK = 1 << 21
 
 
 def label_transfer(
@@ -46,17 +46,17 @@ def label_transfer(
         raise ValueError(f"crf_niter: expected 0, the CRF is pydensecrf's, got {crf_niter}")
     _, height, width = emb_size
     # one more, so that the negative ones are 0
-    classes = (labels_1.flatten().clamp(min=-1) + 1).bincount()[1:].nonzero()[:, 0]
+    classes = labels_1.flatten().clamp(min=-1).add_(1).bincount()[1:].nonzero()[:, 0]
     counts = [len(points) for points in picked_points[: len(classes)]]
     rows = scores[0, 0, : sum(counts)].detach()
     of_class = rows.split(counts)
     if avg_k_max is None:
         means = torch.block_diag(*(rows.new_full((1, n), 1 / n) for n in counts))
-        step = max(BLOCK // len(rows), 1)
-        found = rows.new_empty(len(counts), rows.shape[1])
-        kept = rows.new_empty(len(rows), step)
-        for some, block in zip(found.split(step, 1), rows.split(step, 1), strict=True):
-            some.copy_(means @ torch.sigmoid(block, out=kept[:, : block.shape[1]]))
+        step = max(BLOCK // max(rows.shape[1], 1), 1)
+        found = rows.new_zeros(len(counts), rows.shape[1])
+        kept = rows.new_empty(min(step, len(rows)), rows.shape[1])
+        for some, block in zip(means.split(step, 1), rows.split(step), strict=True):
+            found.addmm_(some, torch.sigmoid(block, out=kept[: len(block)]))
     else:
         # the sigmoid keeps the order
         ks = [min(avg_k_max, n) for n in counts]
@@ -67,7 +67,7 @@ def label_transfer(
         found.view(1, len(classes), height, width), labels_1.shape[1:], mode="bilinear"
     )[0]
     # max, whose indices take a twentieth of argmax's time
-    return classes[resized.max(0).indices].cpu().numpy(), resized[0].cpu().numpy()
+    return classes.take(resized.max(0).indices).cpu().numpy(), resized[0].cpu().numpy()
 
 
 REPLACES = {"label_transfer:label_transfer": label_transfer}
