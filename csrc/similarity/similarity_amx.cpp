@@ -103,6 +103,8 @@ constexpr Configuration kConfiguration;
 // What the compiler knows of the tiles' instructions does not include the memory that they use.
 inline void settle_memory() { __asm__ volatile("" ::: "memory"); }
 
+constexpr int64_t kStride = kDeep * sizeof(Term);
+
 // Row tiles or panels, one beside the other, or a single one.
 struct Pair {
   const Term *first, *second;
@@ -125,32 +127,67 @@ struct Side {
   }
 };
 
-// Adds the product of two terms of depth tile t.
-inline void add_products(const Pair& left, int64_t i, const Pair& right, int64_t j, int64_t t) {
-  constexpr int64_t kStride = kDeep * sizeof(Term);
-  const int64_t l = (t * left.terms + i) * kTileTerms, r = (t * right.terms + j) * kTileTerms;
-  _tile_loadd(4, left.first + l, kStride);
-  _tile_loadd(6, right.first + r, kStride);
-  _tile_loadd(7, right.second + r, kStride);
+inline void load_left(const Pair& left, int64_t term, int64_t t) {
+  const int64_t at = (t * left.terms + term) * kTileTerms;
+  _tile_loadd(4, left.first + at, kStride);
+  if (left.two) _tile_loadd(5, left.second + at, kStride);
+}
+inline void load_right(const Pair& right, int64_t term, int64_t t) {
+  const int64_t at = (t * right.terms + term) * kTileTerms;
+  _tile_loadd(6, right.first + at, kStride);
+  _tile_loadd(7, right.second + at, kStride);
+}
+// of what was loaded last
+inline void add_products(const Pair& left) {
   _tile_dpbf16ps(0, 4, 6);
   _tile_dpbf16ps(1, 4, 7);
   if (!left.two) return;
-  _tile_loadd(5, left.second + l, kStride);
   _tile_dpbf16ps(2, 5, 6);
   _tile_dpbf16ps(3, 5, 7);
 }
 
-// The four sums over depth tiles [begin, end), the smallest products first.
-inline void sum_products(const Pair& left, const Pair& right, int64_t begin, int64_t end) {
-  constexpr int64_t kSmaller[][2] = {{1, 1}, {2, 0}, {0, 2}, {1, 0}, {0, 1}};
+// Of what comes next on the left side, from far away, a part for each depth tile until then.
+struct Ahead {
+  const Term* data;
+  int64_t each, next_depth, next_row;
+  void fetch(int64_t t) const {
+    constexpr int64_t kLine = 64 / sizeof(Term);
+    for (int64_t i = t * next_depth; i < t * next_depth + each; i += kLine) {
+      _mm_prefetch(data + i, _MM_HINT_T1);
+      _mm_prefetch(data + next_row + i, _MM_HINT_T1);
+    }
+  }
+};
+
+// The four sums over depth tiles [begin, end), the products of the first terms at the end: the
+// others are smaller by 2^-8 and more. Each of these shares a side with the one before.
+inline void sum_products(const Pair& left, const Pair& right, int64_t begin, int64_t end,
+                         const Ahead& ahead) {
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
-  for (int64_t t = begin; t < end; ++t)
-    for (const auto& [i, j] : kSmaller)
-      if (i < left.terms && j < right.terms) add_products(left, i, right, j, t);
-  for (int64_t t = begin; t < end; ++t) add_products(left, 0, right, 0, t);
+  for (int64_t t = begin; t < end; ++t) {
+    ahead.fetch(t - begin);
+    if (left.terms > 1) load_right(right, 0, t);
+    for (int64_t term = left.terms - 1; term > 0; --term) {
+      load_left(left, term, t);
+      add_products(left);
+    }
+    if (right.terms == 1) continue;
+    load_right(right, 1, t);
+    if (left.terms > 1) add_products(left);
+    load_left(left, 0, t);
+    add_products(left);
+    if (right.terms == 2) continue;
+    load_right(right, 2, t);
+    add_products(left);
+  }
+  for (int64_t t = begin; t < end; ++t) {
+    load_left(left, 0, t);
+    load_right(right, 0, t);
+    add_products(left);
+  }
 }
 
 constexpr int64_t kTileSums = kRows * kColumns;
@@ -168,9 +205,9 @@ inline void store_sums(const Pair& left, const Pair& right, float* to, int64_t n
 // of them, with rows and panels counted from the pair's.
 template <class At>
 inline void add_sums(const Pair& left, const Pair& right, int64_t begin, int64_t end, int64_t rows,
-                     const At& at) {
+                     const At& at, const Ahead& ahead = {}) {
   alignas(64) float sums[2][2 * kTileSums];
-  sum_products(left, right, begin, end);
+  sum_products(left, right, begin, end, ahead);
   store_sums(left, right, sums[0], 2 * kTileSums);
   settle_memory();
   for (int64_t row = 0; row < rows && row < (1 + left.two) * kRows; ++row)
@@ -184,16 +221,24 @@ inline void add_sums(const Pair& left, const Pair& right, int64_t begin, int64_t
     }
 }
 
-// body(left pair, its first row tile, right pair, its first panel) with the tiles configured
+// body() with the tiles configured
 template <class Body>
-inline void for_pairs(const Side& left, const Side& right, const Body& body) {
+inline void with_tiles(const Body& body) {
   settle_memory();
   _tile_loadconfig(&kConfiguration);
-  for (int64_t panel = 0; panel < right.count; panel += 2)
-    for (int64_t row = 0; row < left.count; row += 2)
-      body(left.at(row), row, right.at(panel), panel);
+  body();
   _tile_release();
   settle_memory();
+}
+
+// body(left pair, its first row tile, right pair, its first panel)
+template <class Body>
+inline void for_pairs(const Side& left, const Side& right, const Body& body) {
+  with_tiles([&] {
+    for (int64_t panel = 0; panel < right.count; panel += 2)
+      for (int64_t row = 0; row < left.count; row += 2)
+        body(left.at(row), row, right.at(panel), panel);
+  });
 }
 
 }  // namespace
@@ -272,17 +317,31 @@ void products(const Points& points, int64_t first, int64_t tiles, const Term* qu
   const Term* split = static_cast<const Term*>(points.split) + (first * kTile - points.split_from) /
                                                                    kRows * deep * points.terms *
                                                                    kTileTerms;
-  constexpr int64_t kTogether = kLongestSlab / kDeep;
-  for_pairs(Side(split, rows, points.terms, deep), Side(query, panels, terms, deep),
-            [&](const Pair& left, int64_t row, const Pair& right, int64_t panel) {
-              const int64_t next = rows * kTileSums;
-              float* out = dots + panel * next + row * kTileSums;
-              sum_products(left, right, 0, deep < kTogether ? deep : kTogether);
-              store_sums(left, right, out, next);
-              for (int64_t t = kTogether; t < deep; t += kTogether)
-                add_sums(left, right, t, deep < t + kTogether ? deep : t + kTogether, 2 * kRows,
-                         [&](int64_t r, int64_t p) { return out + p * next + r * kColumns; });
-            });
+  const Side left_side(split, rows, points.terms, deep), right_side(query, panels, terms, deep);
+  constexpr int64_t kTogether = 16;  // depth tiles of two row tiles, with those of two panels
+  const int64_t pairs = (panels + 1) / 2, depth_terms = points.terms * kTileTerms;
+  const int64_t each = (depth_terms + pairs - 1) / pairs, apart = rows * kTileSums;
+  with_tiles([&] {
+    for (int64_t row = 0; row < rows; row += 2)
+      for (int64_t t = 0; t < deep; t += kTogether) {
+        const Pair left = left_side.at(row);
+        const int64_t end = deep < t + kTogether ? deep : t + kTogether;
+        const Term* coming = left.first + (end < deep ? end * depth_terms : 2 * left_side.next);
+        for (int64_t panel = 0; panel < panels; panel += 2) {
+          const Pair right = right_side.at(panel);
+          const Ahead ahead{coming + panel / 2 * each, each, depth_terms, left_side.next};
+          float* out = dots + panel * apart + row * kTileSums;
+          if (t == 0) {
+            sum_products(left, right, 0, end, ahead);
+            store_sums(left, right, out, apart);
+          } else {
+            add_sums(
+                left, right, t, end, 2 * kRows,
+                [&](int64_t r, int64_t p) { return out + p * apart + r * kColumns; }, ahead);
+          }
+        }
+      }
+  });
 }
 
 void add_to_queries(const Points& points, const Term* across, int64_t tiles, const Term* weights,
