@@ -118,6 +118,8 @@ std::tuple<Tensor, Tensor> deepest_errors(Tensor prediction, Tensor target,
   STD_TORCH_CHECK(
       !allowed || (allowed->is_contiguous() && allowed->scalar_type() == ScalarType::Bool),
       "pixelkernels: what is allowed must be contiguous, in bool");
+  STD_TORCH_CHECK(!draws || (draws->is_contiguous() && draws->scalar_type() == ScalarType::Long),
+                  "pixelkernels: the draws must be contiguous, in int64");
   constexpr int64_t kTogether = 1 << 20;  // pixels whose distances the caches hold
   const int64_t images = target.size(0), height = target.size(1), width = target.size(2);
   const int64_t pixels = height * width;

@@ -43,8 +43,7 @@ struct Errors {
   const uint8_t* allowed;  // [B, H, W], or null: everything is
   int64_t height, width;
   const uint32_t* distances;  // as the squares of a Transform
-  int16_t*
-      rows;  // [B, H, W], between the passes: steps along the column; can be read kBlock further
+  int16_t* rows;  // [B, H, W], between the passes: along columns, with room for kBlock more
 };
 struct Deepest {
   uint32_t depth;  // squared

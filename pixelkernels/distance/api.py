@@ -135,7 +135,7 @@ def next_click(
 
     Returns: NextClick(points [B, 2] int64, labels [B] int64 1 or 0, valid [B] bool). With no error
     left the label is 0, the point (0, 0) and valid False.
-    Memory: on cpu 5 MiB, or 5 bytes per pixel of one image where that is more; elsewhere about 30
+    Memory: on cpu 3 MiB, or 3 bytes per pixel of one image where that is more; elsewhere about 30
     bytes per pixel. Depths are compared as exact squared integers, so sides are at most 32767.
     Source: the evaluation protocol of f-BRS, RITM and SAM 2; `random` is RITM's training.
     """
