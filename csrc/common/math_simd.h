@@ -1,11 +1,29 @@
-// What vectors of floats lack: any of a mask, the smaller and the larger, exponentials. Torch-free;
-// one copy per instruction set.
+// What vectors of floats lack: any of a mask, the smaller and the larger, exponentials; for eight
+// lanes, and for as many as a register holds. Torch-free; one copy per instruction set.
 #pragma once
 
 #include "common/simd.h"
 
 namespace pixelkernels {
 namespace PK_ISA {
+
+template <class A>
+struct WidestOf {
+  typedef Vec<A> type;
+};
+#if defined(__AVX512F__)
+template <>
+struct WidestOf<float> {
+  typedef float type __attribute__((vector_size(64)));
+};
+#endif
+template <class A>
+using Widest = typename WidestOf<A>::type;
+// What comparisons of such vectors give.
+template <class V>
+using Mask = decltype(V{} < V{});
+template <class A, class V>
+constexpr int kLanesOf = sizeof(V) / sizeof(A);
 
 PK_INLINE bool any(I32 mask) {
 #if defined(__AVX2__)
@@ -33,6 +51,28 @@ PK_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) {
 #endif
 }
 
+#if defined(__AVX512F__)
+PK_INLINE bool any(Mask<Widest<float>> mask) {
+  return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
+}
+// with a mask since GCC warns of what it takes for the others' unset lanes
+constexpr __mmask16 kAllLanes = 0xffff;
+PK_INLINE float sum_lanes(Widest<float> v) {
+  Vec<float> halves[2];
+  std::memcpy(halves, &v, sizeof halves);
+  return sum_lanes(halves[0] + halves[1]);
+}
+PK_INLINE Widest<float> smaller(Widest<float> a, Widest<float> b) {
+  return (Widest<float>)_mm512_maskz_min_ps(kAllLanes, (__m512)a, (__m512)b);
+}
+PK_INLINE Widest<float> larger(Widest<float> a, Widest<float> b) {
+  return (Widest<float>)_mm512_maskz_max_ps(kAllLanes, (__m512)a, (__m512)b);
+}
+PK_INLINE Widest<float> scaled(Widest<float> x, Widest<float> n) {
+  return (Widest<float>)_mm512_maskz_scalef_ps(kAllLanes, (__m512)x, (__m512)n);
+}
+#endif
+
 // 2^n x of whole numbers n. 2^n comes in two factors, since n reaches from the smallest subnormal
 // number to past the largest.
 PK_INLINE Vec<float> scaled(Vec<float> x, Vec<float> n) {
@@ -46,13 +86,14 @@ PK_INLINE Vec<float> scaled(Vec<float> x, Vec<float> n) {
 }
 
 // e^x = 2^n e^r with |r| <= log(2) / 2, where eight terms of the series are exact to float.
-PK_INLINE Vec<float> exponential(Vec<float> x) {
-  x = larger(splat(-104.0f), smaller(splat(89.0f), x));
+template <class V>
+PK_INLINE V float_exponential(V x) {
+  x = larger(V{} - 104.0f, smaller(V{} + 89.0f, x));
   // adding 1.5 * 2^23 rounds to a whole number
-  const Vec<float> magic = splat(12582912.0f);
-  const Vec<float> n = (x * 1.44269504f + magic) - magic;
-  const Vec<float> r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Vec<float> series = splat(1.0f / 5040);
+  const V magic = V{} + 12582912.0f;
+  const V n = (x * 1.44269504f + magic) - magic;
+  const V r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  V series = V{} + 1.0f / 5040;
   series = series * r + 1.0f / 720;
   series = series * r + 1.0f / 120;
   series = series * r + 1.0f / 24;
@@ -62,6 +103,10 @@ PK_INLINE Vec<float> exponential(Vec<float> x) {
   series = series * r + 1.0f;
   return scaled(series, n);
 }
+PK_INLINE Vec<float> exponential(Vec<float> x) { return float_exponential(x); }
+#if defined(__AVX512F__)
+PK_INLINE Widest<float> exponential(Widest<float> x) { return float_exponential(x); }
+#endif
 
 }  // namespace PK_ISA
 }  // namespace pixelkernels

@@ -201,24 +201,25 @@ inline void store_sums(const Pair& left, const Pair& right, float* to, int64_t n
   if (left.two && right.two) _tile_stored(3, to + next_panel + kTileSums, kStride);
 }
 
-// Adds the sums over depth tiles [begin, end) to the rows at(row, panel) of what is there, `rows`
-// of them, with rows and panels counted from the pair's.
+// Adds the sums over depth tiles [begin, end) to the rows at(row) of what is there, `rows` of them,
+// counted from the pair's, with those of the second panel `next_panel` further.
 template <class At>
 inline void add_sums(const Pair& left, const Pair& right, int64_t begin, int64_t end, int64_t rows,
-                     const At& at, const Ahead& ahead = {}) {
+                     int64_t next_panel, const At& at, const Ahead& ahead = {}) {
   alignas(64) float sums[2][2 * kTileSums];
   sum_products(left, right, begin, end, ahead);
   store_sums(left, right, sums[0], 2 * kTileSums);
   settle_memory();
-  for (int64_t row = 0; row < rows && row < (1 + left.two) * kRows; ++row)
-    for (int64_t panel = 0; panel <= right.two; ++panel) {
+  for (int64_t row = 0; row < rows && row < (1 + left.two) * kRows; ++row) {
+    float* to = at(row);
+    for (int64_t panel = 0; panel <= right.two; ++panel, to += next_panel) {
       Row there, more;
-      float* to = at(row, panel);
       std::memcpy(&there, to, sizeof there);
       std::memcpy(&more, sums[panel] + row * kColumns, sizeof more);
       there += more;
       std::memcpy(to, &there, sizeof there);
     }
+  }
 }
 
 // body() with the tiles configured
@@ -336,8 +337,8 @@ void products(const Points& points, int64_t first, int64_t tiles, const Term* qu
             store_sums(left, right, out, apart);
           } else {
             add_sums(
-                left, right, t, end, 2 * kRows,
-                [&](int64_t r, int64_t p) { return out + p * apart + r * kColumns; }, ahead);
+                left, right, t, end, 2 * kRows, apart,
+                [&](int64_t r) { return out + r * kColumns; }, ahead);
           }
         }
       }
@@ -351,9 +352,9 @@ void add_to_queries(const Points& points, const Term* across, int64_t tiles, con
   for_pairs(Side(across, channels, points.terms, together), Side(weights, panels, kTerms, deep),
             [&](const Pair& left, int64_t row, const Pair& right, int64_t panel) {
               const int64_t channel = row * kRows, rows = points.depth.padded() - channel;
-              add_sums(left, right, 0, deep, rows, [&](int64_t r, int64_t p) {
+              add_sums(left, right, 0, deep, rows, kTile * kColumns, [&](int64_t r) {
                 const int64_t d = channel + r;
-                return query + ((d / kTile * panels + panel + p) * kTile + d % kTile) * kColumns;
+                return query + ((d / kTile * panels + panel) * kTile + d % kTile) * kColumns;
               });
             });
 }
@@ -371,9 +372,9 @@ bool add_to_points(const float* weights, int64_t next_panel, int64_t tiles, cons
   for_pairs(Side(room, row_tiles(rows), kTerms, deep), Side(queries, pieces, kTerms, deep),
             [&](const Pair& left, int64_t row, const Pair& right, int64_t piece) {
               const int64_t first = row * kRows;
-              add_sums(left, right, 0, deep, rows - first, [&](int64_t r, int64_t p) {
+              add_sums(left, right, 0, deep, rows - first, kTile * kColumns, [&](int64_t r) {
                 const int64_t i = first + r;
-                return sums + ((i / kTile * pieces + piece + p) * kTile + i % kTile) * kColumns;
+                return sums + ((i / kTile * pieces + piece) * kTile + i % kTile) * kColumns;
               });
             });
   return true;

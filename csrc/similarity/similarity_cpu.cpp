@@ -7,11 +7,15 @@ namespace pixelkernels {
 namespace {
 
 void score(const Matching& m, const SimilarityKernels& run) {
-  const int64_t blocks = (m.pixels + kBlock - 1) / kBlock, room = run.scores_scratch(m);
-  torch::stable::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+  constexpr int64_t kPieces = 32;  // at least, for the threads
+  const int64_t most = m.points.count <= kTile ? kMostInPlace / kBlock : 1;
+  const int64_t blocks = (m.pixels + kBlock - 1) / kBlock;
+  const int64_t each = std::clamp<int64_t>(blocks / kPieces, 1, most) * kBlock;
+  const int64_t pieces = (m.pixels + each - 1) / each, room = run.scores_scratch(m);
+  torch::stable::parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
     const Room scratch(room);
-    for (int64_t block = begin; block < end; ++block)
-      run.scores(m, block * kBlock, std::min(kBlock, m.pixels - block * kBlock), scratch.data());
+    for (int64_t i = begin * each; i < end * each && i < m.pixels; i += each)
+      run.scores(m, i, std::min(each, m.pixels - i), scratch.data());
   });
 }
 

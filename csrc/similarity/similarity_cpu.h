@@ -18,7 +18,8 @@ enum class Reduce : int32_t { kSum, kMean, kMax, kMin, kTopK, kSoftmax };
 constexpr int64_t kTile = 6;            // points
 constexpr int64_t kTilesTogether = 32;  // whose slabs stay in the second cache
 constexpr int64_t kPointsTogether = kTile * kTilesTogether;
-constexpr int64_t kBlock = 96;  // query pixels
+constexpr int64_t kBlock = 96;                // query pixels
+constexpr int64_t kMostInPlace = 8 * kBlock;  // of them together where they are not packed
 constexpr int64_t kLongestSlab = 256;
 constexpr int64_t kDepthTile = 16;  // channels: a multiple of every panel
 constexpr int64_t kTilesGathered = 8;
@@ -128,6 +129,7 @@ struct SimilarityKernels {
                 int64_t end);
   // kTilesTogether tiles
   void (*pack)(const Points&, int64_t group);
+  // of some whole blocks, at most kMostInPlace pixels with a single tile of points
   void (*scores)(const Matching&, int64_t begin, int64_t pixels, void* scratch);
   int64_t (*scores_scratch)(const Matching&);  // bytes
 

@@ -47,11 +47,12 @@ template <Transform transform, class A>
 struct SumWeight {
   static constexpr bool kTotal = false;  // whether what it puts beside the derivative is summed up
   const Matching& m;
-  Vec<A> grad;
+  Widest<A> grad;
   SumWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count)
       : m(g.matching),
-        grad(score_factor<A>(m, c) * load_lanes<A>(g.grad_scores, c * m.pixels + pixel, count)) {}
-  PK_INLINE Vec<A> operator()(Vec<A> s, int64_t, Vec<A>&) const {
+        grad(score_factor<A>(m, c) *
+             load_lanes<A, Widest<A>>(g.grad_scores, c * m.pixels + pixel, count)) {}
+  PK_INLINE Widest<A> operator()(Widest<A> s, int64_t, Widest<A>&) const {
     return grad * slope<transform>(value<transform, A>(m, s));
   }
 };
@@ -60,34 +61,35 @@ template <class A>
 struct BestWeight {
   static constexpr bool kTotal = false;
   const Matching& m;
-  Vec<A> grad, edge;
-  Integers<A> place;
+  Widest<A> grad, edge;
+  Mask<Widest<A>> place;
   A sign;
   bool several;
   BestWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count)
       : m(g.matching),
-        grad(score_factor<A>(m, c) * load_lanes<A>(g.grad_scores, c * m.pixels + pixel, count)),
+        grad(score_factor<A>(m, c) *
+             load_lanes<A, Widest<A>>(g.grad_scores, c * m.pixels + pixel, count)),
         edge{},
-        place(integers<A>(-1)),
+        place(Mask<Widest<A>>{} - 1),
         sign(Best<A>::direction(m)),
         several(m.reduce == Reduce::kTopK) {
     const int64_t at = c * m.pixels + pixel;
-    for (int64_t i = 0; i < kLanes && i < count; ++i) place[i] = m.place[at + i];
-    if (several) edge = sign * load_lanes<A>(m.edge, at, count);
+    for (int64_t i = 0; i < kLanesOf<A, Widest<A>> && i < count; ++i) place[i] = m.place[at + i];
+    if (several) edge = sign * load_lanes<A, Widest<A>>(m.edge, at, count);
   }
-  PK_INLINE Vec<A> operator()(Vec<A> s, int64_t p, Vec<A>&) const {
-    const Integers<A> here = integers<A>(p);
-    Integers<A> taken = here == place;
+  PK_INLINE Widest<A> operator()(Widest<A> s, int64_t p, Widest<A>&) const {
+    const Mask<Widest<A>> here = fill(Mask<Widest<A>>{}, p);
+    Mask<Widest<A>> taken = here == place;
     if (several) {
-      const Vec<A> key = sign * s;
+      const Widest<A> key = sign * s;
       taken |= (key > edge) | ((key == edge) & (here < place));
     }
-    if (!any(taken)) return Vec<A>{};
-    Vec<A> rise = splat(static_cast<A>(1));
+    if (!any(taken)) return Widest<A>{};
+    Widest<A> rise = Widest<A>{} + 1;
     if (m.transform == Transform::kSigmoid)
       rise = slope<Transform::kSigmoid>(value<Transform::kSigmoid, A>(m, s));
     if (m.transform == Transform::kExp) rise = value<Transform::kExp, A>(m, s);
-    return taken ? grad * rise : Vec<A>{};
+    return taken ? grad * rise : Widest<A>{};
   }
 };
 
@@ -96,17 +98,17 @@ struct SoftmaxWeight {
   static constexpr bool kTotal = false;
   const Matching& m;
   const A* values;
-  Vec<A> grad, centre, log_sum;
+  Widest<A> grad, centre, log_sum;
   SoftmaxWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count)
       : m(g.matching),
         values(static_cast<const A*>(m.points.value)),
-        grad(load_lanes<A>(g.grad_scores, c * m.pixels + pixel, count)),
-        centre(load_lanes<A>(g.centre, pixel, count)),
-        log_sum(load_lanes<A>(m.edge, pixel, count)) {}
-  PK_INLINE Vec<A> operator()(Vec<A> s, int64_t p, Vec<A>& value_gradient) const {
-    const Vec<A> x = value<transform, A>(m, s);
+        grad(load_lanes<A, Widest<A>>(g.grad_scores, c * m.pixels + pixel, count)),
+        centre(load_lanes<A, Widest<A>>(g.centre, pixel, count)),
+        log_sum(load_lanes<A, Widest<A>>(m.edge, pixel, count)) {}
+  PK_INLINE Widest<A> operator()(Widest<A> s, int64_t p, Widest<A>& value_gradient) const {
+    const Widest<A> x = value<transform, A>(m, s);
     value_gradient = exponential(x - log_sum);
-    const Vec<A> weight = value_gradient * ((values ? grad * values[p] : grad) - centre);
+    const Widest<A> weight = value_gradient * ((values ? grad * values[p] : grad) - centre);
     value_gradient *= grad;
     return weight * slope<transform>(x);
   }
@@ -118,13 +120,13 @@ template <class A>
 struct PairWeight {
   static constexpr bool kTotal = true;
   const Matching& m;
-  Vec<A> sign;
+  Widest<A> sign;
   PairWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count) : m(g.matching), sign{} {
-    for (int64_t i = 0; i < kLanes && i < count; ++i)
+    for (int64_t i = 0; i < kLanesOf<A, Widest<A>> && i < count; ++i)
       sign[i] = g.query_class[pixel + i] == c ? A(-1) : A(1);
   }
-  PK_INLINE Vec<A> operator()(Vec<A> s, int64_t, Vec<A>& loss) const {
-    const Softplus<A> about = softplus(sign * value<Transform::kIdentity, A>(m, s));
+  PK_INLINE Widest<A> operator()(Widest<A> s, int64_t, Widest<A>& loss) const {
+    const Softplus<Widest<A>> about = softplus(sign * value<Transform::kIdentity, A>(m, s));
     loss = about.value;
     return sign * about.sigmoid;
   }
@@ -198,33 +200,37 @@ struct BlockWeights {
     const bool columns = metric == Metric::kSqeuclidean, values = g.values != nullptr;
     std::memset(weights + (past - begin) * kPanel<A>, 0,
                 sizeof(A) * (tiles_of(past - begin) * kTile - (past - begin)) * kPanel<A>);
-    for (int v = 0; v < kWide<A>; ++v) {
-      const int64_t lane = i * kPanel<A> + v * kLanes;
+    typedef Widest<A> V;
+    constexpr int kAll = kLanesOf<A, V>;
+    for (int v = 0; v < kPanel<A> / kAll; ++v) {
+      const int64_t lane = i * kPanel<A> + v * kAll;
       const int64_t count = parts.pixels - lane;
-      Integers<A> there;
-      for (int64_t j = 0; j < kLanes; ++j) there[j] = j < count ? -1 : 0;
-      Vec<A> shifts = {}, scales = {}, besides = {};
+      Mask<V> there;
+      for (int64_t j = 0; j < kAll; ++j) there[j] = j < count ? -1 : 0;
+      V shifts = {}, scales = {}, besides = {};
       for_runs(m.points, begin, past, [&](int64_t c, int64_t from, int64_t to) {
         const Weight weight(g, c, parts.begin + lane, count);
         for (int64_t p = from; p < to; ++p) {
           const int64_t row = p - begin;
-          Vec<A> beside = {};
-          const Vec<A> s = panel.at(dots + row * kPanel<A>, p, v);
-          Vec<A> w = weight(s, p, beside);
-          w = there ? w : Vec<A>{};
-          beside = there ? beside : Vec<A>{};
+          V beside = {};
+          const V s = panel.template at<V>(dots + row * kPanel<A>, p, v);
+          V w = weight(s, p, beside);
+          w = there ? w : V{};
+          beside = there ? beside : V{};
           shifts += w;
           scales += w * s;
           if (Weight::kTotal) w -= alpha + beta * s;
           w *= scale;
-          store(weights + row * kPanel<A> + v * kLanes, w);
+          std::memcpy(weights + row * kPanel<A> + v * kAll, &w, sizeof w);
           if (columns) add(parts.columns() + first + row, lane, sum_lanes(w));
           if (Weight::kTotal) besides += beside;
           if (values) add(parts.values() + first + row, lane, sum_lanes(beside));
         }
       });
-      A* sums = parts.row_sums() + lane;
-      store(sums, load(sums) + scale * shifts);
+      V sums;
+      std::memcpy(&sums, parts.row_sums() + lane, sizeof sums);
+      sums += scale * shifts;
+      std::memcpy(parts.row_sums() + lane, &sums, sizeof sums);
       parts.totals()[0] += sum_lanes(shifts);
       parts.totals()[1] += sum_lanes(scales);
       parts.totals()[2] += sum_lanes(besides);

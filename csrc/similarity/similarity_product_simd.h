@@ -155,6 +155,48 @@ void products(const Points& points, int64_t first, int64_t tiles, const Queries<
   }
 }
 
+// dots [panels][rows_of(1)][kPanel] and, with `squares`, |q|^2, of a single tile of points with
+// queries in place. Some channels at a time, so that each is read as far as the hardware sees what
+// is coming. The sums are those of packed queries, bit by bit.
+template <class A>
+void multiply_in_place(const Points& points, const Queries<A>& query, int64_t panels, bool squares,
+                       A* square, A* dots) {
+  constexpr int64_t kChannels = 8;  // of one slab
+  const Depth& depth = points.depth;
+  const int64_t next = rows_of(1) * kPanel<A>;
+  if (depth.slabs == 0) clear(dots, panels * next);
+  if (depth.slabs == 0) clear(square, panels * kPanel<A>);
+  for (int64_t slab = 0; slab < depth.slabs; ++slab) {
+    const A* left = static_cast<const A*>(points.packed) + slab * depth.slab * kTile;
+    // of a further slab on their own at first, in the rows that are left
+    A* sums = slab ? dots + kTile * kPanel<A> : dots;
+    for (int64_t d = 0; d < depth.slab; d += kChannels)
+      for (int64_t panel = 0; panel < panels; ++panel) {
+        const A* right = query.at(slab, panel) + d * query.step;
+        A* at = sums + panel * next;
+        Vec<A> rows[kTile][kWide<A>] = {}, own[kWide<A>] = {};
+        if (d) std::memcpy(rows, at, sizeof rows);
+        multiply<kTile, 1>(left + d * kTile, 0, right, kChannels, rows, query.step);
+        store_rows(at, rows);
+        if (!squares) continue;
+        A* of_panel = slab ? at + kTile * kPanel<A> : square + panel * kPanel<A>;
+        if (d) std::memcpy(own, of_panel, sizeof own);
+        for (int64_t i = 0; i < kChannels; ++i)
+          for (int v = 0; v < kWide<A>; ++v) {
+            const Vec<A> x = load(right + i * query.step + v * kLanes);
+            own[v] += x * x;
+          }
+        std::memcpy(of_panel, own, sizeof own);
+      }
+    for (int64_t panel = 0; slab && panel < panels; ++panel) {
+      A* at = dots + panel * next;
+      for (int64_t i = 0; i < kTile * kPanel<A>; ++i) at[i] += at[kTile * kPanel<A> + i];
+      for (int64_t i = 0; squares && i < kPanel<A>; ++i)
+        square[panel * kPanel<A> + i] += at[2 * kTile * kPanel<A> + i];
+    }
+  }
+}
+
 // Of each channel a block has a few cache lines only, which no hardware sees coming.
 template <class T>
 PK_INLINE void fetch_block(const Plane<T>& plane, int64_t channel, int64_t channels,

@@ -19,9 +19,13 @@ struct Panel {
   Panel(const Matching& m, const A* square) : m(m) {
     for (int v = 0; v < kWide<A>; ++v) query[v] = about_query<metric, A>(load(square + v * kLanes));
   }
-  PK_INLINE Vec<A> at(const A* dots, int64_t p, int v) const {
+  template <class V = Vec<A>>
+  PK_INLINE V at(const A* dots, int64_t p, int v) const {
     const A point = m.points.square ? static_cast<const A*>(m.points.square)[p] : 0;
-    return similarity<metric, A>(load(dots + v * kLanes), query[v], point, static_cast<A>(m.eps));
+    V dot, about;
+    std::memcpy(&dot, dots + v * kLanesOf<A, V>, sizeof dot);
+    std::memcpy(&about, reinterpret_cast<const A*>(query) + v * kLanesOf<A, V>, sizeof about);
+    return similarity<metric, A>(dot, about, point, static_cast<A>(m.eps));
   }
 };
 
@@ -38,12 +42,15 @@ PK_INLINE void store_lanes(A* p, Vec<A> x, int64_t count) {
 }
 
 // `count` lanes of an array, and 0 in the others.
-template <class A>
-PK_INLINE Vec<A> load_lanes(const void* values, int64_t at, int64_t count) {
+template <class A, class V = Vec<A>>
+PK_INLINE V load_lanes(const void* values, int64_t at, int64_t count) {
+  constexpr int64_t kAll = kLanesOf<A, V>;
   const A* p = static_cast<const A*>(values) + at;
-  if (count >= kLanes) return load(p);
-  Vec<A> x = {};
-  for (int64_t i = 0; i < count; ++i) x[i] = p[i];
+  V x = {};
+  if (count >= kAll)
+    std::memcpy(&x, p, sizeof x);
+  else
+    for (int64_t i = 0; i < count; ++i) x[i] = p[i];
   return x;
 }
 
@@ -57,8 +64,8 @@ PK_INLINE Vec<A> narrow(Vec<double> x) {
 }
 
 // v = transform(scale s + shift) of a similarity s
-template <Transform transform, class A>
-PK_INLINE Vec<A> value(const Matching& m, Vec<A> s) {
+template <Transform transform, class A, class V>
+PK_INLINE V value(const Matching& m, V s) {
   return transformed<transform>(static_cast<A>(m.scale) * s + static_cast<A>(m.shift));
 }
 
@@ -94,13 +101,17 @@ struct Sum {
   template <Metric metric>
   static void run(const Panel<metric, A>& panel, A* dots, int64_t begin, int64_t end,
                   State* state) {
-    Vec<A> sums[kWide<A>] = {};
+    typedef Widest<A> V;
+    constexpr int kVectors = kPanel<A> / kLanesOf<A, V>;
+    V sums[kVectors] = {};
     for (int64_t p = begin; p < end; ++p, dots += kPanel<A>)
 #pragma GCC unroll 2
-      for (int v = 0; v < kWide<A>; ++v)
-        sums[v] += value<transform, A>(panel.m, panel.at(dots, p, v));
-    for (int v = 0; v < kWide<A>; ++v)
-      store(state + v * kLanes, load(state + v * kLanes) + widen<A>(sums[v]));
+      for (int v = 0; v < kVectors; ++v)
+        sums[v] += value<transform, A>(panel.m, panel.template at<V>(dots, p, v));
+    for (int v = 0; v < kWide<A>; ++v) {
+      const Vec<A> sum = load(reinterpret_cast<const A*>(sums) + v * kLanes);
+      store(state + v * kLanes, load(state + v * kLanes) + widen<A>(sum));
+    }
   }
   static void finish(const Matching& m, const State* state, int64_t v, const Lanes& lanes) {
     for (int64_t c = 0; c < m.classes; ++c) {

@@ -14,8 +14,11 @@ struct ScoresScratch {
   explicit ScoresScratch(const Matching& m)
       : query(m.points.depth.padded() * kBlock * sizeof(A)),
         split(amx::scores_bytes(m)),
-        square(kBlock * sizeof(A)),
-        dots(kPointsTogether * kBlock * sizeof(A)) {}
+        square(most(m) * sizeof(A)),
+        dots(most(m) * (m.points.count <= kTile ? rows_of(1) : kPointsTogether) * sizeof(A)) {}
+  static constexpr int64_t most(const Matching& m) {
+    return m.points.count <= kTile ? kMostInPlace : kBlock;
+  }
   int64_t bytes(int64_t states) const { return query + split + square + dots + states; }
 };
 
@@ -65,7 +68,7 @@ template <class Reduction, class A>
 struct BlockScores {
   const Matching& m;
   int64_t begin, pixels;
-  Queries<A> query;
+  Queries<A> query;  // without data, if the products are there already
   const A* square;
   A* dots;
   typename Reduction::State* states;
@@ -77,7 +80,7 @@ struct BlockScores {
     const int64_t tiles = tiles_of(m.points.count);
     for (int64_t tile = 0; tile < tiles; tile += kTilesTogether) {
       const int64_t some = tiles - tile < kTilesTogether ? tiles - tile : kTilesTogether;
-      products(m.points, tile, some, query, panels, dots);
+      if (query.data) products(m.points, tile, some, query, panels, dots);
       const int64_t first = tile * kTile, past = first + some * kTile;
       const int64_t end = past < m.points.count ? past : m.points.count;
       for (int64_t i = 0; i < panels; ++i) {
@@ -136,16 +139,15 @@ struct AnyScores {
   const Matching& m;
   int64_t begin, pixels;
   Queries<A> query;
-  char* scratch;
+  const A* square;
+  A* dots;
+  void* states;
 
   template <Reduce reduce, Transform transform>
   void run() const {
     using Reduction = typename ReductionOf<reduce, transform, A>::type;
-    const ScoresScratch<A> parts(m);
-    A* square = reinterpret_cast<A*>(scratch + parts.query + parts.split);
-    A* dots = square + parts.square / sizeof(A);
-    auto* states = reinterpret_cast<typename Reduction::State*>(scratch + parts.bytes(0));
-    with_metric<A>(m, BlockScores<Reduction, A>{m, begin, pixels, query, square, dots, states});
+    auto* own = static_cast<typename Reduction::State*>(states);
+    with_metric<A>(m, BlockScores<Reduction, A>{m, begin, pixels, query, square, dots, own});
   }
 };
 
@@ -155,32 +157,55 @@ int64_t scores_scratch(const Matching& m) {
 }
 
 template <class T, class A>
+void packed_scores(const Matching& m, const Plane<T>& plane, int64_t begin, int64_t pixels,
+                   char* scratch) {
+  const Depth& depth = m.points.depth;
+  const ScoresScratch<A> parts(m);
+  const int64_t panels = panels_of<A>(pixels);
+  A* packed = reinterpret_cast<A*>(scratch);
+  Queries<A> query = Queries<A>::packed(packed, depth, panels);
+  pack_pixels(plane, depth, begin, pixels, panels, packed);
+  query.split_into(scratch + parts.query, m, panels);
+  A* square = reinterpret_cast<A*>(scratch + parts.query + parts.split);
+  if (m.metric != Metric::kDot) square_pixels(depth, panels, query, square);
+  A* dots = square + parts.square / sizeof(A);
+  with_reduction(m, AnyScores<A>{m, begin, pixels, query, square, dots, scratch + parts.bytes(0)});
+}
+
+// A single tile of points does not repay the packing: the pixels are read where they lie, some
+// channels of them at a time, as far as the hardware sees what is coming.
+template <class A>
+void scores_in_place(const Matching& m, const Queries<A>& query, int64_t begin, int64_t pixels,
+                     char* scratch) {
+  const ScoresScratch<A> parts(m);
+  A* square = reinterpret_cast<A*>(scratch + parts.query + parts.split);
+  A* dots = square + parts.square / sizeof(A);
+  multiply_in_place(m.points, query, panels_of<A>(pixels), m.metric != Metric::kDot, square, dots);
+  for (int64_t at = 0; at < pixels; at += kBlock) {
+    const int64_t some = pixels - at < kBlock ? pixels - at : kBlock;
+    with_reduction(m, AnyScores<A>{m,
+                                   begin + at,
+                                   some,
+                                   {},
+                                   square + at,
+                                   dots + at * rows_of(1),
+                                   scratch + parts.bytes(0)});
+  }
+}
+
+template <class T, class A>
 void scores(const Matching& m, int64_t begin, int64_t pixels, void* scratch) {
   char* bytes = static_cast<char*>(scratch);
   const Depth& depth = m.points.depth;
-  const int64_t panels = panels_of<A>(pixels);
   const Plane<T> plane(m.query, m.image);
-  A* packed = reinterpret_cast<A*>(bytes);
-  Queries<A> query = Queries<A>::packed(packed, depth, panels);
-  bool in_place = false;
-  if constexpr (sizeof(T) == sizeof(A)) {
-    // a single tile of points does not repay the packing
-    in_place = tiles_of(m.points.count) == 1 && plane.pixel_stride == 1 &&
-               plane.row_length == m.pixels && pixels % kPanel<A> == 0 &&
-               depth.padded() == depth.channels;
-    if (in_place) {
-      query = Queries<A>::in_place(plane.data + begin, depth, plane.channel_stride);
-      fetch_block(plane, 0, depth.channels, begin + kBlock);
-    }
-  }
-  const ScoresScratch<A> parts(m);
-  if (!in_place) {
-    pack_pixels(plane, depth, begin, pixels, panels, packed);
-    query.split_into(bytes + parts.query, m, panels);
-  }
-  A* square = reinterpret_cast<A*>(bytes + parts.query + parts.split);
-  if (m.metric != Metric::kDot) square_pixels(depth, panels, query, square);
-  with_reduction(m, AnyScores<A>{m, begin, pixels, query, bytes});
+  if constexpr (sizeof(T) == sizeof(A))
+    if (m.points.count <= kTile && plane.pixel_stride == 1 && plane.row_length == m.pixels &&
+        pixels % kPanel<A> == 0 && depth.padded() == depth.channels)
+      return scores_in_place(m,
+                             Queries<A>::in_place(plane.data + begin, depth, plane.channel_stride),
+                             begin, pixels, bytes);
+  for (int64_t at = 0; at < pixels; at += kBlock)
+    packed_scores<T, A>(m, plane, begin + at, pixels - at < kBlock ? pixels - at : kBlock, bytes);
 }
 
 }  // namespace PK_ISA

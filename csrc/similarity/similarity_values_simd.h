@@ -25,6 +25,11 @@ using Integers = typename IntegersOf<A>::type;
 
 PK_INLINE I32 fill(I32, int64_t value) { return I32{} + static_cast<int32_t>(value); }
 PK_INLINE I64 fill(I64, int64_t value) { return I64{} + value; }
+#if defined(__AVX512F__)
+PK_INLINE Mask<Widest<float>> fill(Mask<Widest<float>>, int64_t value) {
+  return Mask<Widest<float>>{} + static_cast<int32_t>(value);
+}
+#endif
 
 template <class A>
 PK_INLINE Integers<A> integers(int64_t value) {
@@ -58,28 +63,29 @@ PK_INLINE V slope(V y) {
 }
 
 // 1 / (1 + e^-x) and log(1 + e^x), which share an exponential.
-template <class A>
+template <class V>
 struct Softplus {
-  Vec<A> sigmoid, value;
+  V sigmoid, value;
 };
 
 // With e = e^-|x|, log(1 + e) = 2 artanh(e / (2 + e)) keeps its digits however small e is; the
 // series, a polynomial in the square, is within 5e-9.
-PK_INLINE Softplus<float> softplus(Vec<float> x) {
-  const Vec<float> zero = {};
-  const Vec<float> e = exponential(x < zero ? x : -x);
-  const Vec<float> inverse = 1 / ((1 + e) * (2 + e));
-  const Vec<float> t = e * (1 + e) * inverse, square = t * t;
-  Vec<float> series = splat(0.281577796f);
+template <class V>
+PK_INLINE Softplus<V> softplus(V x) {
+  const V zero = {};
+  const V e = exponential(x < zero ? x : -x);
+  const V inverse = 1 / ((1 + e) * (2 + e));
+  const V t = e * (1 + e) * inverse, square = t * t;
+  V series = V{} + 0.281577796f;
   series = series * square + 0.279651582f;
   series = series * square + 0.400245965f;
   series = series * square + 0.666663229f;
   series = series * square + 2.0f;
-  const Vec<float> sigmoid = (2 + e) * inverse;
+  const V sigmoid = (2 + e) * inverse;
   return {x < zero ? e * sigmoid : sigmoid, (x < zero ? zero : x) + t * series};
 }
 
-PK_INLINE Softplus<double> softplus(Vec<double> x) {
+PK_INLINE Softplus<Vec<double>> softplus(Vec<double> x) {
   const Vec<double> zero = {}, e = exponential(x < zero ? x : -x);
   Vec<double> log = e;
   for (int i = 0; i < kLanes; ++i) log[i] = __builtin_log1p(e[i]);
@@ -99,13 +105,13 @@ PK_INLINE Vec<A> about_query(Vec<A> square) {
   return 1 / (norm < least ? least : norm);
 }
 
-template <Metric metric, class A>
-PK_INLINE Vec<A> similarity(Vec<A> dot, Vec<A> query, A point, A eps) {
+template <Metric metric, class A, class V>
+PK_INLINE V similarity(V dot, V query, A point, A eps) {
   if (metric == Metric::kCosine) return dot * query;  // the points have been normalised
   if (metric == Metric::kPrior) return dot / (query * point + eps);
   if (metric == Metric::kSqeuclidean) {
-    const Vec<A> square = (query + point) - 2 * dot;
-    return square < Vec<A>{} ? Vec<A>{} : square;
+    const V square = (query + point) - 2 * dot;
+    return square < V{} ? V{} : square;
   }
   return dot;
 }
