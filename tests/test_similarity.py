@@ -104,7 +104,8 @@ def test_every_dtype(dtype, combination, backend, device):
     check_scores(found, oracle, plain)
 
 
-# few points and channels in eights: whole blocks of 96 pixels are read where they lie
+# few points and channels in eights: whole blocks of 96 pixels are read where they lie, several
+# together in large images
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("layout", testing.LAYOUTS)
 @pytest.mark.parametrize("metric", METRICS)
@@ -114,6 +115,8 @@ def test_every_dtype(dtype, combination, backend, device):
         ((2, 21, 13, 18), (5, 7)),
         ((2, 24, 15, 20), (1, 6)),
         ((2, 264, 12, 16), (2, 2)),
+        ((1, 24, 96, 128), (1, 6)),
+        ((1, 528, 66, 97), (2, 3)),
         ((2, 43, 13, 18), (9, 25)),
     ],
 )
