@@ -51,7 +51,7 @@ struct Pixels {
     for (int set = 0; set < s.sets; ++set) {
       const int64_t pixel = s.listed[set * s.rows + row];
       there = there && pixel >= 0;
-      at[set] = plane.data + plane.offset(pixel);
+      at[set] = plane.data + plane.offset(pixel < 0 ? 0 : pixel);
     }
   }
 };
