@@ -75,9 +75,10 @@ struct DistanceKernels {
   void (*columns)(const Transform&, int64_t image, int64_t begin, int64_t end);
   // from those to the result, in rows [begin, end); `scratch` holds row_scratch(W) values
   void (*rows)(const Transform&, int64_t image, int64_t begin, int64_t end, void* scratch);
-  // the same for errors, keeping only the deepest of the two kinds; `most` is the depth of the
-  // deepest of the image so far, which all of its pieces share
+  // the same for errors, in steps instead of squares
   void (*error_columns)(const Errors&, int64_t image, int64_t begin, int64_t end);
+  // keeps only the deepest of the two kinds; `most` is how deep the deepest of the image are so
+  // far, which all of its pieces share
   void (*error_rows)(const Errors&, int64_t image, int64_t begin, int64_t end, void* scratch,
                      Deepest* deepest, uint32_t* most);
   // how many inner ones there are in rows [begin, end), and the place of the chosen one
