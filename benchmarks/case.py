@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pixelkernels import _dispatch
+from pixelkernels._core import dispatch
 
 from .inputs import SEED, Inputs
 from .workload import BOTH, FORWARD, Workload
@@ -45,11 +45,11 @@ class Side:
 
 def library_sides(workload: Workload, inputs: Inputs, *, slow: bool = False) -> list[Side]:
     """The backends that can serve the workload on these inputs, the slow ones only if asked for."""
-    default = _dispatch.choose(workload.op, inputs.tensors, None)
+    default = dispatch.choose(workload.op, inputs.tensors, None)
     return [
         Side(backend, "library", _with_backend(workload, backend), default=backend == default)
-        for backend in _dispatch.BACKENDS
-        if not _dispatch.why_not(backend, workload.op, inputs.tensors)
+        for backend in dispatch.BACKENDS
+        if not dispatch.why_not(backend, workload.op, inputs.tensors)
         and (slow or backend not in workload.slow)
     ]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 import pixelkernels
-from pixelkernels import _extension
+from pixelkernels._core import extension
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,7 +27,7 @@ def describe(device: str) -> dict[str, object]:
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "cpu_kernels": _extension.BUILD.get("cpu_capability"),
+        "cpu_kernels": extension.BUILD.get("cpu_capability"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "triton": _version("triton"),

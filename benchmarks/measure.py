@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pixelkernels._memory import peak_resident
+from pixelkernels.testing.memory import peak_resident
 
 MIB = 2**20
 # Two calls: the first compiles and fills caches, the second may still grow pools.

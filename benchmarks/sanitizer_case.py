@@ -19,7 +19,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pixelkernels as pk
-from pixelkernels._dispatch import BACKENDS, ONLY
+from pixelkernels._core.dispatch import BACKENDS, ONLY
 from pixelkernels.distance.algebra import STRATEGIES
 from pixelkernels.similarity.ops import METRICS, REDUCES, TRANSFORMS
 

@@ -1,6 +1,6 @@
 """Fused kernels for the per-pixel embedding-distance steps of segmentation research."""
 
-from ._dispatch import BackendUnavailable, available_backends, explain, use_backend
+from ._core.dispatch import BackendUnavailable, available_backends, explain, use_backend
 from .distance import (
     ClickMaps,
     NextClick,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from . import _info, bench
+from . import bench
+from ._core import info
 from .demo import command as demo
 from .train import command as train
 
@@ -13,8 +14,8 @@ from .train import command as train
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m pixelkernels", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    info = commands.add_parser("info", help="versions, devices, builds, and why a backend is off")
-    info.add_argument("--json", action="store_true", help="the same as JSON")
+    facts = commands.add_parser("info", help="versions, devices, builds, and why a backend is off")
+    facts.add_argument("--json", action="store_true", help="the same as JSON")
     demo.add_arguments(
         commands.add_parser("demo", help="train on photographs, eager and accelerated")
     )
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.command == "info":
-        _info.show(options.json)
+        info.show(options.json)
         return 0
     return {"demo": demo, "train": train, "bench": bench}[options.command].run(options)
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from . import _extension
-from ._dispatch import BackendUnavailable
+from ._core import extension
+from ._core.dispatch import BackendUnavailable
 from .distance import api, ops
 
 __all__ = ["NextClick", "click_maps", "distance_transform", "next_click"]
@@ -90,9 +90,9 @@ def next_click(
 
 
 def _kernels() -> Any:
-    if _extension._C is None:
-        raise BackendUnavailable(f"pixelkernels.numpy: {_extension.REASONS['cpu']}")
-    return _extension._C
+    if extension._C is None:
+        raise BackendUnavailable(f"pixelkernels.numpy: {extension.REASONS['cpu']}")
+    return extension._C
 
 
 def _tensor(name: str, array: Any) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pixelkernels._memory import peak_resident
+from pixelkernels.testing.memory import peak_resident
 
 
 def flat(result):

@@ -74,7 +74,7 @@ def environment(package: Path, capability: str | None) -> dict[str, str]:
 def run(package: Path, tests: tuple[str, ...], capability: str | None = None) -> int:
     known = environment(package, capability)
     instrumented = (
-        "import pixelkernels._extension as e; print(e._C.__file__, e.BUILD['cpu_capability'])"
+        "import pixelkernels._core.extension as e; print(e._C.__file__, e.BUILD['cpu_capability'])"
     )
     told = subprocess.check_output([sys.executable, "-c", instrumented], env=known, text=True)
     print(told, end="", flush=True)

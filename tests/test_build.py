@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils.cpp_extension import include_paths
 
-from pixelkernels import _extension
+from pixelkernels._core import extension
 
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted(p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cpp", ".cu", ".cuh"))
@@ -53,10 +53,10 @@ def test_kernels_of_an_instruction_set_stay_in_its_namespace():
 
 
 def test_both_libraries_load_here():
-    assert _extension.REASONS["cpu"] == ""
+    assert extension.REASONS["cpu"] == ""
     if torch.version.cuda is not None and shutil.which("nvcc"):
-        assert _extension.REASONS["cuda"] == ""
-        assert _extension.BUILD["cuda"]
+        assert extension.REASONS["cuda"] == ""
+        assert extension.BUILD["cuda"]
 
 
 @needs_nvcc

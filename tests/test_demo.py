@@ -13,7 +13,7 @@ from PIL import Image
 from skimage import data
 
 import pixelkernels as pk
-from pixelkernels import _dispatch
+from pixelkernels._core import dispatch
 from pixelkernels.demo import (
     command,
     comparison,
@@ -138,7 +138,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
     def wrong(*arguments, **options):
         result = right(*arguments, **options)
-        if _dispatch.requested(None) != "eager":
+        if dispatch.requested(None) != "eager":
             first = result[0] if isinstance(result, tuple) else result
             first.view(-1)[-1] += 1
         return result

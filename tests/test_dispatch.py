@@ -13,7 +13,8 @@ import torch
 from conftest import needs_gpu
 
 import pixelkernels as pk
-from pixelkernels import _dispatch, testing
+from pixelkernels import testing
+from pixelkernels._core import dispatch
 
 F = testing.features(1, 3, 8, 9)
 LABELS = testing.random_labels(1, 8, 9, high=3)
@@ -33,7 +34,7 @@ def run_python(code: str, **environment: str) -> str:
 
 
 def chosen(backend=None, f=F) -> str:
-    return _dispatch.choose("region_stats", (f, LABELS), backend)
+    return dispatch.choose("region_stats", (f, LABELS), backend)
 
 
 def test_cpu_tensors_take_the_compiled_kernels():
@@ -43,7 +44,7 @@ def test_cpu_tensors_take_the_compiled_kernels():
 
 
 def test_argument_beats_context_beats_environment(monkeypatch):
-    monkeypatch.setattr(_dispatch, "_from_environment", "eager")
+    monkeypatch.setattr(dispatch, "_from_environment", "eager")
     assert chosen() == "eager"
     with pk.use_backend("cpu"):
         assert chosen() == "cpu"
@@ -55,7 +56,7 @@ def test_argument_beats_context_beats_environment(monkeypatch):
 
 
 def test_the_environment_is_read_at_import():
-    code = "import pixelkernels as pk; print(pk._dispatch.requested(None))"
+    code = "import pixelkernels as pk; print(pk._core.dispatch.requested(None))"
     assert run_python(code, PIXELKERNELS_BACKEND="eager").strip() == "eager"
 
 
@@ -64,7 +65,7 @@ def test_unknown_names_are_refused(monkeypatch):
         chosen("fast")
     with pytest.raises(ValueError, match=r"use_backend: .*'fast'"), pk.use_backend("fast"):
         pass
-    monkeypatch.setattr(_dispatch, "_from_environment", "fast")
+    monkeypatch.setattr(dispatch, "_from_environment", "fast")
     with pytest.raises(ValueError, match=r"PIXELKERNELS_BACKEND: .*'fast'"):
         chosen()
 
@@ -82,10 +83,8 @@ def test_asked_for_and_unusable_raises_with_the_reasons():
 
 
 def test_falls_back_when_the_extension_did_not_load(monkeypatch, caplog):
-    monkeypatch.setitem(
-        _dispatch._extension.REASONS, "cpu", "pixelkernels._C did not load: made up"
-    )
-    _dispatch._log_once.cache_clear()
+    monkeypatch.setitem(dispatch.extension.REASONS, "cpu", "pixelkernels._C did not load: made up")
+    dispatch._log_once.cache_clear()
     with caplog.at_level(logging.DEBUG, "pixelkernels"):
         assert [chosen() for _ in range(3)] == ["eager"] * 3
     assert [r.getMessage() for r in caplog.records].count(
@@ -114,7 +113,7 @@ def test_a_compiled_function_follows_the_backend_in_use():
     compiled = torch.compile(stats, fullgraph=True, backend="aot_eager")
     for name in (None, "eager", "cpu", "eager", None):
         with pk.use_backend(name):
-            assert _dispatch.requested(None) == name
+            assert dispatch.requested(None) == name
             torch.testing.assert_close(compiled(F, LABELS), stats(F, LABELS))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] >= 2
 
@@ -127,16 +126,16 @@ def test_use_backend_inside_a_compiled_function():
     torch._dynamo.reset()
     compiled = torch.compile(stats, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(F, LABELS), stats(F, LABELS))
-    assert _dispatch.requested(None) is None
+    assert dispatch.requested(None) is None
 
 
 @needs_gpu
 def test_cuda_tensors_take_the_first_usable_backend():
     f, labels = F.cuda(), LABELS.cuda()
     usable = [
-        b for b in _dispatch.ORDER["cuda"] if not _dispatch.why_not(b, "region_stats", (f, labels))
+        b for b in dispatch.ORDER["cuda"] if not dispatch.why_not(b, "region_stats", (f, labels))
     ]
-    assert _dispatch.choose("region_stats", (f, labels), None) == usable[0]
+    assert dispatch.choose("region_stats", (f, labels), None) == usable[0]
 
 
 def test_cpu_capabilities_agree():
@@ -152,8 +151,8 @@ classes = torch.arange(100).expand(2, 100) % 3
 scores = pk.matching_scores(testing.features(2, 40, 19, 21), points[..., 0], classes, 3,
     transform="sigmoid", reduce="mean", backend="cpu")
 (d,) = torch.autograd.grad(scores.square().sum(), points)
-from pixelkernels import _extension
-print(_extension.BUILD["cpu_capability"], stats.variance.double().sum().item(),
+from pixelkernels._core import extension
+print(extension.BUILD["cpu_capability"], stats.variance.double().sum().item(),
 g.double().square().sum().item(), scores.double().sum().item(), d.double().square().sum().item())
 """
     seen = {}
@@ -175,8 +174,8 @@ def test_info_never_raises_and_says_what_is_there():
     text = run_python("from pixelkernels.__main__ import main; main(['info'])")
     assert "built_against_torch" in text
     broken = """
-from pixelkernels import _info, _dispatch
-_dispatch.machine_reasons = lambda backend: 1 / 0
-print(_info.text(_info.collect()))
+from pixelkernels._core import info, dispatch
+dispatch.machine_reasons = lambda backend: 1 / 0
+print(info.text(info.collect()))
 """
     assert "not found out: ZeroDivisionError" in run_python(broken)

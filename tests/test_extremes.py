@@ -12,7 +12,8 @@ from conftest import backends
 
 import pixelkernels as pk
 import pixelkernels.numpy as pkn
-from pixelkernels import _dispatch, testing
+from pixelkernels import testing
+from pixelkernels._core import dispatch
 
 F = testing.features(2, 3, 4, 5)
 Y = testing.random_labels(2, 4, 5, high=3)
@@ -120,8 +121,8 @@ def test_bad_input_names_the_argument(call):
 def test_explain_knows_every_function():
     functions = {name for name in pk.__all__ if name[0].islower()}
     others = {"available_backends", "explain", "use_backend"}
-    assert {*_dispatch.ALL, *_dispatch.ONLY} == functions - others
-    assert not set(_dispatch.ALL) & set(_dispatch.ONLY)
+    assert {*dispatch.ALL, *dispatch.ONLY} == functions - others
+    assert not set(dispatch.ALL) & set(dispatch.ONLY)
 
 
 def test_more_memory_than_there_is():

@@ -12,16 +12,17 @@ import pytest
 import torch
 
 import pixelkernels as pk
-from pixelkernels import _extension
+from pixelkernels._core import extension
 
-PACKAGE = Path(_extension.__file__).parent
+PACKAGE = Path(extension.__file__).parents[1]
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
-needs_library = pytest.mark.skipif(_extension._C is None, reason="needs the compiled library")
+needs_library = pytest.mark.skipif(extension._C is None, reason="needs the compiled library")
 
 # by whatever backend serves, and eager
 WORKS = """
 import numpy as np, torch, pixelkernels as pk, pixelkernels.numpy as pkn
-from pixelkernels import _extension, _info, testing
+from pixelkernels import testing
+from pixelkernels._core import extension, info
 f, labels = testing.features(2, 5, 60, 70), testing.random_labels(2, 60, 70, low=-1, high=7)
 found, eager = (pk.region_stats(f, labels, 7, backend=name) for name in (None, "eager"))
 torch.testing.assert_close(found.mean, eager.mean)
@@ -32,7 +33,7 @@ assert torch.equal(distance, pk.distance_transform(mask, backend="eager"))
 
 def says_why(backend):
     "What `info`, `explain`, `available_backends` and the error of a call say, which is one thing."
-    (reason,) = _info.collect()["backends"][backend]
+    (reason,) = info.collect()["backends"][backend]
     assert backend not in pk.available_backends()
     assert reason in pk.explain("region_stats", f, labels, 7)[backend]
     try:
@@ -102,9 +103,9 @@ def test_a_cuda_library_that_does_not_load(installation):
         + """
 for kind in ("cut short", "of another CUDA", "of another torch"):
     shutil.copy(kind, "pixelkernels/_cuda.so")
-    _extension.REASONS["cuda"] = _extension._load_cuda()
+    extension.REASONS["cuda"] = extension._load_cuda()
     pk.available_backends()
-    reason = _info.collect()["backends"]["cuda"][0]
+    reason = info.collect()["backends"]["cuda"][0]
     assert reason in pk.explain("region_stats", f, labels, 7)["cuda"]
     print("why:", reason)
 """,
@@ -121,7 +122,7 @@ for kind in ("cut short", "of another CUDA", "of another torch"):
 def test_a_cuda_library_under_a_torch_without_cuda(installation):
     (installation / "pixelkernels" / "_cuda.so").write_bytes(b"never looked at")
     code = "import torch; torch.version.cuda = None\n" + WORKS
-    out = run_python(code + "print(_info.text(_info.collect()))", installation)
+    out = run_python(code + "print(info.text(info.collect()))", installation)
     assert f"torch {torch.__version__} is a build without CUDA" in out
     assert "did not load" not in out
 
@@ -130,11 +131,11 @@ def test_a_cuda_library_under_a_torch_without_cuda(installation):
 # it needs is a driver of its own major version, or a newer one.
 OTHER_MAJOR = """
 import types, torch, pixelkernels as pk
-from pixelkernels import _dispatch, _extension, _info
+from pixelkernels._core import dispatch, extension, info
 torch.version.cuda = "12.8"
-_extension.BUILD["cuda"] = "13.0"
-_extension.CUDA_ARCHITECTURES[:] = ["8.0", "9.0"]
-_extension.REASONS["cuda"] = ""
+extension.BUILD["cuda"] = "13.0"
+extension.CUDA_ARCHITECTURES[:] = ["8.0", "9.0"]
+extension.REASONS["cuda"] = ""
 torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 1
 properties = types.SimpleNamespace(name="a GPU", major=9, minor=0)
@@ -146,11 +147,11 @@ class OnGPU(torch.Tensor):
 f, labels = (torch.zeros(shape).as_subclass(OnGPU) for shape in ((1, 2, 3, 4), (1, 3, 4)))
 for driver in (11000, 12080, 13000, 14010):
     torch._C._cuda_getDriverVersion = lambda: driver
-    _extension.driver_cuda.cache_clear()
+    extension.driver_cuda.cache_clear()
     reasons = pk.explain("region_stats", f, labels)["cuda"]
-    assert reasons == _dispatch.machine_reasons("cuda"), (reasons, driver)
+    assert reasons == dispatch.machine_reasons("cuda"), (reasons, driver)
     assert ("cuda" in pk.available_backends()) == (not reasons)
-    facts = _info.collect()
+    facts = info.collect()
     assert facts["backends"]["cuda"] == reasons
     print("why:", facts["versions"]["the driver's CUDA"], *reasons)
 """
@@ -168,7 +169,7 @@ def test_a_cuda_library_of_another_major_version_than_torch():
 
 def test_no_driver():
     # the CUDA library itself loads: it looks for the driver when it is first used
-    out = run_python(WORKS + "print(_info.text(_info.collect()))", CUDA_VISIBLE_DEVICES="")
+    out = run_python(WORKS + "print(info.text(info.collect()))", CUDA_VISIBLE_DEVICES="")
     assert "torch sees no GPU" in out
     if not torch.cuda.is_available():
         assert "the driver's CUDA  no driver" in out
@@ -213,7 +214,7 @@ import os, torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 import pixelkernels as pk
-from pixelkernels import _triton
+from pixelkernels._core.triton import launch
 from a_kernel import kernel
 
 def compiled(self, *args, **options):
@@ -222,11 +223,11 @@ def compiled(self, *args, **options):
 
 triton.runtime.JITFunction.run = compiled
 try:
-    _triton.launch(kernel, 1, torch.zeros(1), torch.zeros(1))
+    launch(kernel, 1, torch.zeros(1), torch.zeros(1))
 except pk.BackendUnavailable as error:
     print("why:", error)
 os.environ["TRITON_CACHE_DIR"] = "cache"
-_triton.launch(kernel, 1, torch.zeros(1), torch.zeros(1))
+launch(kernel, 1, torch.zeros(1), torch.zeros(1))
 print("compiled", sum(len(files) for _, _, files in os.walk("cache")))
 """
 KERNEL = """
@@ -267,7 +268,7 @@ class Fails:
 
 
 def test_a_launch_without_a_compiler_says_so_and_other_errors_stay_what_they_are():
-    launch = pytest.importorskip("pixelkernels._triton").launch
+    launch = pytest.importorskip("pixelkernels._core.triton").launch
     with pytest.raises(pk.BackendUnavailable, match=r"Failed to find C compiler.*\(CC\)"):
         launch(Fails(RuntimeError("Failed to find C compiler.")), 1, torch.zeros(1))
     with pytest.raises(pk.BackendUnavailable, match=r"returned non-zero exit status 1.*\(CC\)"):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import pixelkernels as pk
-from pixelkernels import _memory, testing
-from pixelkernels._extension import _C
+from pixelkernels import testing
+from pixelkernels._core.extension import _C
+from pixelkernels.testing import memory
 
 pytestmark = [
     pytest.mark.keeps_memory,
@@ -50,7 +51,7 @@ def test_what_is_in_use_is_not_given_out():
 def test_no_more_than_four_are_kept_and_all_are_released():
     found = [gradient(seed) for seed in range(6)]
     del found
-    before = _memory._resident("VmRSS")
+    before = memory._resident("VmRSS")
     _C.release_memory()
-    released = before - _memory._resident("VmRSS")
+    released = before - memory._resident("VmRSS")
     assert 0.9 * BYTES <= released <= 4.1 * BYTES

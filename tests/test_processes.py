@@ -100,7 +100,7 @@ def test_a_backend_in_use_holds_for_all_threads():
     # it is a plain global, which torch.compile guards; that is documented
     seen: list[str | None] = []
     with pk.use_backend("eager"):
-        thread = threading.Thread(target=lambda: seen.append(pk._dispatch.requested(None)))
+        thread = threading.Thread(target=lambda: seen.append(pk._core.dispatch.requested(None)))
         thread.start()
         thread.join()
     assert seen == ["eager"]

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pixelkernels as pk
-from pixelkernels import _dispatch
+from pixelkernels._core import dispatch
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
@@ -24,7 +24,7 @@ def test_the_table_of_ops_is_the_dispatchers():
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|" + r" (yes|no) \|" * 4, README, re.M)
     assert rows
     for name, *cells in rows:
-        available = _dispatch.ONLY.get(name, _dispatch.BACKENDS)
+        available = dispatch.ONLY.get(name, dispatch.BACKENDS)
         assert dict(zip(columns, cells, strict=True)) == {
             column: "yes" if column in available else "no" for column in columns
         }

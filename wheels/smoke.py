@@ -21,7 +21,8 @@ from torch import Tensor
 
 import pixelkernels as pk
 import pixelkernels.numpy as pkn
-from pixelkernels import _dispatch, _extension, testing
+from pixelkernels import testing
+from pixelkernels._core import dispatch, extension
 
 Operation = Callable[[str, str | None], list[Tensor]]
 COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "nvcc", "ninja")
@@ -198,7 +199,7 @@ def check_operations() -> dict[str, list[str]]:
         usable = [
             backend
             for backend in pk.available_backends()
-            if backend != "eager" and backend in _dispatch.ONLY.get(name, _dispatch.BACKENDS)
+            if backend != "eager" and backend in dispatch.ONLY.get(name, dispatch.BACKENDS)
         ]
         for backend in (None, *usable):
             device = "cuda" if backend in ("cuda", "triton") else "cpu"
@@ -222,7 +223,7 @@ def refusal(call: Callable[[], object]) -> str:
 def check_arrays() -> None:
     mask = np.zeros((2, 9, 11), bool)
     mask[:, 4, 5] = True
-    if _extension._C is None:
+    if extension._C is None:
         assert "not built" in refusal(lambda: pkn.distance_transform(mask))
     else:
         expected = pk.distance_transform(torch.from_numpy(mask), backend="eager")
@@ -232,7 +233,7 @@ def check_arrays() -> None:
 def check_libraries(version: str) -> None:
     """The libraries that the local version promises are loaded, the others say why they are not."""
     base, _, local = version.partition("+")
-    reasons, build = _extension.REASONS, _extension.BUILD
+    reasons, build = extension.REASONS, extension.BUILD
     if not local:
         assert "not built" in reasons["cpu"], reasons
         mask = torch.zeros(1, 2, 2, dtype=torch.bool)
@@ -260,7 +261,7 @@ def check_information(version: str) -> None:
     assert {name for name, why in facts["backends"].items() if not why} == set(
         pk.available_backends()
     ), facts["backends"]
-    for name, reason in _extension.REASONS.items():
+    for name, reason in extension.REASONS.items():
         assert not reason or reason in facts["backends"][name], facts["backends"]
 
 
@@ -273,7 +274,7 @@ def main() -> None:
     check_information(version)
     check_arrays()
     compared = check_operations()
-    reasons = {name: why or "loaded" for name, why in _extension.REASONS.items() if name != "eager"}
+    reasons = {name: why or "loaded" for name, why in extension.REASONS.items() if name != "eager"}
     print(
         f"{version}, Python {sys.version.split()[0]}, torch {torch.__version__}: "
         f"{len(compared)} operations as eager computes them, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pixelkernels._correlation import displacement_correlation
+from pixelkernels.models.correlation import displacement_correlation
 
 PACKAGE = "models"
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 import pixelkernels as pk
 
-from .. import _dispatch
+from .._core import dispatch
 from . import measuring
 from .scene import Scene
 from .steps import STEPS, Step
@@ -55,7 +55,7 @@ def compare(step: Step, features: Tensor, scene: Scene, device: str) -> Cost:
     hold_together(step.name, *(call() for call in calls.values()))
     return Cost(
         step=step,
-        served_by=_dispatch.choose(step.name, (features, scene.mask), None),
+        served_by=dispatch.choose(step.name, (features, scene.mask), None),
         milliseconds=measuring.in_turn(calls, device, ROUNDS),
         extra_mib={side: measuring.extra_mib(call, device) for side, call in calls.items()},
     )

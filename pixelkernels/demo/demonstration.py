@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .. import _dispatch
+from .._core import dispatch
 from . import (
     click_pictures,
     comparison,
@@ -73,13 +73,13 @@ def demonstrate(photos: list[Photo], device: str, out: Path, count: int) -> None
 
 
 def _sides(setting: scene.Scene) -> str:
-    served = _dispatch.choose("region_stats", (setting.images, setting.mask), SIDES["accelerated"])
+    served = dispatch.choose("region_stats", (setting.images, setting.mask), SIDES["accelerated"])
     if served != "eager":
         return f"eager against {served}"
     reasons = [
         f"{backend}: {reason}"
-        for backend in _dispatch.order((setting.images,))
-        for reason in _dispatch.why_not(backend, "region_stats", (setting.images, setting.mask))
+        for backend in dispatch.order((setting.images,))
+        for reason in dispatch.why_not(backend, "region_stats", (setting.images, setting.mask))
     ]
     why = "; ".join(reasons) or "PIXELKERNELS_BACKEND asks for it"
     return f"no accelerated backend, so eager against eager ({why})"

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from pixelkernels._memory import peak_resident
+from pixelkernels.testing.memory import peak_resident
 
 Call = Callable[[], object]
 Result = TypeVar("Result")

@@ -8,9 +8,9 @@ from functools import partial
 import torch
 from torch import Generator, Tensor
 
-from .. import _random
-from .._dispatch import choose
-from .._labels import plain
+from .._core import random as _random
+from .._core.dispatch import choose
+from .._core.operators import to_kernel_dtype
 from . import ops, reference
 
 NOWHERE = 2**31 - 1
@@ -78,7 +78,7 @@ def next_click(
 ) -> tuple[Tensor, Tensor, Tensor]:
     chosen = choose("next_click", (prediction, target), backend)
     target = target.view(torch.uint8) if target.dtype == torch.bool else target
-    prediction, target = _mask(prediction).contiguous(), plain(target)
+    prediction, target = _mask(prediction).contiguous(), to_kernel_dtype(target)
     allowed = None if not_clicked is None else _mask(not_clicked).contiguous()
     deepest = partial(ops.deepest_errors, "cpu") if chosen == "cpu" else partial(_deepest, chosen)
     draws = None

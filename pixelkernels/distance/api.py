@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from torch import Generator, Tensor
 
-from .. import _validation as check
+from .._core import validation as check
 from . import algebra, ops
 
 # whose squares, and those of whole images, are normal numbers in float32

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .._library import Kernel, define_check
+from .._core.operators import Kernel, define_check
 
 kernel = partial(Kernel, "distance")
 

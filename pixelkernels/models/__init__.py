@@ -3,7 +3,7 @@
 'pixelkernels[models]'`.
 """
 
-from pixelkernels._correlation import displacement_correlation
+from pixelkernels.models.correlation import displacement_correlation
 
 from .cas import CASNet
 from .coseg import CoSegmentation, CoSegNet

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pixelkernels._correlation import displacement_correlation
+from pixelkernels.models.correlation import displacement_correlation
 from pixelkernels.triplet import is_triplet_loss
 
 from .backbones import ResNetStages

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .._dispatch import choose
-from .._distributed import gathered
-from .._labels import plain
-from .._library import nonnegative
-from .._reductions import mean_over_images, product, wide
+from .._core.dispatch import choose
+from .._core.distributed import gathered
+from .._core.numerics import mean_over_images, product, wide
+from .._core.operators import nonnegative, to_kernel_dtype
 from . import ops, reference
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ def region_stats(
     chosen = choose("region_stats", (features, labels), backend)
     if chosen == "eager":
         return reference.region_stats(features, labels, num_regions, normalize)
-    return ops.region_stats(chosen, features, plain(labels), num_regions, normalize)
+    return ops.region_stats(chosen, features, to_kernel_dtype(labels), num_regions, normalize)
 
 
 def stats_of_all_ranks(
@@ -143,7 +142,7 @@ def _metric_expression_released(
 
 
 def _mine(features: Tensor, mask: Tensor, mean: Tensor, normalize: bool, backend: str) -> Tensor:
-    labels = plain(mask)
+    labels = to_kernel_dtype(mask)
     scores = ops.region_contrast(backend, features.detach(), labels, mean, normalize).flatten(1)
     mine = ops.hard_pixels if backend == "cpu" else lambda _, *args: reference.hard_pixels(*args)
     return mine(backend, scores, labels.flatten(1)).view(labels.shape)
@@ -179,7 +178,7 @@ def discriminative_loss(
             background,
         )
     count, mean, pulls, _ = ops.region_pull(
-        chosen, features, plain(labels), num_regions, float(delta_var), norm
+        chosen, features, to_kernel_dtype(labels), num_regions, float(delta_var), norm
     )
     if background is not None:
         region = torch.arange(num_regions, device=count.device)
@@ -245,4 +244,4 @@ def compact_labels(
     chosen = choose("compact_labels", (labels,), backend)
     if chosen == "eager":
         return reference.compact_labels(labels, ignore)
-    return ops.compact_labels(chosen, plain(labels), ignore)
+    return ops.compact_labels(chosen, to_kernel_dtype(labels), ignore)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
-from .. import _validation as check
+from .._core import validation as check
 from . import algebra
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from .._reductions import mean_over_images, wide
+from .._core.numerics import mean_over_images, wide
 
 # "losses exactly 0 are demoted to -100": the released MEnet layer's ranking
 ZERO_SCORE_RANKS_AS = -100.0

@@ -8,12 +8,11 @@ import torch
 from torch import Generator, Tensor
 from torch.nn.functional import interpolate
 
-from .. import _random
-from .._dispatch import choose
-from .._distributed import gathered, name_of
-from .._labels import plain
-from .._library import nonnegative
-from .._reductions import wide
+from .._core import random as _random
+from .._core.dispatch import choose
+from .._core.distributed import gathered, name_of
+from .._core.numerics import wide
+from .._core.operators import nonnegative, to_kernel_dtype
 from . import ops, reference
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def matching(
     """scores [B, L, *spatial] and the best labels [B, *spatial]."""
     if group is not None:
         points = gathered(points.flatten(2), 2, group)
-        labels = gathered(plain(labels.flatten(1)), 1, group)
+        labels = gathered(to_kernel_dtype(labels.flatten(1)), 1, group)
     chosen = choose(op, (query, points, labels), backend)
     scale, shift = _scalar(scale, query), _scalar(shift, query)
     if chosen == "eager":
@@ -147,8 +146,8 @@ def pair_similarity_loss(
             chosen,
             _image(x),
             _image(y),
-            plain(x_labels.flatten(1)),
-            plain(y_labels.flatten(1)),
+            to_kernel_dtype(x_labels.flatten(1)),
+            to_kernel_dtype(y_labels.flatten(1)),
             weight,
             bias,
             *used,
@@ -168,7 +167,7 @@ def pair_similarity_loss(
 def points_by_class(chosen: str, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     """Positions [B, K] sorted by label, and where each class begins, [B, L + 1]."""
     if chosen == "cpu":
-        return ops.points_by_class(chosen, plain(labels.flatten(1)), num_classes)
+        return ops.points_by_class(chosen, to_kernel_dtype(labels.flatten(1)), num_classes)
     index = labels.flatten(1).long()
     valid = (index >= 0) & (index < num_classes)
     in_order, order = torch.where(valid, index, num_classes).sort(dim=1, stable=True)

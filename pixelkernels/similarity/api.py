@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from .. import _validation as check
+from .._core import validation as check
 from . import algebra, ops
 
 if TYPE_CHECKING:

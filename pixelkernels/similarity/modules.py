@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .._modules import OptionsModule
+from .._core.modules import OptionsModule
 from .api import TransferredLabels, label_transfer, pair_similarity_loss, prior_mask
 
 if TYPE_CHECKING:

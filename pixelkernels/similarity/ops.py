@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._distributed import total
-from .._library import Kernel
-from .._reductions import wide
+from .._core.distributed import total
+from .._core.numerics import wide
+from .._core.operators import Kernel
 from . import pairs
 
 kernel = partial(Kernel, "similarity")

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._reductions import wide
+from .._core.numerics import wide
 
 # Pixels of an image that the regression looks at.
 FEW = 64

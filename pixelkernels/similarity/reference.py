@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize, pad
 
-from .._distributed import name_of, total
-from .._reductions import product, wide
+from .._core.distributed import name_of, total
+from .._core.numerics import product, wide
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

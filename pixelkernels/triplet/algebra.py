@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from .. import _random
-from .._dispatch import choose
-from .._reductions import mean_over_images
+from .._core import random as _random
+from .._core.dispatch import choose
+from .._core.numerics import mean_over_images
 from . import ops, reference
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .._modules import OptionsModule
+from .._core.modules import OptionsModule
 from .api import is_triplet_loss
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._library import Kernel, define_check
-from .._reductions import wide
+from .._core.numerics import wide
+from .._core.operators import Kernel, define_check
 
 kernel = partial(Kernel, "triplet")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import pad
 
-from .._reductions import wide
+from .._core.numerics import wide
 
 # of 3 or 4 sets: (anchor, positive, negative) of every hinge
 HINGES = {3: ((0, 1, 2),), 4: ((0, 1, 2), (2, 3, 1))}

@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import launch, next_power_of_2
+from ..._core.triton import launch, next_power_of_2
 
 # As in ops.ENCODINGS.
 EUCLIDEAN: tl.constexpr = tl.constexpr(0)

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import launch, next_power_of_2
+from ..._core.triton import launch, next_power_of_2
 
 # Longest sides whose squared distances fit an int32, and whose distances fit an int16.
 SHORT = 32767

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import ceil_div, next_power_of_2
+from ..._core.triton import ceil_div, next_power_of_2
 
 # A large GPU is full with about this many programs of one warp; more only make the merge longer.
 PROGRAMS = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._triton import ceil_div, launch, load_tile, next_power_of_2, pixel_offsets, strides
+from ..._core.triton import ceil_div, launch, load_tile, next_power_of_2, pixel_offsets, strides
 from ._common import (
     MOMENTS,
     PULL_1,

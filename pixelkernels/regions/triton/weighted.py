@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._triton import ceil_div, launch, load_tile, next_power_of_2, pixel_offsets, strides
+from ..._core.triton import ceil_div, launch, load_tile, next_power_of_2, pixel_offsets, strides
 from ._common import pixel_tile, split, tile, tl, triton
 
 

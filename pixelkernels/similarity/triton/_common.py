@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import ceil_div, load_tile, next_power_of_2, pixel_offsets
+from ..._core.triton import ceil_div, load_tile, next_power_of_2, pixel_offsets
 
 # As in ops.METRICS, ops.TRANSFORMS and ops.REDUCES.
 DOT: tl.constexpr = tl.constexpr(0)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._triton import ceil_div, launch
+from ..._core.triton import ceil_div, launch
 from ._common import (
     DOT,
     load_points,

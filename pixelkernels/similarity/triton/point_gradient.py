@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..._triton import ceil_div, flat_offsets, launch, load_tile, next_power_of_2, strides
+from ..._core.triton import ceil_div, flat_offsets, launch, load_tile, next_power_of_2, strides
 from ._common import (
     COSINE,
     DOT,

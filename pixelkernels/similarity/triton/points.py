@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..._triton import (
+from ..._core.triton import (
     ceil_div,
     flat_offsets,
     launch,

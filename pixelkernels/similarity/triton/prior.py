@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._triton import ceil_div, launch, strides
+from ..._core.triton import ceil_div, launch, strides
 from ._common import (
     DOT,
     NO_KEY,

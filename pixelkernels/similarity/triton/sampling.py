@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ... import _triton_permutation as permutation
+from ..._core import triton_permutation as permutation
 
 
 def sample_ranks(counts: Tensor, seed: Tensor, num: int) -> Tensor:

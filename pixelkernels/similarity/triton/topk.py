@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..._triton import ceil_div, launch, next_power_of_2, strides
+from ..._core.triton import ceil_div, launch, next_power_of_2, strides
 from ._common import (
     NO_KEY,
     NOWHERE,

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..._triton import ceil_div, flat_offsets, launch, load_tile, next_power_of_2, strides
+from ..._core.triton import ceil_div, flat_offsets, launch, load_tile, next_power_of_2, strides
 
 
 @triton.jit

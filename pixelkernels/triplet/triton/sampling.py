@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._triton_permutation import sample_ranks
+from ..._core.triton_permutation import sample_ranks
 
 
 def draw_pixels(mask: Tensor, seeds: Tensor, num: int) -> Tensor:

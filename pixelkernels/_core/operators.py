@@ -136,6 +136,13 @@ def define_check(
     return checked
 
 
+def to_kernel_dtype(labels: Tensor) -> Tensor:
+    """The labels, contiguous, in a dtype that the kernels are compiled for."""
+    if labels.dtype in (torch.uint16, torch.uint32, torch.uint64):
+        labels = labels.long()
+    return labels.contiguous()
+
+
 nonnegative = define_check(
     "nonnegative",
     "weights",

@@ -22,7 +22,7 @@ def _load_cpu() -> tuple[Any, str]:
 
 
 def _load_cuda() -> str:
-    path = Path(__file__).parent / "_cuda.so"
+    path = Path(__file__).parents[1] / "_cuda.so"
     if not path.exists():
         return "not built: there is no pixelkernels/_cuda.so in this installation"
     if torch.version.cuda is None:

@@ -67,11 +67,11 @@ def _versions() -> dict[str, str]:
             versions[name] = "not installed"
     import torch
 
-    from . import _extension
+    from . import extension
 
     versions["torch"] = torch.__version__
     versions["torch's CUDA"] = str(torch.version.cuda)
-    versions["the driver's CUDA"] = _extension.driver_cuda() or "no driver"
+    versions["the driver's CUDA"] = extension.driver_cuda() or "no driver"
     return versions
 
 
@@ -92,15 +92,15 @@ def _devices() -> dict[str, str]:
 
 
 def _build() -> dict[str, str]:
-    from . import _extension
+    from . import extension
 
-    return _extension.BUILD or {"_C": _extension.REASONS["cpu"]}
+    return extension.BUILD or {"_C": extension.REASONS["cpu"]}
 
 
 def _backends() -> dict[str, list[str]]:
-    from . import _dispatch
+    from . import dispatch
 
     return {
-        backend: _guarded(functools.partial(_dispatch.machine_reasons, backend))
-        for backend in _dispatch.BACKENDS
+        backend: _guarded(functools.partial(dispatch.machine_reasons, backend))
+        for backend in dispatch.BACKENDS
     }

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import _extension
+from . import extension
 
 log = logging.getLogger("pixelkernels")
 
@@ -114,7 +114,7 @@ def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:
     """The reasons why `backend` cannot serve `op` on these tensors; empty where it can."""
     if backend == "eager":
         return []
-    reasons = [_extension.REASONS[backend]] if _extension.REASONS[backend] else []
+    reasons = [extension.REASONS[backend]] if extension.REASONS[backend] else []
     if backend not in ONLY.get(op, BACKENDS):
         reasons.append(f"{op} has no {backend} implementation")
     if not torch.compiler.is_compiling() and any(_is_transformed(tensor) for tensor in tensors):
@@ -127,7 +127,7 @@ def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:
     wanted = _device_type(backend, device)
     if device.type != wanted:
         reasons.append(f"device {device} is not a {wanted} device")
-    elif backend == "cuda" and (reason := _extension.cuda_device_reason(device.index or 0)):
+    elif backend == "cuda" and (reason := extension.cuda_device_reason(device.index or 0)):
         reasons.append(reason)
     return reasons
 
@@ -161,11 +161,11 @@ def available_backends() -> tuple[str, ...]:
 
 def machine_reasons(backend: str) -> list[str]:
     """Why `backend` can serve no call at all on this machine; empty where it can."""
-    reasons = [_extension.REASONS[backend]] if _extension.REASONS[backend] else []
+    reasons = [extension.REASONS[backend]] if extension.REASONS[backend] else []
     if _device_type(backend, torch.device("cuda")) == "cuda" and backend != "eager":
         if not torch.cuda.is_available():
             reasons.append("torch sees no GPU")
-        elif backend == "cuda" and (reason := _extension.cuda_device_reason(0)):
+        elif backend == "cuda" and (reason := extension.cuda_device_reason(0)):
             reasons.append(reason)
     return reasons
 
@@ -174,7 +174,7 @@ def _device_type(backend: str, device: torch.device) -> str:
     """The type of device that `backend` wants, where the tensors are on `device`."""
     if backend != "triton":
         return device.type if backend == "eager" else backend
-    if _extension.TRITON_INTERPRETED:
+    if extension.TRITON_INTERPRETED:
         return "cpu"
     return device.type if device.type in ("cuda", "xpu") else "cuda"
 

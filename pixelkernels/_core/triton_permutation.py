@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._triton import ceil_div, launch
+from .triton import ceil_div, launch
 
 # Values that a program computes.
 BLOCK = 128

@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from pixelkernels._extension import _C
+from pixelkernels._core.extension import _C
 
 # of malloc.h, with what malloc itself comes to in a process that frees large tensors
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3

@@ -1,4 +1,4 @@
-"""Inputs and comparisons shared by the tests and the benchmarks."""
+"""Seeded inputs for the tests and the benchmarks."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def same_draws(backend: str = "cpu") -> Iterator[None]:
     """One backend draws the pixels of `is_triplet_loss` and `sample_reference`, whichever computes
     the rest: so losses that sample can be compared between backends.
     """
-    from .similarity import algebra as similarity
-    from .triplet import algebra as triplet
+    from ..similarity import algebra as similarity
+    from ..triplet import algebra as triplet
 
     draw = triplet._draw
     sample: Callable[..., tuple[Tensor, Tensor]] = similarity.sample_reference
@@ -92,32 +92,3 @@ def same_draws(backend: str = "cpu") -> Iterator[None]:
         mock.patch.object(similarity, "sample_reference", sample_alike),
     ):
         yield
-
-
-def assert_within_budget(
-    actual: Tensor, oracle: Tensor, plain: Tensor, name: str = "", scale: float = 0.0
-) -> None:
-    """`actual` is as near to the float64 `oracle` as twice what plain PyTorch in the same dtype
-    manages.
-
-    The budget is 2 * (the error of `plain` + eps * the largest value), with eps of the working
-    dtype of `plain`; `scale` is the size of the terms where the result is a difference of larger
-    ones. Where the dtype is float64 too, `plain` says nothing about rounding and 1e-11 of the
-    largest value is the budget.
-    """
-    assert actual.shape == oracle.shape, f"{name}: {list(actual.shape)} != {list(oracle.shape)}"
-    assert torch.isfinite(actual).all(), f"{name}: not finite"
-    if oracle.numel() == 0:
-        return
-    oracle = oracle.double()
-    largest = oracle.abs().max().clamp(min=scale)
-    if plain.dtype == torch.float64:
-        budget = 1e-11 * largest
-    else:
-        budget = 2 * (
-            (plain.double() - oracle).abs().max() + torch.finfo(plain.dtype).eps * largest
-        )
-    error = (actual.double() - oracle).abs().max()
-    assert error <= budget, (
-        f"{name}: error {error:.3e} over budget {budget:.3e}, largest {largest:.3e}"
-    )

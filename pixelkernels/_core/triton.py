@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._dispatch import BackendUnavailable
+from .dispatch import BackendUnavailable
 
 
 @triton.jit

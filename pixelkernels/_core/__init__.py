@@ -1,0 +1,1 @@
+"""What all families share: backends, operators, checks of arguments, numerics."""
