@@ -49,7 +49,7 @@ bench: build $(VENV)/.peers
 
 # each crash, hang, wrong result or unclear error with the call that did it
 fuzz: build
-	OMP_WAIT_POLICY=passive $(BIN)/python tests/fuzz.py --calls 20000
+	OMP_WAIT_POLICY=passive $(BIN)/python -m tests.fuzz --calls 20000
 
 # the CPU library a second time, in build-sanitize/
 sanitize: build

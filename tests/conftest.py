@@ -1,29 +1,20 @@
-"""Devices for the parametrised suites, and uninitialised memory that shows."""
+"""Memory that shows when it was never written, and the order of the suites."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 import torch
 
-# backend -> the device its tests run on; Triton's interpreter has a process of its own
-# (test_triton_interpreter.py)
-DEVICES = {"eager": "cpu", "cpu": "cpu", "triton": "cuda", "cuda": "cuda"}
+from tests.helpers import DEVICES
 
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-# the longest come first, so that no process of several is left alone with them
+# the longest come first, so that no worker is left alone with one of them at the end
 LONGEST = ("test_triton_aot", "test_triton_interpreter", "test_build")
 
 
-def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.module.__name__ not in LONGEST)
-
-
-def backends(*names: str) -> list[object]:
-    """Parameters for `backend`: those on a GPU skip, saying so, where there is none."""
-    return [
-        pytest.param(name, marks=[needs_gpu] if DEVICES[name] == "cuda" else []) for name in names
-    ]
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture
@@ -32,12 +23,17 @@ def device(backend: str) -> str:
 
 
 @pytest.fixture(autouse=True)
-def poisoned_memory(request: pytest.FixtureRequest) -> object:
-    """Fill what `empty` returns with NaN, so that an element left unwritten fails a test."""
-    if torch.cuda.is_available() or "keeps_memory" in request.keywords:
+def poisoned_memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fill the memory of new tensors with NaN: an element that no kernel writes fails its test.
+
+    This covers what torch allocates on a CPU or a GPU, so every output and every scratch tensor. It
+    does not cover C++'s own memory or the shared memory of a GPU. Where there is a GPU torch only
+    warns of operations without a deterministic form, because eager uses some of them there.
+    """
+    if "keeps_memory" in request.keywords:
         yield
         return
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(False)

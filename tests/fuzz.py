@@ -1,4 +1,4 @@
-"""Random calls of the whole public API, in processes that may crash: `python tests/fuzz.py`.
+"""Random calls of the whole public API, in processes that may crash: `python -m tests.fuzz`.
 
 Each call has to give a right result, or raise TypeError, ValueError or BackendUnavailable with a
 message that names the argument. A process writes each call down before it makes it, so that one
@@ -23,9 +23,6 @@ import traceback
 import warnings
 from pathlib import Path
 from typing import Any
-
-# where Python takes no modules from beside a script (PYTHONSAFEPATH)
-sys.path.insert(0, str(Path(__file__).parent))
 
 # a process makes so many calls
 ROUND = 1000
@@ -57,7 +54,7 @@ def in_rounds(options: argparse.Namespace) -> int:
         for number, first in enumerate(range(0, options.calls, ROUND)):
             log = Path(folder) / f"{number}.json"
             calls = min(ROUND, options.calls - first)
-            command = [sys.executable, __file__, "--round", log, "--calls", calls]
+            command = [sys.executable, "-m", "tests.fuzz", "--round", log, "--calls", calls]
             command += ["--seed", options.seed + number]
             command += ["--go-on"] if options.go_on else []
             done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
@@ -90,7 +87,7 @@ def prepare() -> None:
 
 def made(call: dict[str, Any]) -> str:
     """How it ended. A call that does not end has its traceback printed, and ends the process."""
-    from fuzz_run import run
+    from tests.fuzz_run import run
 
     faulthandler.dump_traceback_later(PATIENCE, exit=True)
     try:
@@ -102,7 +99,8 @@ def made(call: dict[str, Any]) -> str:
 
 def fuzz(calls: int, seed: int, log: Path, go_on: bool) -> int:
     import hypothesis
-    from fuzz_calls import calls as drawn
+
+    from tests.fuzz_calls import calls as drawn
 
     prepare()
     ends = collections.Counter[str]()

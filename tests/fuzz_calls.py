@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fuzz_mistakes import spoil
-from fuzz_values import WILD
 from hypothesis import strategies as st
+
+from tests.fuzz_mistakes import spoil
+from tests.fuzz_values import WILD
 
 SIDES = (0, 1, 1, 2, 3, 5, 7, 8, 9, 16, 17, 31, 33, 40)
 LONG_SIDES = (300, 700, 1500, 2049, 4097)

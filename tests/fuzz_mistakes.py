@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import strategies as st
 
 if TYPE_CHECKING:
-    from fuzz_calls import Drawing
+    from tests.fuzz_calls import Drawing
 
 # the most regions and the like that there may be, more than this machine has memory for
 ENORMOUS = 2**31 - 2

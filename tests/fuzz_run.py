@@ -6,15 +6,15 @@ import inspect
 import re
 from typing import Any
 
-import fuzz_draws
 import numpy as np
 import torch
-from fuzz_values import AS_IS, FLOATS, WILD, How, build
 from torch import Tensor
 
 import pixelkernels as pk
 import pixelkernels.numpy as pkn
 from pixelkernels import testing
+from tests import fuzz_draws
+from tests.fuzz_values import AS_IS, FLOATS, WILD, How, build
 
 MODULES = {
     "cas_loss": pk.CASLoss,

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from pixelkernels.testing.memory import peak_resident
-
-
-def flat(result):
-    return [result] if isinstance(result, torch.Tensor) else list(result)
+from tests.helpers import equal, flat, peak_extra_bytes  # noqa: F401
 
 
 def results(call, arguments):
@@ -22,10 +18,6 @@ def results(call, arguments):
     loss = sum(x.square().sum() for x in floats)
     used = [x for x in leaves if x.is_floating_point()]
     return [*found, *torch.autograd.grad(loss, used)]
-
-
-def equal(one, other) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
 def compiles_whole(call, *cases) -> bool:
@@ -58,13 +50,6 @@ def ignores_autocast(call, arguments, device) -> bool:
 
     low = [x.bfloat16() if x.is_floating_point() else x for x in arguments]
     return all(equal(results(cast, case), results(call, case)) for case in (arguments, low))
-
-
-def peak_extra_bytes(run, *, warm_up=True) -> int:
-    """How far the peak resident memory rises above what is resident now."""
-    if warm_up:
-        run()
-    return peak_resident(run)
 
 
 def replayed_from_a_cuda_graph(run):

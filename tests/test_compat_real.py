@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from PIL import Image
 from scipy import ndimage
 from skimage import data
-from test_compat import Clicker, click_as_written, maps_as_written
 
 from pixelkernels.compat import cas, feelvos, kornia, monai, panet, pfenet, ritm, sam2, scipy
 from pixelkernels.compat.discriminative import ContrastiveLoss
+from tests.test_compat import Clicker, click_as_written, maps_as_written
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
 

@@ -6,11 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import test_compat_real
 import torch
 import torch.nn.functional as F
-from test_compat_layers import released_layer, spoco_as_written
-from test_compat_real import TOLERANCES, assert_close, features
 
 from pixelkernels.compat import (
     cfbi,
@@ -25,6 +22,9 @@ from pixelkernels.compat import (
     spoco,
     stcn,
 )
+from tests import test_compat_real
+from tests.test_compat_layers import released_layer, spoco_as_written
+from tests.test_compat_real import TOLERANCES, assert_close, features
 
 frames = test_compat_real.frames
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from test_compat import Click, Clicker
 
 from pixelkernels.compat import cas, feelvos, kornia, monai, panet, pfenet, ritm, sam2, scipy
 from pixelkernels.compat.discriminative import ContrastiveLoss, nyoki_loss, wizaron_loss
+from tests.test_compat import Click, Clicker
 
 NONE = (-1, -1)  # padding among RITM's points
 

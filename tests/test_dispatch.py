@@ -4,33 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import needs_gpu
 
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels._core import dispatch
+from tests.helpers import needs_gpu, run_python
 
 F = testing.features(1, 3, 8, 9)
 LABELS = testing.random_labels(1, 8, 9, high=3)
-
-
-def run_python(code: str, **environment: str) -> str:
-    """Standard output of a fresh process."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def chosen(backend=None, f=F) -> str:

@@ -5,15 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import backends
-from distance_cases import (
-    ENCODINGS,
-    NOWHERE,
-    clicks,
-    hard_masks,
-    masks,
-    squared_distances,
-)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -21,6 +12,15 @@ from scipy import ndimage
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.distance import reference
+from tests.distance_cases import (
+    ENCODINGS,
+    NOWHERE,
+    clicks,
+    hard_masks,
+    masks,
+    squared_distances,
+)
+from tests.helpers import backends
 
 ALL = backends("eager", "cpu", "triton", "cuda")
 COMPILED = backends("cpu", "triton", "cuda")

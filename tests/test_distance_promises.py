@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import backends, needs_gpu
-from distance_cases import ENCODINGS, clicks
-from promises import (
+
+import pixelkernels as pk
+from pixelkernels import testing
+from tests.distance_cases import ENCODINGS, clicks
+from tests.helpers import backends, needs_gpu
+from tests.promises import (
     compiles_whole,
     flat,
     keeps_its_bits,
     peak_extra_bytes,
     replayed_from_a_cuda_graph,
 )
-
-import pixelkernels as pk
-from pixelkernels import testing
 
 COMPILED = backends("cpu", "triton", "cuda")
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from distributed_case import BACKENDS, CASES, RANKS, Found
 from torch.testing import assert_close
 
-CASE = Path(__file__).parent / "distributed_case.py"
+from tests.distributed_case import BACKENDS, CASES, RANKS, Found
+
 # along which each case's input is cut
 ALONG = {"label_transfer": 2, "pair_loss": 0, "training_step": 0}
 pytestmark = pytest.mark.xdist_group("distributed")
@@ -23,7 +22,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     ranks = [
         subprocess.Popen(
-            [sys.executable, CASE, str(rank), folder],
+            [sys.executable, "-m", "tests.distributed_case", str(rank), folder],
             stderr=subprocess.PIPE,
             text=True,
         )

@@ -8,12 +8,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from conftest import backends
 
 import pixelkernels as pk
 import pixelkernels.numpy as pkn
 from pixelkernels import testing
 from pixelkernels._core import dispatch
+from tests.helpers import backends
 
 F = testing.features(2, 3, 4, 5)
 Y = testing.random_labels(2, 4, 5, high=3)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ import torch
 
 import pixelkernels as pk
 from pixelkernels._core import extension
+from tests.helpers import run_python
 
 PACKAGE = Path(extension.__file__).parents[1]
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
@@ -44,23 +43,6 @@ def says_why(backend):
         raise AssertionError(f"{backend} served")
     print("why:", reason)
 """
-
-
-def run_python(code: str, path: Path | None = None, timeout: float = 60, **environment: str) -> str:
-    """Standard output of a fresh process, which may find the package in `path`."""
-    folders = [str(path)] if path else []
-    known = {**os.environ, "PYTHONPATH": os.pathsep.join([*folders, *sys.path]), **environment}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=known,
-        cwd=path,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def reasons(out: str) -> list[str]:

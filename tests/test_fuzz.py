@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
-
-FUZZ = Path(__file__).parent / "fuzz.py"
 
 
 def test_random_calls_are_right_or_say_what_is_wrong(tmp_path):
     log = tmp_path / "last call.json"
     done = subprocess.run(
-        [sys.executable, FUZZ, "--round", log, "--calls", "300", "--seed", "0"],
+        [sys.executable, "-m", "tests.fuzz", "--round", log, "--calls", "300", "--seed", "0"],
         capture_output=True,
         text=True,
         timeout=600,

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_dispatch import run_python
+
+from tests.helpers import run_python
 
 PACKAGE = Path(__file__).parent.parent / "pixelkernels"
 

@@ -8,11 +8,11 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from promises import peak_extra_bytes
 
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.train.small import OPTIONS
+from tests.helpers import peak_extra_bytes
 
 models = pytest.importorskip("pixelkernels.models", exc_type=ModuleNotFoundError)
 Clicks, Support = models.Clicks, models.Support

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import backends
-from distance_cases import error_depths, masks, next_click
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import pixelkernels as pk
 from pixelkernels import testing
+from tests.distance_cases import error_depths, masks, next_click
+from tests.helpers import backends
 
 ALL = backends("eager", "cpu", "triton", "cuda")
 COMPILED = backends("cpu", "triton", "cuda")

@@ -7,12 +7,12 @@ import threading
 import numpy as np
 import pytest
 import torch
-from distance_cases import ENCODINGS, hard_masks
-from test_dispatch import run_python
 
 import pixelkernels as pk
 import pixelkernels.numpy as pkn
 from pixelkernels import testing
+from tests.distance_cases import ENCODINGS, hard_masks
+from tests.helpers import run_python
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int16, np.int64, np.uint32])

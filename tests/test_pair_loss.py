@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import backends, needs_gpu
 from hypothesis import given, settings
-from pair_cases import (
+
+import pixelkernels as pk
+from pixelkernels import testing
+from tests.helpers import backends, needs_gpu
+from tests.pair_cases import (
     NAMES,
     check,
     drawn,
@@ -16,10 +19,7 @@ from pair_cases import (
     pairs,
     value_and_gradients,
 )
-from promises import peak_extra_bytes
-
-import pixelkernels as pk
-from pixelkernels import testing
+from tests.promises import peak_extra_bytes
 
 ALL = backends("eager", "cpu", "triton")
 COMPILED = backends("cpu", "triton")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import backends
 from scipy import stats
-from similarity_cases import prior
 
 import pixelkernels as pk
 from pixelkernels import testing
+from tests.helpers import backends
+from tests.similarity_cases import prior
 
 ALL = backends("eager", "cpu", "triton")
 COMPILED = backends("cpu", "triton")

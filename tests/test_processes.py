@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_faults import needs_library, run_python
 
 import pixelkernels as pk
 from pixelkernels import testing
+from tests.helpers import run_python
+from tests.test_faults import needs_library
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 BATCH, CHANNELS, SIDE = 2, 6, 48

@@ -6,12 +6,12 @@ import re
 
 import pytest
 import torch
-from conftest import backends
-from promises import peak_extra_bytes
-from regions_cases import MINED, SMOOTH, WEIGHTED, mean_and_variance
 
 import pixelkernels as pk
 from pixelkernels import testing
+from tests.helpers import backends
+from tests.promises import peak_extra_bytes
+from tests.regions_cases import MINED, SMOOTH, WEIGHTED, mean_and_variance
 
 F = torch.zeros(2, 3, 4, 5)
 LABELS = torch.zeros(2, 4, 5, dtype=torch.int64)

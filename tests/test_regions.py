@@ -6,11 +6,11 @@ import itertools
 
 import pytest
 import torch
-from conftest import backends
-from regions_cases import MINED, NORMALIZED, SMOOTH, WEIGHTED, mean_and_variance, normalized
 
 import pixelkernels as pk
 from pixelkernels import testing
+from tests.helpers import backends
+from tests.regions_cases import MINED, NORMALIZED, SMOOTH, WEIGHTED, mean_and_variance, normalized
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 # regions, channels, height, width

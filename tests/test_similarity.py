@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import backends
 from hypothesis import given, settings
-from similarity_cases import COMBINATIONS, METRICS, REDUCES, drawn, inputs, options, scores
 
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.similarity.reference import similarity
+from tests.helpers import backends
+from tests.similarity_cases import COMBINATIONS, METRICS, REDUCES, drawn, inputs, options, scores
 
 ALL = backends("eager", "cpu", "triton")
 COMPILED = backends("cpu", "triton")

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import backends, needs_gpu
-from promises import (
+
+import pixelkernels as pk
+from pixelkernels import testing
+from pixelkernels.similarity import ops
+from pixelkernels.similarity.algebra import points_by_class
+from tests.helpers import backends, needs_gpu
+from tests.promises import (
     compiles_whole,
     flat,
     ignores_autocast,
@@ -13,12 +18,7 @@ from promises import (
     peak_extra_bytes,
     replayed_from_a_cuda_graph,
 )
-from similarity_cases import COMBINATIONS, METRICS, REDUCES, inputs, options
-
-import pixelkernels as pk
-from pixelkernels import testing
-from pixelkernels.similarity import ops
-from pixelkernels.similarity.algebra import points_by_class
+from tests.similarity_cases import COMBINATIONS, METRICS, REDUCES, inputs, options
 
 COMPILED = backends("cpu", "triton")
 

@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from conftest import backends
 from hypothesis import given, settings
 from scipy import stats
-from triplet_cases import drawn, hinges_and_gradient, inputs, literal, literal_mean
 
 import pixelkernels as pk
 from pixelkernels import testing
+from tests.helpers import backends
+from tests.triplet_cases import drawn, hinges_and_gradient, inputs, literal, literal_mean
 
 ALL = backends("eager", "cpu", "triton")
 COMPILED = backends("cpu", "triton")

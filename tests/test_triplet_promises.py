@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import backends, needs_gpu
-from promises import (
+
+import pixelkernels as pk
+from pixelkernels import testing
+from tests.helpers import backends, needs_gpu
+from tests.promises import (
     compiles_whole,
     flat,
     ignores_autocast,
@@ -14,10 +17,7 @@ from promises import (
     replayed_from_a_cuda_graph,
     results,
 )
-from triplet_cases import inputs
-
-import pixelkernels as pk
-from pixelkernels import testing
+from tests.triplet_cases import inputs
 
 COMPILED = backends("cpu", "triton")
 

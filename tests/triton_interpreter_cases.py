@@ -10,7 +10,10 @@ import os
 
 import pytest
 import torch
-from regions_cases import (
+
+import pixelkernels as pk
+from pixelkernels import testing
+from tests.regions_cases import (
     MINED,
     SMOOTH,
     WEIGHTED,
@@ -18,9 +21,6 @@ from regions_cases import (
     mean_and_variance,
     normalized,
 )
-
-import pixelkernels as pk
-from pixelkernels import testing
 
 # regions, channels, height, width, and how pixels get their labels
 MASK = (2, 16, 24, 23, "runs")

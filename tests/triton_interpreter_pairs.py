@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pair_cases import check, inputs, literal, loss_of, value_and_gradients
 
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.similarity import ops
+from tests.pair_cases import check, inputs, literal, loss_of, value_and_gradients
 
 
 @pytest.mark.parametrize("layout", testing.LAYOUTS)

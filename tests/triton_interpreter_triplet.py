@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from triplet_cases import hinges_and_gradient, inputs
 
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.triplet import ops
+from tests.triplet_cases import hinges_and_gradient, inputs
 
 SMALL = {"shape": (2, 21, 5, 7), "rows": 40}
 
