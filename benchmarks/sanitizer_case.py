@@ -19,8 +19,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pixelkernels as pk
-from pixelkernels._core.dispatch import BACKENDS, ONLY
-from pixelkernels.distance.algebra import STRATEGIES
+from pixelkernels._core.dispatch import IMPLEMENTED
+from pixelkernels.distance.clicks import STRATEGIES
 from pixelkernels.similarity.ops import METRICS, REDUCES, TRANSFORMS
 
 SHAPES = ((2, 3, 7, 9), (1, 17, 13, 31), (1, 70, 5, 67))
@@ -213,7 +213,7 @@ def main() -> int:
     torch.manual_seed(0)
     failed = False
     families = [(regions(), regions_inputs), (distance(), distance_inputs)]
-    if backend in ONLY.get("matching_scores", BACKENDS):
+    if backend in IMPLEMENTED["matching_scores"]:
         families += [(similarity(), similarity_inputs), (triplet(), triplet_inputs)]
     for family, inputs in families:
         for name, operation in family.items():

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ._core import extension
 from ._core.dispatch import BackendUnavailable
-from .distance import api, ops
+from .distance import clicks, maps, ops, transform
 
 __all__ = ["NextClick", "click_maps", "distance_transform", "next_click"]
 
@@ -39,7 +39,7 @@ def click_maps(
     truncate: float | None = 255.0,
 ) -> NDArray[np.float32]:
     """`pixelkernels.click_maps` on arrays: [B, N, 2] and [B, N] -> float32 [B, 2, H, W]."""
-    bandwidth, limit = api.check_click_maps(
+    code, bandwidth, limit = maps.check_arguments(
         _tensor("points", points), _tensor("labels", labels), size, encoding, radius, truncate
     )
     kind = labels.astype(np.int64)
@@ -49,7 +49,6 @@ def click_maps(
         place = np.where(kind[..., None] < 0, 0, points).astype(np.float32)
     if np.isnan(place).any():
         raise ValueError(f"points: {ops.CLICK_POINTS}, got nan")
-    code = ops.ENCODINGS.index(encoding)
     return _kernels().click_maps(place, kind, *size, code, bandwidth, limit)
 
 
@@ -57,7 +56,7 @@ def distance_transform(
     mask: NDArray[Any], *, squared: bool = False, sampling: tuple[float, float] | None = None
 ) -> NDArray[np.float32] | NDArray[np.int32]:
     """`pixelkernels.distance_transform` on an array [..., H, W]."""
-    spacing = api.check_distance_transform(_tensor("mask", mask), squared, sampling)
+    spacing = transform.check_arguments(_tensor("mask", mask), squared, sampling)
     return _transform(_mask(mask), squared, spacing, False)
 
 
@@ -70,7 +69,7 @@ def next_click(
 ) -> NextClick:
     """`pixelkernels.next_click` on arrays [B, H, W]."""
     allowed = None if not_clicked is None else _tensor("not_clicked", not_clicked)
-    api.check_next_click(
+    clicks.check_arguments(
         _tensor("prediction", prediction), _tensor("target", target), allowed, ignore_label
     )
     is_object, counts = target == 1, target != ignore_label

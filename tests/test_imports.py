@@ -67,7 +67,7 @@ def imports(path: Path) -> set[str]:
 
 
 APART = ("models", "train", "compat", "demo", "bench")
-FAMILIES = {p.name for p in PACKAGE.iterdir() if (p / "api.py").exists()}
+FAMILIES = {p.name for p in PACKAGE.iterdir() if (p / "ops.py").exists()}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import torch
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.similarity import ops
-from pixelkernels.similarity.algebra import points_by_class
 from tests.helpers import backends, needs_gpu
 from tests.promises import (
     compiles_whole,
@@ -80,7 +79,7 @@ def test_opcheck(layout, backend, device):
     )
     query, reference, labels, classes = inputs(device=device, layout=layout)
     query.requires_grad_(), reference.requires_grad_()
-    order, offsets = points_by_class(backend, labels, classes)
+    order, offsets = ops.points_by_class(backend, labels.flatten(1).contiguous(), classes)
     one = torch.tensor(0.5, device=device)
     values = testing.weights(2, 70, device=device)
     for reduce in range(len(REDUCES)):

@@ -11,7 +11,7 @@ import torch
 
 import pixelkernels as pk
 from pixelkernels import testing
-from pixelkernels.similarity import ops
+from pixelkernels.similarity.pair_loss import pair_loss
 from tests.pair_cases import check, inputs, literal, loss_of, value_and_gradients
 
 
@@ -53,7 +53,7 @@ def test_the_loss_alone_is_that_with_gradients():
     x, y, x_labels, y_labels = inputs(shape=(2, 5, 9, 11))
     one = torch.ones(())
     losses = [
-        ops.pair_loss(
+        pair_loss(
             "triton",
             x,
             y,

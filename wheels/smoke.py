@@ -199,7 +199,7 @@ def check_operations() -> dict[str, list[str]]:
         usable = [
             backend
             for backend in pk.available_backends()
-            if backend != "eager" and backend in dispatch.ONLY.get(name, dispatch.BACKENDS)
+            if backend != "eager" and backend in dispatch.IMPLEMENTED.get(name, dispatch.BACKENDS)
         ]
         for backend in (None, *usable):
             device = "cuda" if backend in ("cuda", "triton") else "cpu"

@@ -30,22 +30,28 @@ ORDER: dict[str, tuple[str, ...]] = {
 }
 FALLBACK_ORDER = ("triton", "eager")
 
-# Ops with all four backends, and those that lack a compiled or Triton form.
-ALL: tuple[str, ...] = (
-    *("region_stats", "cas_loss", "metric_expression_loss", "discriminative_loss"),
-    *("background_distance", "masked_average_pool"),
-    *("click_maps", "distance_transform", "next_click", "simulate_clicks"),
-)
-ONLY: dict[str, tuple[str, ...]] = {
+# op -> its backends
+WITHOUT_CUDA = ("triton", "cpu", "eager")
+IMPLEMENTED: dict[str, tuple[str, ...]] = {
+    "region_stats": BACKENDS,
+    "cas_loss": BACKENDS,
+    "metric_expression_loss": BACKENDS,
+    "discriminative_loss": BACKENDS,
+    "background_distance": BACKENDS,
+    "masked_average_pool": BACKENDS,
     "compact_labels": ("cpu", "eager"),
-    "matching_scores": ("triton", "cpu", "eager"),
-    "label_transfer": ("triton", "cpu", "eager"),
-    "sample_reference": ("triton", "cpu", "eager"),
-    "prior_mask": ("triton", "cpu", "eager"),
-    "pair_similarity_loss": ("triton", "cpu", "eager"),
-    "sample_pixels": ("triton", "cpu", "eager"),
-    "triplet_hinge": ("triton", "cpu", "eager"),
-    "is_triplet_loss": ("triton", "cpu", "eager"),
+    "sample_pixels": WITHOUT_CUDA,
+    "triplet_hinge": WITHOUT_CUDA,
+    "is_triplet_loss": WITHOUT_CUDA,
+    "matching_scores": WITHOUT_CUDA,
+    "label_transfer": WITHOUT_CUDA,
+    "sample_reference": WITHOUT_CUDA,
+    "prior_mask": WITHOUT_CUDA,
+    "pair_similarity_loss": WITHOUT_CUDA,
+    "click_maps": BACKENDS,
+    "distance_transform": BACKENDS,
+    "next_click": BACKENDS,
+    "simulate_clicks": BACKENDS,
 }
 
 DTYPES: dict[str, tuple[torch.dtype, ...]] = {
@@ -115,7 +121,7 @@ def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:
     if backend == "eager":
         return []
     reasons = [extension.REASONS[backend]] if extension.REASONS[backend] else []
-    if backend not in ONLY.get(op, BACKENDS):
+    if backend not in IMPLEMENTED[op]:
         reasons.append(f"{op} has no {backend} implementation")
     if not torch.compiler.is_compiling() and any(_is_transformed(tensor) for tensor in tensors):
         reasons.append("the tensors are under a torch.func transform, which only eager supports")
@@ -138,8 +144,8 @@ def explain(op: str, *args: Any, **kwargs: Any) -> dict[str, list[str]]:
 
     Example: `pk.explain("region_stats", features, labels, 20)`.
     """
-    if not isinstance(op, str) or op not in (*ALL, *ONLY):
-        raise ValueError(f"op: expected one of {', '.join((*ALL, *ONLY))}, got {op!r}")
+    if not isinstance(op, str) or op not in IMPLEMENTED:
+        raise ValueError(f"op: expected one of {', '.join(IMPLEMENTED)}, got {op!r}")
     tensors = tuple(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     if not tensors:
         raise ValueError("explain: expected the tensors of the call after the op's name, got none")

@@ -32,10 +32,6 @@ def gathered(values: Tensor, dim: int, group: ProcessGroup) -> Tensor:
     return whole.movedim(0, dim)
 
 
-def name_of(group: ProcessGroup | None) -> str | None:
-    return None if group is None else group.group_name
-
-
 def _sum(values: Tensor, group: str) -> Tensor:
     return _finished(torch.ops._c10d_functional.all_reduce(values.contiguous(), "sum", group))
 

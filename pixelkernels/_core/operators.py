@@ -1,8 +1,8 @@
-"""Operators: a schema, a fake kernel and a gradient in Python; the work in C++, CUDA or Triton.
+"""Operators: schema, fake kernel and gradient in Python; the work in C++, CUDA or Triton.
 
 CUDA C++ and Triton both serve CUDA tensors, so every operator has two names: `pixelkernels::name`,
-which the compiled libraries implement for CPU and CUDA tensors, and `pixelkernels::name_triton`.
-They share schema, fake and gradient. An operator may also be made of others, in Python.
+implemented by the compiled libraries for CPU and CUDA tensors, and `pixelkernels::name_triton`.
+The two share schema, fake kernel and gradient.
 """
 
 from __future__ import annotations
@@ -13,44 +13,65 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
 _library = torch.library.Library("pixelkernels", "DEF")
 
 
 class Kernel:
-    """One operator. `kernel(backend, *args)` runs the form that belongs to the backend."""
+    """One operator: `kernel(backend, *args)` runs the implementation of that backend."""
 
     def __init__(
         self,
         family: str,
         schema: str,
         fake: Callable[..., Any],
+        *,
+        eager: Callable[..., Any] | None = None,
+        cpu_only: bool = False,
         made_of: Callable[..., Any] | None = None,
     ) -> None:
-        """`made_of(backend, *args)` does the work of an operator that has no kernel of its own."""
+        """Define the operator of `schema`.
+
+        Args:
+            family: the package whose `triton` has the Triton launcher of the operator's name.
+            fake: computes the outputs' metadata.
+            eager: the same in plain PyTorch; it may return only the outputs that callers use.
+            cpu_only: there is one compiled kernel, for the CPU; other backends run `eager`.
+            made_of: `made_of(backend, *args)` composes the result from other operators, in place
+                of compiled and Triton kernels.
+        """
         name, signature = schema.split("(", 1)
-        self.names = {"cpu": name, "cuda": name, "triton": f"{name}_triton"}
-        for form in (name, f"{name}_triton"):
+        # "cpu" stands for the compiled form, whichever device it runs on
+        self._names = {"cpu": name} if cpu_only else {"cpu": name, "triton": f"{name}_triton"}
+        for form in self._names.values():
             _library.define(f"{form}({signature}")
             torch.library.register_fake(f"pixelkernels::{form}", fake, lib=_library)
 
         def launch(*args: Any) -> Any:
-            # Triton is imported by the first call, so that importing the package does not need it.
+            # The first call imports Triton, so that importing the package does not need it.
             return getattr(importlib.import_module(f"pixelkernels.{family}.triton"), name)(*args)
 
-        if made_of is None:
+        if made_of is not None:
+            for backend, form in self._names.items():
+                _library.impl(form, partial(made_of, backend), "CompositeExplicitAutograd")
+        elif not cpu_only:
             _library.impl(f"{name}_triton", launch, "CompositeExplicitAutograd")
-        else:
-            for backend in ("cpu", "triton"):
-                run = partial(made_of, backend)
-                _library.impl(self.names[backend], run, "CompositeExplicitAutograd")
-        self._compiled = getattr(torch.ops.pixelkernels, name).default
-        self._triton = getattr(torch.ops.pixelkernels, f"{name}_triton").default
+        operators = {
+            backend: getattr(torch.ops.pixelkernels, form).default
+            for backend, form in self._names.items()
+        }
+        elsewhere = eager if cpu_only else operators["cpu"]
+        self._run: dict[str, Any] = {
+            "eager": eager,
+            "cuda": elsewhere,
+            "triton": eager,
+            **operators,
+        }
 
     def __call__(self, backend: str, *args: Any) -> Any:
-        return (self._triton if backend == "triton" else self._compiled)(*args)
+        return self._run[backend](*args)
 
     def differentiable(self, save: Callable[..., None], backward: Callable[..., Any]) -> None:
         """Register a gradient: `save(ctx, inputs, output)` and `backward(backend, ctx, *grads)`.
@@ -64,8 +85,7 @@ class Kernel:
             ctx.arity = len(inputs)
             save(ctx, inputs, output)
 
-        # "cpu" stands for the compiled form, whichever device it runs on.
-        for backend in ("cpu", "triton"):
+        for backend, name in self._names.items():
 
             @once_differentiable
             def run(ctx: Any, *grads: Any, backend: str = backend) -> Any:
@@ -74,7 +94,7 @@ class Kernel:
                 return backward(backend, ctx, *grads)
 
             torch.library.register_autograd(
-                f"pixelkernels::{self.names[backend]}",
+                f"pixelkernels::{name}",
                 run,
                 setup_context=setup_context,
                 lib=_library,
@@ -136,6 +156,19 @@ def define_check(
     return checked
 
 
+nonnegative = define_check(
+    "nonnegative",
+    "weights",
+    "expected no negative value",
+    lambda weights: weights < 0,
+    # NaN is not negative, but a NaN minimum hides a negative value
+    surely_valid=lambda weights: weights.numel() > 0 and bool(weights.amin() >= 0),
+)
+
+
+# ---- arguments in the form that operators take ----
+
+
 def to_kernel_dtype(labels: Tensor) -> Tensor:
     """The labels, contiguous, in a dtype that the kernels are compiled for."""
     if labels.dtype in (torch.uint16, torch.uint32, torch.uint64):
@@ -143,11 +176,46 @@ def to_kernel_dtype(labels: Tensor) -> Tensor:
     return labels.contiguous()
 
 
-nonnegative = define_check(
-    "nonnegative",
-    "weights",
-    "expected no negative value",
-    lambda weights: weights < 0,
-    # NaN is not negative, but hides what is
-    surely_valid=lambda weights: weights.numel() > 0 and bool(weights.amin() >= 0),
-)
+def to_mask(values: Tensor) -> Tensor:
+    """True where `values` is not 0."""
+    # comparing bool with a number goes through int64
+    return values if values.dtype == torch.bool else values != 0
+
+
+def to_image(features: Tensor) -> Tensor:
+    """[B, D, H, W] as it is, [B, D, N] as [B, D, 1, N]."""
+    return features if features.dim() == 4 else features[:, :, None]
+
+
+def to_scalar(value: float | Tensor, like: Tensor) -> Tensor:
+    """A 0-d tensor in the dtype in which the features `like` are accumulated."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    if isinstance(value, Tensor):
+        return value.to(dtype)
+    return torch.full((), value, dtype=dtype, device=like.device)
+
+
+def random_integers(
+    high: int,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    generator: Generator | None,
+) -> Tensor:
+    return torch.randint(high, shape, dtype=dtype, device=device, **_given(generator))
+
+
+def random_uniform(
+    shape: tuple[int, ...], device: torch.device, generator: Generator | None
+) -> Tensor:
+    return torch.rand(shape, device=device, **_given(generator))
+
+
+def random_seed(device: torch.device, generator: Generator | None) -> Tensor:
+    """The seed [1] from which a kernel derives all its random numbers."""
+    return random_integers(2**63 - 1, (1,), torch.int64, device, generator)
+
+
+def _given(generator: Generator | None) -> dict[str, Any]:
+    # torch.compile traces no `generator` argument, not even None
+    return {} if generator is None else {"generator": generator}

@@ -26,6 +26,8 @@ INTEGER_DTYPES = (
 MOST = 2**31 - 2
 # what a schema's int holds
 LARGEST_INT = 2**63 - 1
+# the longest side for which every squared distance is an int32
+LONGEST_SIDE = 32767
 
 
 def tensor(name: str, value: Any) -> Tensor:
@@ -55,12 +57,60 @@ def features(name: str, value: Any) -> Tensor:
     return value
 
 
+def feature_pair(like_name: str, like: Any, name: str, value: Any) -> None:
+    """Two features of any spatial shape, alike in dtype, device, images and channels."""
+    for each, features in ((like_name, like), (name, value)):
+        floating(each, features)
+        if features.dim() not in (3, 4):
+            raise ValueError(
+                f"{each}: expected shape [B, D, H, W] or [B, D, N], got {list(features.shape)}"
+            )
+    same_kind(name, value, like_name, like)
+    if value.shape[:2] != like.shape[:2]:
+        raise ValueError(
+            f"{name}: expected {list(like.shape[:2])} images and channels as {like_name}, got "
+            f"{list(value.shape[:2])}"
+        )
+
+
+def same_kind(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
+    """The dtype and the device of `like`."""
+    if value.dtype != like.dtype:
+        raise TypeError(f"{name}: expected dtype {like.dtype} as {like_name}, got {value.dtype}")
+    on_device(name, value, like, like_name)
+
+
 def integers(name: str, value: Any) -> Tensor:
     """A tensor of any integer dtype or bool."""
     tensor(name, value)
     if value.dtype not in INTEGER_DTYPES:
         raise TypeError(f"{name}: expected an integer or bool dtype, got {value.dtype}")
     return value
+
+
+def mask(name: str, value: Any) -> Tensor:
+    """An integer or bool [B, H, W] tensor."""
+    integers(name, value)
+    if value.dim() != 3:
+        raise ValueError(f"{name}: expected shape [B, H, W], got {list(value.shape)}")
+    return value
+
+
+def mask_like(name: str, value: Any, like_name: str, like: Tensor) -> None:
+    """An integer or bool tensor of the shape and on the device of `like`."""
+    integers(name, value)
+    if value.shape != like.shape:
+        raise ValueError(
+            f"{name}: expected shape {list(like.shape)} as {like_name}, got {list(value.shape)}"
+        )
+    on_device(name, value, like, like_name)
+
+
+def short_sides(name: str, value: Tensor) -> None:
+    """Sides for which the squared distance of any two pixels is an int32."""
+    height, width = value.shape[-2:]
+    if max(height, width) > LONGEST_SIDE:
+        raise ValueError(f"{name}: expected sides up to {LONGEST_SIDE}, got {height} x {width}")
 
 
 def labels(name: str, value: Any, like: Tensor) -> Tensor:

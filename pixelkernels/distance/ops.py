@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._core.operators import Kernel, define_check
+from . import reference
 
 kernel = partial(Kernel, "distance")
 
@@ -26,6 +27,9 @@ click_maps = kernel(
     lambda points, labels, height, width, *rest: points.new_empty(
         (points.shape[0], 2, height, width)
     ),
+    eager=lambda points, labels, height, width, encoding, *rest: reference.click_maps(
+        points, labels, height, width, ENCODINGS[encoding], *rest
+    ),
 )
 
 
@@ -39,9 +43,9 @@ distance_transform = kernel(
     "distance_transform(Tensor mask, bool squared, float row_spacing, float column_spacing,"
     " bool border) -> Tensor",
     _transform_fake,
+    eager=reference.distance_transform,
 )
 
-# Two steps that only the CPU has a kernel for; elsewhere they are a few of torch's own.
 # prediction [B, H, W] bool and target [B, H, W] -> of the missed and of the wrong pixels, the
 # largest squared distance of an allowed one to where these end, [B, 2] int32 (0 for none), and the
 # first pixel that has it, [B, 2] int64; with draws [B] int64 >= 0, of the deeper kind instead the
@@ -53,6 +57,7 @@ deepest_errors = kernel(
         prediction.new_empty((prediction.shape[0], 2), dtype=torch.int32),
         prediction.new_empty((prediction.shape[0], 2), dtype=torch.int64),
     ),
+    cpu_only=True,
 )
 # allowed [B, H, W] bool, order [B, H, W] int32 >= 0, farthest [B] bool -> points [B, count, 2]
 pick_pixels = kernel(
@@ -60,6 +65,8 @@ pick_pixels = kernel(
     lambda allowed, order, farthest, count, apart: allowed.new_empty(
         (allowed.shape[0], count, 2), dtype=torch.int64
     ),
+    eager=reference.pick_pixels,
+    cpu_only=True,
 )
 
 click_points = define_check(

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+# the squared distance where there is no True pixel: the largest int32
+NOWHERE = 2**31 - 1
+
 
 def click_maps(
     points: Tensor,
@@ -43,6 +46,14 @@ def click_maps(
             return torch.exp(-d2 / (2 * radius**2))
 
 
+def distance_transform(
+    mask: Tensor, squared: bool, row_spacing: float, column_spacing: float, border: bool
+) -> Tensor:
+    """min_s |p - s| in float32, or its square in int32."""
+    d2 = squared_distance(mask, (row_spacing, column_spacing), border)
+    return d2.clamp(max=NOWHERE).int() if squared else d2.sqrt().float()
+
+
 def squared_distance(mask: Tensor, spacing: tuple[float, float], border: bool) -> Tensor:
     """min_s |p - s|^2 over the True pixels s of a mask [N, H, W], in float64.
 
@@ -63,3 +74,29 @@ def _minimum_along_rows(values: Tensor, spacing: float) -> Tensor:
     if values.numel() == 0:
         return values
     return torch.stack([(row[:, None] + cost).amin(2) for row in values.unbind(1)], 1)
+
+
+def pick_pixels(allowed: Tensor, order: Tensor, farthest: Tensor, count: int, apart: int) -> Tensor:
+    """`count` allowed pixels, squared distances at least `apart`; (-1, -1) where none is left.
+
+    Each pick is the allowed pixel with the largest `order`, which makes it uniform; where
+    `farthest` [B], each after the first is the one farthest from those before.
+    """
+    batch, height, width = allowed.shape
+    points = allowed.new_full((batch, count, 2), -1, dtype=torch.int64)
+    if allowed.numel() == 0:
+        return points
+    rows = torch.arange(height, dtype=torch.int32, device=allowed.device)[:, None]
+    columns = torch.arange(width, dtype=torch.int32, device=allowed.device)
+    gap = torch.full_like(order, NOWHERE)
+    for i in range(count):
+        rank = torch.where(farthest[:, None, None], gap, order) if i else order
+        place = torch.where(allowed, rank, -1).flatten(1).argmax(1)
+        point = torch.stack([place // width, place % width], 1)
+        found = allowed.flatten(1).gather(1, place[:, None])
+        points[:, i] = torch.where(found, point, -1)
+        row, column = point.int()[:, :, None, None].unbind(1)
+        d2 = (rows - row).square() + (columns - column).square()
+        gap = torch.minimum(gap, d2)
+        allowed = allowed & (d2 >= apart)
+    return points

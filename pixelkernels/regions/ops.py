@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._core.numerics import wide
 from .._core.operators import Kernel
+from . import reference
 
 kernel = partial(Kernel, "regions")
 
@@ -54,6 +55,7 @@ region_stats = kernel(
     "region_stats(Tensor features, Tensor labels, SymInt num_regions, bool normalize)"
     " -> (Tensor count, Tensor mean, Tensor variance)",
     _stats_fake,
+    eager=reference.region_stats,
 )
 # d f_i = grad_mean_r / n_r + 2 grad_variance_r / n_r * (f_i - mean_r), through the normalisation
 region_stats_backward = kernel(
@@ -89,6 +91,7 @@ region_contrast = kernel(
 weighted_mean = kernel(
     "weighted_mean(Tensor features, Tensor weights, float eps) -> (Tensor mean, Tensor total)",
     _weighted_mean_fake,
+    eager=reference.weighted_mean,
 )
 # d f_i = w_i T and d w_i = (f_i - mean) . T, with T = grad_mean / (total + eps)
 weighted_mean_backward = kernel(
@@ -107,6 +110,7 @@ background_distance = kernel(
     "background_distance(Tensor features, Tensor weights, bool squared)"
     " -> (Tensor distance, Tensor mean, Tensor total)",
     _distance_fake,
+    eager=lambda *args: (reference.background_distance(*args),),
 )
 # with c_i = grad_i / distance_i (squared: 2 grad_i) and T = -sum_i c_i (f_i - mean) / total:
 # d f_i = c_i (f_i - mean) + w_i T and d w_i = (f_i - mean) . T
@@ -115,10 +119,12 @@ background_distance_backward = kernel(
     " Tensor distance, Tensor mean, Tensor total, bool squared) -> (Tensor, Tensor)",
     _like_features_and_weights,
 )
-# the two steps that only the CPU has a kernel for; elsewhere torch's sort does them
+# MEnet's hard mining and consecutive labels: torch sorts where there is no compiled kernel
 hard_pixels = kernel(
     "hard_pixels(Tensor scores, Tensor labels) -> Tensor",
     lambda scores, labels: torch.empty_like(scores, dtype=torch.uint8),
+    eager=reference.hard_pixels,
+    cpu_only=True,
 )
 compact_labels = kernel(
     "compact_labels(Tensor labels, int[] ignore) -> (Tensor, Tensor)",
@@ -126,6 +132,8 @@ compact_labels = kernel(
         torch.empty_like(labels, dtype=torch.int64),
         labels.new_empty(labels.shape[:1], dtype=torch.int64),
     ),
+    eager=reference.compact_labels,
+    cpu_only=True,
 )
 
 

@@ -167,7 +167,7 @@ def discriminative_loss(
 
 def background_distance(features: Tensor, weights: Tensor, squared: bool) -> Tensor:
     """MEnet eq. 5: S_i = |f_i - sum_j w_j f_j / sum_j w_j|, or its square."""
-    mean, total = _weighted_mean(features, weights, 0.0)
+    mean, total = weighted_mean(features, weights, 0.0)
     distance = (wide(features) - mean[:, :, None, None]).square().sum(1)
     if not squared:
         apart = distance > 0
@@ -175,9 +175,17 @@ def background_distance(features: Tensor, weights: Tensor, squared: bool) -> Ten
     return torch.where((total > 0)[:, None, None], distance, 0)
 
 
-def masked_average_pool(features: Tensor, weights: Tensor, eps: float) -> Tensor:
-    """sum_i f_i w_i / (sum_i w_i + eps)."""
-    return _weighted_mean(features, weights, eps)[0]
+def weighted_mean(features: Tensor, weights: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """mean = sum_i w_i f_i / (sum_i w_i + eps) and total = sum_i w_i."""
+    x = wide(features).flatten(2)
+    w = weights.flatten(1).to(x.dtype)
+    # a weight of exactly 0 keeps its pixel out, whatever is in it, and has no gradient
+    enters = w != 0
+    w = torch.where(enters, w, 0)
+    total = w.sum(1)
+    divisor = total + eps
+    mean = (torch.where(enters[:, None], x, 0) * w[:, None]).sum(2)
+    return mean / torch.where(divisor == 0, 1, divisor)[:, None], total
 
 
 def compact_labels(labels: Tensor, ignore: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -227,15 +235,3 @@ def _pairs(present: Tensor, values: Tensor) -> Tensor:
     """[B, R, R] -> [B]: the sum over ordered pairs of distinct present regions."""
     distinct = ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
     return torch.where(present[:, :, None] & present[:, None] & distinct, values, 0).sum((1, 2))
-
-
-def _weighted_mean(features: Tensor, weights: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    x = wide(features).flatten(2)
-    w = weights.flatten(1).to(x.dtype)
-    # a weight of exactly 0 keeps its pixel out, whatever is in it, and has no gradient
-    enters = w != 0
-    w = torch.where(enters, w, 0)
-    total = w.sum(1)
-    divisor = total + eps
-    mean = (torch.where(enters[:, None], x, 0) * w[:, None]).sum(2)
-    return mean / torch.where(divisor == 0, 1, divisor)[:, None], total

@@ -1,14 +1,28 @@
-"""Dense similarity between two images, and the labels it transfers."""
+"""Dense similarity between two images, and the labels it transfers.
 
-from .api import (
-    TransferredLabels,
-    label_transfer,
-    matching_scores,
-    pair_similarity_loss,
-    prior_mask,
-    sample_reference,
-)
-from .modules import LabelTransfer, PriorMask, SiameseSimilarityLoss
+Common to all functions:
+
+- Features: any strides, all of a call in one dtype: float16, bfloat16, float32, or float64 (`cpu`
+  and `eager`). Products are accumulated, and scores returned, in float32 (float64 for float64).
+  triton multiplies float32 as `torch.get_float32_matmul_precision()` says: in full precision
+  ("highest", the default) or as TF32.
+- Labels: any integer dtype or bool, on the device of the features. A point with a label outside
+  [0, num_classes) is ignored: it enters no result and its gradient is 0, even if its features are
+  NaN.
+- The K x N matrix of all similarities, for K reference points and N query pixels, is never stored,
+  neither forward nor backward, except by eager.
+- Backends: triton, cpu and eager, in this order; `backend` asks for one of them and raises
+  `BackendUnavailable` if it cannot serve. triton and cpu give the same bits on every run, do not
+  synchronise with the device, and differentiate once. Of equal maxima the first point gets the
+  gradient.
+- Wrong types and dtypes raise TypeError, wrong shapes, devices and options ValueError, before a
+  kernel is launched.
+"""
+
+from .matching import LabelTransfer, TransferredLabels, label_transfer, matching_scores
+from .pair_loss import SiameseSimilarityLoss, pair_similarity_loss
+from .prior import PriorMask, prior_mask
+from .sampling import sample_reference
 
 __all__ = [
     "LabelTransfer",

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._core.distributed import total
 from .._core.numerics import wide
 from .._core.operators import Kernel
-from . import pairs
+from . import reference
 
 kernel = partial(Kernel, "similarity")
 
@@ -38,7 +37,6 @@ def _scores_fake(
     )
 
 
-# A step that only the CPU has a kernel for; elsewhere torch's sort does it.
 # labels [B, K] -> order [B, K] and offsets [B, L + 1] as matching_scores takes them
 points_by_class = kernel(
     "points_by_class(Tensor labels, SymInt num_classes) -> (Tensor order, Tensor offsets)",
@@ -46,6 +44,8 @@ points_by_class = kernel(
         torch.empty_like(labels, dtype=torch.int64),
         labels.new_empty((labels.shape[0], num_classes + 1), dtype=torch.int64),
     ),
+    eager=reference.points_by_class,
+    cpu_only=True,
 )
 # query [B, D, H, W] and reference [B, D, H', W']. order [B, H' W'] int64 lists the flat reference
 # positions class by class, those of class c at offsets[c] to offsets[c + 1] - 1 of offsets
@@ -84,6 +84,7 @@ prior_scores = kernel(
         wide(query).new_empty((query.shape[0], *query.shape[2:])),
         query.new_empty((query.shape[0], *query.shape[2:]), dtype=torch.int32),
     ),
+    eager=lambda *args: (reference.prior_scores(*args),),
 )
 # counts [B, L] int64 and seed [1] int64 -> [B, L, num] int64: the first `num` of a random
 # permutation of 0 ... counts - 1, then -1
@@ -105,35 +106,6 @@ pair_terms = kernel(
         affine.new_empty((*x.shape[:2], x_labels.shape[1]) if gradient else 0),
         affine.new_empty((*y.shape[:2], y_labels.shape[1]) if gradient else 0),
     ),
-)
-
-
-def _pair_loss(backend: str, x: Tensor, y: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    *others, group = args
-
-    def terms(x: Tensor, y: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-        if backend == "cpu":
-            x, y = wide(x), wide(y)
-        return pair_terms(backend, x, y, *rest)
-
-    return pairs.pair_loss(terms, partial(total, group=group), x, y, *others)
-
-
-# The same images and labels; weight, bias, mean and var 0-d. -> the loss, the mean and the variance
-# of all similarities, their number (0-d, float64), and the gradients of the loss, empty without
-# `gradient`. With mean and var these replace the batch's own. All but the gradients of weight and
-# bias, which are those of the own images, are of the images of all ranks of the group.
-pair_loss = kernel(
-    "pair_loss(Tensor x, Tensor y, Tensor x_labels, Tensor y_labels, Tensor weight, Tensor bias,"
-    " Tensor? mean, Tensor? var, float eps, bool gradient, str? group) -> (Tensor loss,"
-    " Tensor mean, Tensor var, Tensor pairs, Tensor grad_x, Tensor grad_y, Tensor grad_weight,"
-    " Tensor grad_bias)",
-    lambda x, y, x_labels, y_labels, weight, bias, mean, var, eps, gradient, group: (
-        *(wide(x[:0]).new_empty(()) for _ in range(3)),
-        x.new_empty((), dtype=torch.float64),
-        *(value.new_empty(value.shape if gradient else 0) for value in (x, y, weight, bias)),
-    ),
-    _pair_loss,
 )
 
 
@@ -197,19 +169,5 @@ def _prior_gradient(backend: str, ctx: Any, grad_scores: Tensor, _: None) -> Any
     )
 
 
-def _save_pairs(ctx: Any, inputs: Any, output: Any) -> None:
-    *_, ctx.group = inputs
-    _, *others = output
-    ctx.save_for_backward(*others[3:])
-    ctx.mark_non_differentiable(*others)
-
-
-def _pairs_gradient(backend: str, ctx: Any, grad_loss: Tensor, *_: None) -> Any:
-    grad_loss = total(grad_loss, ctx.group)
-    x, y, weight, bias = (grad_loss.to(saved.dtype) * saved for saved in ctx.saved_tensors)
-    return x, y, None, None, weight, bias, None, None, None, None, None
-
-
 matching_scores.differentiable(_save_scores, _scores_gradient)
 prior_scores.differentiable(_save_prior, _prior_gradient)
-pair_loss.differentiable(_save_pairs, _pairs_gradient)

@@ -7,18 +7,13 @@ similarity, v_ij = transform(scale s_ij + shift). Matrices are [B, K, N].
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize, pad
 
-from .._core.distributed import name_of, total
+from .._core.distributed import total
 from .._core.numerics import product, wide
-
-if TYPE_CHECKING:
-    from torch.distributed import ProcessGroup
 
 TRANSFORM = {"identity": lambda x: x, "sigmoid": torch.sigmoid, "exp": torch.exp}
 
@@ -100,28 +95,29 @@ def smaller_is_better(metric: str, scale: Tensor) -> Tensor:
     return (scale > 0) & (metric == "sqeuclidean")
 
 
-def sample_reference(
-    features: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    num_per_class: int,
-    keys: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Of each class the `num_per_class` pixels with the smallest of `keys` [B, N]."""
-    index = labels.flatten(1).long()
+def points_by_class(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The positions [B, K] sorted by label, the ignored ones last, and where each class begins,
+    [B, L + 1]."""
+    index = labels.long()
+    valid = (index >= 0) & (index < num_classes)
+    in_order, order = torch.where(valid, index, num_classes).sort(dim=1, stable=True)
+    classes = torch.arange(num_classes + 1, device=labels.device)
+    offsets = torch.searchsorted(in_order, classes.expand(len(index), -1).contiguous())
+    return order, offsets
+
+
+def sample_reference(labels: Tensor, num_classes: int, num_per_class: int, keys: Tensor) -> Tensor:
+    """Of each class the `num_per_class` pixels with the smallest of `keys` [B, N], then -1;
+    [B, L*n]."""
     order = keys.argsort(1)
-    picked, picked_labels = [], []
+    index = labels.long().gather(1, order)
+    picked = []
     for label in range(num_classes):
-        own = (index == label).gather(1, order)
+        own = index == label
         first = own.byte().argsort(dim=1, descending=True, stable=True)[:, :num_per_class]
-        place = pad(order.gather(1, first), (0, num_per_class - first.shape[1]))
-        found = pad(own.gather(1, first), (0, num_per_class - first.shape[1]))
-        pixels = pad(features.flatten(2), (0, 1)).gather(
-            2, place[:, None].expand(-1, features.shape[1], -1)
-        )
-        picked.append(torch.where(found[:, None], pixels, 0))
-        picked_labels.append(torch.where(found, label, -1))
-    return torch.cat(picked, 2), torch.cat(picked_labels, 1)
+        pixels = torch.where(own.gather(1, first), order.gather(1, first), -1)
+        picked.append(pad(pixels, (0, num_per_class - first.shape[1]), value=-1))
+    return torch.cat(picked, 1)
 
 
 def prior_scores(query: Tensor, support: Tensor, weights: Tensor, eps: float) -> Tensor:
@@ -153,24 +149,23 @@ def pair_similarity_loss(
     mean: Tensor | None,
     var: Tensor | None,
     eps: float,
-    group: ProcessGroup | None = None,
+    group: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The mean of BCE(batch_norm(s_ij), [l_i = l_j]) over all valid pairs, s_ij = <x_i, y_j>; the
     mean and variance of s, and the number of pairs. Sums go over the ranks of the group."""
-    ranks = name_of(group)
     x_index, y_index = x_labels.flatten(1).long(), y_labels.flatten(1).long()
     valid = (x_index >= 0)[:, :, None] & (y_index >= 0)[:, None]
     x = torch.where(x_index[:, None] >= 0, wide(x).flatten(2), 0)
     y = torch.where(y_index[:, None] >= 0, wide(y).flatten(2), 0)
     s = product(x.mT, y)
-    pairs = total(valid.sum(), ranks)
-    batch_mean = total(s.sum(), ranks) / pairs.clamp(min=1)
+    pairs = total(valid.sum(), group)
+    batch_mean = total(s.sum(), group) / pairs.clamp(min=1)
     deviation = torch.where(valid, s - batch_mean, 0)
-    batch_var = total(deviation.square().sum(), ranks) / pairs.clamp(min=1)
+    batch_var = total(deviation.square().sum(), group) / pairs.clamp(min=1)
     if mean is None or var is None:
         mean, var = batch_mean, batch_var
     logits = (s - mean) / (var + eps).sqrt() * weight + bias
     same = (x_index[:, :, None] == y_index[:, None]).to(s.dtype)
     losses = binary_cross_entropy_with_logits(logits, same, reduction="none")
-    loss = total(torch.where(valid, losses, 0).sum(), ranks) / pairs.clamp(min=1)
+    loss = total(torch.where(valid, losses, 0).sum(), group) / pairs.clamp(min=1)
     return loss, batch_mean, batch_var, pairs

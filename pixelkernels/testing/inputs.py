@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -70,25 +70,21 @@ def coherent_labels(batch: int, height: int, width: int, num_regions: int, seed:
     return torch.stack(maps) if maps else torch.zeros(0, height, width, dtype=torch.int64)
 
 
-@contextmanager
+@contextlib.contextmanager
 def same_draws(backend: str = "cpu") -> Iterator[None]:
     """One backend draws the pixels of `is_triplet_loss` and `sample_reference`, whichever computes
     the rest: so losses that sample can be compared between backends.
     """
-    from ..similarity import algebra as similarity
-    from ..triplet import algebra as triplet
+    # the modules, not the functions of the same names: both draw by a function `draw(backend, ...)`
+    from ..similarity import sampling
+    from ..triplet import hinge
 
-    draw = triplet._draw
-    sample: Callable[..., tuple[Tensor, Tensor]] = similarity.sample_reference
+    with contextlib.ExitStack() as patches:
+        for module in (sampling, hinge):
+            draw = module.draw
 
-    def draw_alike(chosen: str, *arguments: Any) -> tuple[Tensor, ...]:
-        return draw(backend, *arguments)
+            def draw_alike(_: str, *arguments: Any, draw: Callable[..., Any] = draw) -> Any:
+                return draw(backend, *arguments)
 
-    def sample_alike(*arguments: Any) -> tuple[Tensor, Tensor]:
-        return sample(*arguments[:-1], backend)
-
-    with (
-        mock.patch.object(triplet, "_draw", draw_alike),
-        mock.patch.object(similarity, "sample_reference", sample_alike),
-    ):
+            patches.enter_context(mock.patch.object(module, "draw", draw_alike))
         yield

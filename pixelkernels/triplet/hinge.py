@@ -1,28 +1,18 @@
-"""The public functions of the triplet family: argument checks and documentation.
-
-Shared by all of them:
-
-- Features are float16, bfloat16, float32 or float64, [B, C, H, W] in any strides. Distances are
-  accumulated, and losses returned, in float32 (float64 for float64, on `cpu` and `eager`).
-- A pixel is a flat index, row * W + column; -1 stands for none.
-- The gradient is written once, densely, in the layout of the features; a pixel that occurs several
-  times adds up in a fixed order.
-- `backend` asks for one of "cpu", "triton" and "eager"; None takes the first usable one. A backend
-  that was asked for and cannot serve raises `BackendUnavailable`.
-- cpu and triton give the same bits on every run, do not wait for the device, and differentiate
-  once. The same generator state gives the same pixels on one backend.
-- Wrong dtypes and types raise TypeError, wrong shapes, devices and options ValueError, before
-  anything is launched.
-"""
+"""The IS-Triplet loss and its two parts: drawing pixels, and the triplet hinge between them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 from .._core import validation as check
-from . import algebra
+from .._core.dispatch import choose
+from .._core.modules import OptionsModule
+from .._core.numerics import mean_over_images
+from .._core.operators import random_seed, random_uniform, to_mask
+from . import ops, reference
 
 
 def sample_pixels(
@@ -51,10 +41,23 @@ def sample_pixels(
     Memory: 4 bytes per pixel.
     Source: IS-Triplet, "random sampling with different orders".
     """
-    _check_mask(mask)
+    check.mask("mask", mask)
     check.count("num_samples", num_samples)
     check.generator(generator, mask)
-    return algebra.sample_pixels(mask, num_samples, generator, backend)
+    chosen = choose("sample_pixels", (mask,), backend)
+    return draw(chosen, to_mask(mask), num_samples, 1, generator)[0]
+
+
+def draw(
+    backend: str, mask: Tensor, num_samples: int, draws: int, generator: Generator | None
+) -> tuple[Tensor, ...]:
+    """Several draws [B, n] of True pixels, each the same as from a call of its own."""
+    if backend == "eager":
+        pixels = mask.flatten(1)
+        keys = [random_uniform(pixels.shape, mask.device, generator) for _ in range(draws)]
+        return tuple(reference.sample_pixels(pixels, num_samples, one) for one in keys)
+    seeds = torch.cat([random_seed(mask.device, generator) for _ in range(draws)])
+    return ops.draw_pixels(backend, mask.contiguous(), seeds, num_samples).unbind(1)
 
 
 def triplet_hinge(
@@ -107,9 +110,14 @@ def triplet_hinge(
             )
     _check_hinge(margin, squared, eps)
     check.option("reduction", reduction, ("mean", "sum", "none"))
-    return algebra.triplet_hinge(
-        features, anchor, positive, negative, margin, squared, eps, reduction, backend
-    )
+    chosen = choose("triplet_hinge", (features, anchor, positive, negative), backend)
+    pixels = features.shape[2] * features.shape[3]
+    given = {"anchor": anchor, "positive": positive, "negative": negative}
+    sets = torch.stack([ops.PIXELS[name](one.long(), pixels) for name, one in given.items()], 1)
+    hinges = ops.triplet_hinges(chosen, features, sets, margin, squared, eps)[0]
+    if reduction == "none":
+        return hinges[:, 0]
+    return hinges.sum() if reduction == "sum" else _mean(hinges[:, 0], sets)
 
 
 def is_triplet_loss(
@@ -147,23 +155,36 @@ def is_triplet_loss(
     Source: IS-Triplet, eq. 4; squared: eqs. 1-3.
     """
     check.features("features", features)
-    check.per_pixel("mask", _check_mask(mask), features)
+    check.per_pixel("mask", check.mask("mask", mask), features)
     check.integer("num_samples", num_samples, minimum=1)
     _check_hinge(margin, squared, eps)
     check.generator(generator, mask)
-    return algebra.is_triplet_loss(
-        features, mask, num_samples, margin, squared, eps, generator, backend
+    chosen = choose("is_triplet_loss", (features, mask), backend)
+    # no image has more rows than pixels
+    num_samples = torch.sym_max(torch.sym_min(num_samples, mask.shape[1] * mask.shape[2]), 1)
+    sides = (mask, ~mask) if mask.dtype == torch.bool else (mask == 1, mask == 0)
+    sets = torch.stack(
+        [pixels for side in sides for pixels in draw(chosen, side, num_samples, 2, generator)], 1
     )
-
-
-def _check_mask(mask: Any) -> Tensor:
-    check.integers("mask", mask)
-    if mask.dim() != 3:
-        raise ValueError(f"mask: expected shape [B, H, W], got {list(mask.shape)}")
-    return mask
+    hinges = ops.triplet_hinges(chosen, features, sets, margin, squared, eps)[0]
+    foreground, background = hinges.unbind(1)
+    return 0.5 * (_mean(foreground, sets) + _mean(background, sets))
 
 
 def _check_hinge(margin: Any, squared: Any, eps: Any) -> None:
     check.positive("margin", margin)
     check.flag("squared", squared)
     check.number("eps", eps, minimum=0)
+
+
+def _mean(hinges: Tensor, sets: Tensor) -> Tensor:
+    """Over the rows of an image, then over the images that have any."""
+    count = (sets >= 0).all(1).sum(1)
+    return mean_over_images(hinges.sum(1) / count.clamp(min=1), count > 0)
+
+
+class ISTripletLoss(OptionsModule):
+    """`is_triplet_loss` as a module: `ISTripletLoss(**options)(features, mask)`."""
+
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        return is_triplet_loss(features, mask, **self.options)

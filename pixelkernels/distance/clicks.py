@@ -1,0 +1,206 @@
+"""Clicks placed as a user would: on the largest error, or at random on and around an object."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from .._core import validation as check
+from .._core.dispatch import choose
+from .._core.operators import random_integers, to_kernel_dtype, to_mask
+from . import ops
+from .reference import NOWHERE
+
+# the first three by number; "mixed": one of them at random for each image
+STRATEGIES = ("background", "objects", "boundary", "mixed")
+
+
+class NextClick(NamedTuple):
+    """`points` [B, 2] int64, `labels` [B] int64 and `valid` [B] bool."""
+
+    points: Tensor
+    labels: Tensor
+    valid: Tensor
+
+
+def next_click(
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    not_clicked: Tensor | None = None,
+    ignore_label: int = -1,
+    random: bool = False,
+    generator: Generator | None = None,
+    backend: str | None = None,
+) -> NextClick:
+    """Where a user would click next: the centre of the largest error of a prediction.
+
+    Errors are false negatives (object, not predicted) and false positives (predicted, not object).
+    The depth of an error pixel is its distance to the nearest pixel that is not an error of its
+    kind; what lies outside the image is none. The click goes to the deepest pixel, the first of
+    them in row-major order, and is positive if the false negatives are strictly deeper. With
+    `random` it goes to any pixel of that kind deeper than half of the deepest, each as likely.
+
+    Args:
+        prediction: [B, H, W], bool or integer mask.
+        target: [B, H, W], bool or integer: 1 object, `ignore_label` neither an error nor not one,
+            anything else background. An ignored pixel is no error.
+        not_clicked: [B, H, W], bool or integer mask; pixels where it is False are not chosen.
+        ignore_label: the label in `target` to leave out.
+        random: for training, where the same prediction should not always give the same click.
+        generator: on the device of `target`; the same state gives the same clicks.
+
+    Returns: NextClick(points [B, 2] int64, labels [B] int64 1 or 0, valid [B] bool). With no error
+    left the label is 0, the point (0, 0) and valid False.
+    Memory: on cpu 3 MiB, or 3 bytes per pixel of one image where that is more; elsewhere about 30
+    bytes per pixel. Depths are compared as exact squared integers, so sides are at most 32767.
+    Source: the evaluation protocol of f-BRS, RITM and SAM 2; `random` is RITM's training.
+    """
+    check_arguments(prediction, target, not_clicked, ignore_label)
+    check.flag("random", random)
+    check.generator(generator, target)
+    chosen = choose("next_click", (prediction, target), backend)
+    target = target.view(torch.uint8) if target.dtype == torch.bool else target
+    prediction, target = to_mask(prediction).contiguous(), to_kernel_dtype(target)
+    allowed = None if not_clicked is None else to_mask(not_clicked).contiguous()
+    draws = None
+    if random:
+        draws = random_integers(2**62, target.shape[:1], torch.int64, target.device, generator)
+    find = ops.deepest_errors if chosen == "cpu" else _deepest_errors
+    depth, place = find(chosen, prediction, target, allowed, ignore_label, draws)
+    positive = depth[:, 0] > depth[:, 1]
+    valid = depth.amax(1) > 0
+    flat = torch.where(positive, place[:, 0], place[:, 1])
+    width = max(target.shape[2], 1)
+    points = torch.stack([flat // width, flat % width], 1)
+    return NextClick(torch.where(valid[:, None], points, 0), positive.long(), valid)
+
+
+def check_arguments(prediction: Any, target: Any, not_clicked: Any, ignore_label: Any) -> None:
+    check.mask("prediction", prediction)
+    check.short_sides("prediction", prediction)
+    check.mask_like("target", target, "prediction", prediction)
+    if not_clicked is not None:
+        check.mask_like("not_clicked", not_clicked, "prediction", prediction)
+    check.integer("ignore_label", ignore_label, minimum=-(2**63))
+
+
+def _deepest_errors(
+    backend: str,
+    prediction: Tensor,
+    target: Tensor,
+    allowed: Tensor | None,
+    ignore_label: int,
+    draws: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    is_object = target == 1
+    missed, wrong = is_object & ~prediction, ~is_object & prediction
+    info = torch.iinfo(target.dtype)
+    if info.min <= ignore_label <= info.max:  # a number outside would be wrapped into it
+        counts = target != ignore_label
+        missed, wrong = missed & counts, wrong & counts
+    errors = torch.stack([missed, wrong], 1)
+    depth = _squared_distance(backend, ~errors.flatten(0, 1), border=True).view(errors.shape)
+    if allowed is not None:
+        depth = torch.where(allowed[:, None], depth, 0)
+    depth = depth.flatten(2)
+    if depth.shape[2] == 0:
+        depth = depth.new_zeros(*depth.shape[:2], 1)
+    deepest, place = depth.amax(2), depth.argmax(2)  # the first of equal ones
+    if draws is not None:
+        own = torch.where((deepest[:, 0] > deepest[:, 1])[:, None], depth[:, 0], depth[:, 1])
+        seen = (own > deepest.amax(1)[:, None] // 4).cumsum(1)
+        nth = draws % seen[:, -1].clamp(min=1)
+        # the first pixel with so many up to it
+        place = (seen > nth[:, None]).byte().argmax(1)[:, None].expand_as(deepest)
+    return deepest, place
+
+
+def simulate_clicks(
+    target: Tensor,
+    num_positive: int,
+    num_negative: int,
+    *,
+    others: Tensor | None = None,
+    strategy: str = "mixed",
+    margin: float = 5,
+    spacing: float = 10,
+    band: float = 40,
+    generator: Generator | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Random clicks as a user would place them on and around an object, for training.
+
+    Positive clicks are drawn one after the other, uniformly from the pixels of the target that are
+    at least `margin` from its edge and `spacing` from those before. Negative clicks are at least
+    `margin` from the target and `spacing` from each other, by one of three strategies:
+
+        background  uniform among pixels within `band` of the target
+        objects     uniform among the pixels of `others`; background where it has none
+        boundary    the first as for background, each further one the pixel within `band` that is
+                    farthest from those before, which surrounds the target
+
+    Args:
+        target: [B, H, W], bool or integer mask of the object.
+        num_positive, num_negative: clicks per image, P and N.
+        others: [B, H, W], bool or integer mask of other objects, for "objects" and "mixed".
+        strategy: one of the three, or "mixed": one of them at random for each image.
+        margin, spacing, band: in pixels, >= 0. The border of the image is no edge.
+        generator: on the device of `target`; the same state gives the same clicks.
+
+    Returns: (points [B, P + N, 2], labels [B, P + N]), int64, positive clicks first. What finds no
+    room is padding: (-1, -1) with label -1. An empty target has no positive clicks, and all of the
+    image for negative ones.
+    Memory: about 40 bytes per pixel. Source: Xu et al., Deep interactive object selection,
+    section 3.2.
+    """
+    check.short_sides("target", check.mask("target", target))
+    if others is not None:
+        check.mask_like("others", others, "target", target)
+    check.count("num_positive", num_positive, minimum=0)
+    check.count("num_negative", num_negative, minimum=0)
+    check.option("strategy", strategy, STRATEGIES)
+    for name, value in (("margin", margin), ("spacing", spacing), ("band", band)):
+        check.number(name, value, minimum=0)
+    check.generator(generator, target)
+    chosen = choose("simulate_clicks", (target,), backend)
+    target = to_mask(target)
+    batch = target.shape[0]
+    # always the same draws, so that one argument does not change what another one gets
+    order = random_integers(NOWHERE, (2, *target.shape), torch.int32, target.device, generator)
+    strategies = random_integers(3, (batch,), torch.int64, target.device, generator)
+    if strategy != "mixed":
+        strategies = torch.full_like(strategies, STRATEGIES.index(strategy))
+
+    nearest = _square(margin)
+    inside = target & (_squared_distance(chosen, ~target) >= nearest)
+    away = _squared_distance(chosen, target)
+    outside = ~target & (away >= nearest)
+    empty = ~target.flatten(1).any(1)[:, None, None]
+    in_band = outside & ((away <= int(min(band, check.LONGEST_SIDE) ** 2)) | empty)
+    on_others = outside & to_mask(others) if others is not None else torch.zeros_like(target)
+    takes_others = (strategies == 1) & on_others.flatten(1).any(1)
+    allowed = torch.where(takes_others[:, None, None], on_others, in_band)
+
+    never = torch.zeros_like(strategies, dtype=torch.bool)
+    apart = max(_square(spacing), 1)
+    positive = ops.pick_pixels(chosen, inside.contiguous(), order[0], never, num_positive, apart)
+    negative = ops.pick_pixels(
+        chosen, allowed.contiguous(), order[1], strategies == 2, num_negative, apart
+    )
+    points = torch.cat([positive, negative], 1)
+    labels = torch.zeros_like(points[..., 0])
+    labels[:, :num_positive] = 1
+    return points, torch.where(points[..., 0] < 0, -1, labels)
+
+
+def _squared_distance(backend: str, mask: Tensor, border: bool = False) -> Tensor:
+    return ops.distance_transform(backend, mask.contiguous(), True, 1.0, 1.0, border)
+
+
+def _square(distance: float) -> int:
+    """The least squared distance between pixels that is at least `distance` squared."""
+    return min(math.ceil(min(distance, NOWHERE) ** 2), NOWHERE)

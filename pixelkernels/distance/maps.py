@@ -1,0 +1,102 @@
+"""Encodings of clicks as maps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._core import validation as check
+from .._core.dispatch import choose
+from .._core.modules import OptionsModule
+from . import ops
+
+# whose squares are normal numbers in float32
+LEAST_RADIUS, MOST_RADIUS = 2.0**-60, 2.0**60
+LARGEST_FLOAT = 2.0**127
+
+
+def click_maps(
+    points: Tensor,
+    labels: Tensor,
+    size: tuple[int, int],
+    *,
+    encoding: str = "euclidean",
+    radius: float | None = None,
+    truncate: float | None = 255.0,
+    backend: str | None = None,
+) -> Tensor:
+    """Distance maps of positive and negative clicks, the input of interactive segmentation.
+
+    With d(p) = min_s |p - s| over the clicks s of one label:
+
+        euclidean  min(d, truncate), and truncate where there is no click
+        disk       1 where d <= radius, else 0; no click: 0
+        tanh       tanh(2 d / radius); no click: 1
+        gaussian   max_s exp(-|p - s|^2 / (2 radius^2)); no click: 0
+
+    Equivalent eager code, for one image and label:
+
+        d = torch.cdist(pixels, points[b][labels[b] == 1]).amin(1).view(height, width)
+
+    Args:
+        points: [B, N, 2], (row, column), integer or floating point; they need not lie inside.
+        labels: [B, N], integer or bool: 1 positive, 0 negative, -1 padding, whatever its point is.
+        size: (height, width) of the maps.
+        encoding: "euclidean", "disk", "tanh" or "gaussian".
+        radius: in pixels, > 0; for the last three, which need it.
+        truncate: the largest value of "euclidean"; None: no limit, +inf where there is no click.
+
+    Returns: float32 [B, 2, H, W], the positive map first, computed in float32 from points in
+    float32. Memory: the result alone, with N floats for each few rows on the CPU.
+    Source: Xu et al. (truncated distances); the tanh and disk maps of f-BRS and RITM.
+    """
+    code, bandwidth, limit = check_arguments(points, labels, size, encoding, radius, truncate)
+    points, labels = points.detach().float(), labels.long()
+    labels = ops.click_labels(labels)
+    # the point of a padding entry may hold anything
+    points = ops.click_points(torch.where(labels[..., None] < 0, 0, points))
+    chosen = choose("click_maps", (points, labels), backend)
+    return ops.click_maps(chosen, points, labels, *size, code, bandwidth, limit)
+
+
+def check_arguments(
+    points: Any, labels: Any, size: Any, encoding: Any, radius: Any, truncate: Any
+) -> tuple[int, float, float]:
+    """The number of the encoding, the radius (any where it has no part) and the largest value."""
+    check.tensor("points", points)
+    if not points.is_floating_point() and points.dtype not in check.INTEGER_DTYPES:
+        raise TypeError(f"points: expected a real dtype, got {points.dtype}")
+    if points.dim() != 3 or points.shape[2] != 2:
+        raise ValueError(f"points: expected shape [B, N, 2], got {list(points.shape)}")
+    check.integers("labels", labels)
+    if labels.shape != points.shape[:2]:
+        raise ValueError(
+            f"labels: expected shape {list(points.shape[:2])} for points of shape"
+            f" {list(points.shape)}, got {list(labels.shape)}"
+        )
+    check.on_device("labels", labels, points, "points")
+    height, width = check.pair("size", size)
+    check.count("size", height, minimum=0)
+    check.count("size", width, minimum=0)
+    if check.option("encoding", encoding, ops.ENCODINGS) == "euclidean":
+        if radius is not None:
+            raise ValueError(f"radius: expected None with encoding='euclidean', got {radius!r}")
+    elif radius is None:
+        raise ValueError(f"radius: expected a positive number with encoding={encoding!r}, got None")
+    else:
+        radius = check.positive("radius", radius)
+    limit = math.inf if truncate is None else check.number("truncate", truncate, minimum=0)
+    limit = limit if limit < LARGEST_FLOAT else math.inf
+    # its square has to be a float32; beyond these no distance of a pixel can tell it from them
+    bandwidth = min(max(radius or 0.0, LEAST_RADIUS), MOST_RADIUS)
+    return ops.ENCODINGS.index(encoding), bandwidth, limit
+
+
+class ClickMaps(OptionsModule):
+    """`click_maps` as a module: `ClickMaps(**options)(points, labels, size)`."""
+
+    def forward(self, points: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
+        return click_maps(points, labels, size, **self.options)

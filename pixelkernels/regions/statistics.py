@@ -1,0 +1,82 @@
+"""Region statistics: pixel count, mean and variance of every region of a label map."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._core import validation as check
+from .._core.dispatch import choose
+from .._core.distributed import gathered
+from .._core.operators import to_kernel_dtype
+from . import ops
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+class RegionStats(NamedTuple):
+    """`count` [B, R] int64, `mean` [B, R, C] and `variance` [B, R] of each region."""
+
+    count: Tensor  # type: ignore[assignment]  # a tuple has a method of that name
+    mean: Tensor
+    variance: Tensor
+
+
+def region_stats(
+    features: Tensor,
+    labels: Tensor,
+    num_regions: int,
+    *,
+    group: ProcessGroup | None = None,
+    backend: str | None = None,
+) -> RegionStats:
+    """Pixel count, centroid and variance of every region of every image.
+
+    mean_r = 1/n_r sum_{i in r} f_i and variance_r = 1/n_r sum_{i in r} |f_i - mean_r|^2, the mean
+    squared Euclidean distance to the centroid. Equivalent eager code, for one image and region:
+
+        f = features[b][:, labels[b] == r]
+        mean, variance = f.mean(1), (f - f.mean(1, keepdim=True)).square().sum(0).mean()
+
+    Args:
+        features: [B, C, H, W], floating point.
+        labels: [B, H, W], integer or bool; outside [0, num_regions): ignored.
+        num_regions: R >= 1.
+        group: each of its ranks has a part of the same B images (some rows, a tile; H and W may
+            differ, B and C not), and all get the statistics of the whole. The gradient is that of
+            the sum of the ranks' losses.
+
+    Returns:
+        RegionStats(count [B, R] int64, mean [B, R, C], variance [B, R]); an absent region has 0, 0,
+        0. Differentiable in mean and variance. The variance is taken about values of the region
+        itself, so nearly constant regions far from 0 keep their digits.
+
+    Memory: forward, block partials of at most a quarter of the float32 features; backward, the
+    gradient alone.
+    Source: the centroids and spreads of MEnet eqs. 2-3 and CAS eq. 1.
+    """
+    check.features("features", features)
+    check.labels("labels", labels, features)
+    check.count("num_regions", num_regions)
+    check.group(group)
+    chosen = choose("region_stats", (features, labels), backend)
+    count, mean, variance = ops.region_stats(
+        chosen, features, to_kernel_dtype(labels), num_regions, False
+    )
+    stats = RegionStats(count, mean, variance)
+    return stats if group is None else _of_all_ranks(stats, group)
+
+
+def _of_all_ranks(own: RegionStats, group: ProcessGroup) -> RegionStats:
+    """The statistics of the pixels of all ranks, from each rank's own."""
+    counts = gathered(own.count[None], 0, group)
+    parts = torch.cat((own.mean, own.variance[..., None]), 2)
+    parts = gathered(parts[None], 0, group).double()
+    means, variances = parts[..., :-1], parts[..., -1]
+    share = counts / counts.sum(0).clamp(min=1).double()
+    mean = (share[..., None] * means).sum(0)
+    variance = (share * (variances + (means - mean).square().sum(-1))).sum(0)
+    return RegionStats(counts.sum(0), mean.to(own.mean.dtype), variance.to(own.variance.dtype))

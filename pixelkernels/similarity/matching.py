@@ -1,0 +1,188 @@
+"""Matching of query pixels with classes of labelled reference points, and label transfer by it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._core import validation as check
+from .._core.dispatch import choose
+from .._core.distributed import gathered
+from .._core.modules import OptionsModule
+from .._core.operators import to_image, to_kernel_dtype, to_scalar
+from . import ops
+from . import reference as eager
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+
+def matching_scores(
+    query: Tensor,
+    reference: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    metric: str = "dot",
+    transform: str = "identity",
+    scale: float | Tensor = 1.0,
+    shift: float | Tensor = 0.0,
+    reduce: str = "sum",
+    k: int | None = None,
+    group: ProcessGroup | None = None,
+    backend: str | None = None,
+) -> Tensor:
+    """How well each query pixel matches each class of labelled reference points.
+
+    score_c(i) = reduce_{j: l_j = c} transform(scale * s(q_i, r_j) + shift). Equivalent eager code,
+    for one image, class and the metric "dot":
+
+        s = reference[b].flatten(1)[:, labels[b].flatten() == c].T @ query[b].flatten(1)
+        score = torch.sigmoid(scale * s + shift).mean(0)
+
+    Args:
+        query: [B, D, H, W] or [B, D, N].
+        reference: [B, D, K] or [B, D, H', W'].
+        labels: [B, K] or [B, H', W'], integer or bool; outside [0, num_classes): ignored.
+        num_classes: L >= 1.
+        metric: s is "dot", <q, r>; "cosine", with each norm at least 1e-12; or "sqeuclidean",
+            |q - r|^2.
+        transform: "identity", "sigmoid" or "exp".
+        scale, shift: numbers, or 0-d tensors, which get a gradient.
+        reduce: over the points of a class: "sum", "mean", "max", "min", "topk" (the mean of the
+            min(k, count) best) or "softmax" (over all valid points, then summed by class).
+        k: for "topk", >= 1.
+        group: each of its ranks has a part of the reference points of the same B images, K of them
+            (where some are missing, with the label -1), and matches its own query, of any size,
+            with those of all ranks. The gradient is that of the sum of the ranks' losses.
+
+    Returns: [B, L, *query's spatial shape]. A class without points has the worst score: +inf where
+    a smaller score is better, which is for "sqeuclidean" with scale > 0, else -inf. Differentiable
+    in query, reference, scale and shift.
+
+    Sums and means without a transform collapse exactly, to the product with one prototype per class
+    (and, for "sqeuclidean", the second moments); a pixel that holds an infinity may so get an
+    infinite score where the sum over the pairs would be NaN.
+    Memory: forward, the result and a packed copy of the reference; backward, the gradients, three
+    such copies, and what a round of queries takes, 32 MiB on the cpu. For the backward max and min
+    keep 4 bytes per score, topk 8. With `group` the reference is that of all ranks, and held.
+    Source: Najafi et al., similarity learning for dense label transfer (affine, sum; the released
+    code: cosine, sigmoid, mean); FEELVOS, VideoMatch (nearest point, top-k mean).
+    """
+    options = (metric, transform, scale, shift, reduce, k)
+    scores, _ = _match(
+        "matching_scores", query, reference, labels, num_classes, options, group, backend
+    )
+    return scores
+
+
+class TransferredLabels(NamedTuple):
+    """`labels` [B, *spatial] int64 and the `scores` [B, L, *spatial] they were chosen by."""
+
+    labels: Tensor
+    scores: Tensor
+
+
+def label_transfer(
+    query: Tensor,
+    reference: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    *,
+    metric: str = "dot",
+    transform: str = "identity",
+    scale: float | Tensor = 1.0,
+    shift: float | Tensor = 0.0,
+    reduce: str = "sum",
+    k: int | None = None,
+    group: ProcessGroup | None = None,
+    backend: str | None = None,
+) -> TransferredLabels:
+    """Label every query pixel with the class that matches it best: argmax_c score_c(i).
+
+    The arguments and scores are those of `matching_scores`. The best class has the smallest score
+    for "sqeuclidean" with scale > 0, else the largest; of equal ones the smallest label. A class
+    without points is never chosen, and a NaN score only where there is no other.
+
+    Returns: TransferredLabels(labels [B, *spatial] int64, scores [B, L, *spatial]); label -1 in an
+    image without a valid reference point. Differentiable in the scores.
+    Source: Najafi et al., eq. 4: argmax_l sum_{j in N_l} of the affine similarity.
+    """
+    options = (metric, transform, scale, shift, reduce, k)
+    scores, best = _match(
+        "label_transfer", query, reference, labels, num_classes, options, group, backend
+    )
+    return TransferredLabels(best, scores)
+
+
+def _match(
+    op: str,
+    query: Tensor,
+    reference: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    options: tuple[str, str, float | Tensor, float | Tensor, str, int | None],
+    group: ProcessGroup | None,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    """The scores [B, L, *spatial] and the best labels [B, *spatial]."""
+    metric, transform, scale, shift, reduce, k = options
+    check.group(group)
+    check.feature_pair("query", query, "reference", reference)
+    check.per_pixel("labels", check.integers("labels", labels), reference)
+    check.count("num_classes", num_classes)
+    check.option("metric", metric, ops.METRICS)
+    check.option("transform", transform, ops.TRANSFORMS)
+    check.option("reduce", reduce, ops.REDUCES)
+    for name, value in (("scale", scale), ("shift", shift)):
+        if not isinstance(value, Tensor):
+            check.number(name, value)
+        elif check.tensor(name, value).dim() != 0 or value.dtype not in check.FLOAT_DTYPES:
+            raise ValueError(
+                f"{name}: expected a number or a 0-d floating-point tensor, got "
+                f"{value.dtype}{list(value.shape)}"
+            )
+        else:
+            check.on_device(name, value, query, "query")
+    if (k is not None) != (reduce == "topk"):
+        raise ValueError(f"k: expected a number with reduce='topk' and only there, got {k!r}")
+    if k is not None:
+        check.integer("k", k, minimum=1)
+    if group is not None:
+        reference = gathered(reference.flatten(2), 2, group)
+        labels = gathered(to_kernel_dtype(labels.flatten(1)), 1, group)
+    chosen = choose(op, (query, reference, labels), backend)
+    scale, shift = to_scalar(scale, query), to_scalar(shift, query)
+    if chosen == "eager":
+        scores = eager.matching_scores(
+            query, reference, labels, num_classes, metric, transform, scale, shift, reduce, k or 0
+        )
+        classes = torch.arange(num_classes, device=labels.device)[:, None]
+        present = (labels.flatten(1).long()[:, None] == classes).any(2)
+        smaller = eager.smaller_is_better(metric, scale)
+        return scores, eager.best_labels(scores, present, smaller)
+    labels = to_kernel_dtype(labels.flatten(1))
+    order, offsets = ops.points_by_class(chosen, labels, num_classes)
+    codes = (
+        ops.METRICS.index(metric),
+        ops.TRANSFORMS.index(transform),
+        ops.REDUCES.index(reduce),
+        k or 0,
+    )
+    scores, best, *_ = ops.matching_scores(
+        chosen, to_image(query), to_image(reference), order, offsets, None, scale, shift, *codes
+    )
+    if query.dim() == 3:
+        scores, best = scores.squeeze(2), best.squeeze(1)
+    return scores, best
+
+
+class LabelTransfer(OptionsModule):
+    """`label_transfer` as a module: `LabelTransfer(**options)(query, reference, labels, L)`."""
+
+    def forward(
+        self, query: Tensor, reference: Tensor, labels: Tensor, num_classes: int
+    ) -> TransferredLabels:
+        return label_transfer(query, reference, labels, num_classes, **self.options)
