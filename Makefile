@@ -20,7 +20,7 @@ build: $(VENV)/.installed
 	$(PIP) --no-build-isolation --no-deps --config-settings editable_mode=compat -e .
 
 demo: build
-	$(BIN)/python -m pixelkernels demo
+	$(BIN)/python -m examples.demo
 
 test: build
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup
@@ -94,4 +94,4 @@ wheel-test:
 	$(PYTHON) -m wheels.trial $(WHEEL) --torch $(TORCHES)
 
 clean:
-	rm -rf build build-sanitize demo-out $(VENV) pixelkernels/*.so
+	rm -rf build build-sanitize demo-out train-out $(VENV) pixelkernels/*.so

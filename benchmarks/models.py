@@ -28,14 +28,13 @@ if __package__ in (None, ""):
 
 from benchmarks import environment, measure
 from benchmarks.run import RESULTS
+from examples.train.folder import Folder
+from examples.train.run import Run
+from examples.train.tasks import SMALL, TASKS, InteractiveTask
 from pixelkernels import testing
 from pixelkernels.models import CASNet, MEnet, click_loop
 from pixelkernels.models.layers import resized_labels
 from pixelkernels.models.metrics import jaccard, saliency_measures
-from pixelkernels.train.folder import Folder
-from pixelkernels.train.run import Run
-from pixelkernels.train.small import OPTIONS
-from pixelkernels.train.tasks import TASKS, InteractiveTask
 
 SIZE, READ = (128, 224), (480, 840)
 SEEDS = (0, 1, 2)
@@ -91,7 +90,7 @@ def spread_over(whole: Data, count: int) -> list[int]:
 
 def started(name: str, data: Any, batch: int, rate: float, seed: int = 0, **options: Any) -> Run:
     torch.manual_seed(seed)
-    task = TASKS[name](data, "cpu", **{**OPTIONS[name], **options})
+    task = TASKS[name](data, "cpu", **{**SMALL[name], **options})
     return Run(task, len(data), batch, rate, seed=seed)
 
 
@@ -200,7 +199,7 @@ def with_triplets(whole: Data) -> Iterator[Row]:
             curve = []
             for _ in range(4):
                 trained(run, 20, f"triplet weight {weight:g}, seed {seed}")
-                held_out = TASKS["coseg"](test, "cpu", **OPTIONS["coseg"])
+                held_out = TASKS["coseg"](test, "cpu", **SMALL["coseg"])
                 held_out.network = run.task.network
                 curve.append(object_iou(held_out))
             curves.append(curve)

@@ -1,4 +1,4 @@
-"""python -m pixelkernels info | demo | train | bench"""
+"""python -m pixelkernels info | bench"""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import sys
 
 from . import bench
 from ._core import info
-from .demo import command as demo
-from .train import command as train
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,10 +14,6 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     facts = commands.add_parser("info", help="versions, devices, builds, and why a backend is off")
     facts.add_argument("--json", action="store_true", help="the same as JSON")
-    demo.add_arguments(
-        commands.add_parser("demo", help="train on photographs, eager and accelerated")
-    )
-    train.add_arguments(commands.add_parser("train", help="train one of the reference networks"))
     bench.add_arguments(
         commands.add_parser(
             "bench",
@@ -32,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.command == "info":
         info.show(options.json)
         return 0
-    return {"demo": demo, "train": train, "bench": bench}[options.command].run(options)
+    return bench.run(options)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -13,20 +12,9 @@ from PIL import Image
 from skimage import data
 
 import pixelkernels as pk
+from examples.demo import interaction, photos, scene, steps, training, transfer
+from examples.demo.__main__ import main
 from pixelkernels._core import dispatch
-from pixelkernels.demo import (
-    command,
-    comparison,
-    interaction,
-    labels,
-    network,
-    photos,
-    scene,
-    steps,
-    stereo,
-    training,
-    transfer,
-)
 
 pytestmark = pytest.mark.keeps_memory  # it trains: time matters
 
@@ -39,9 +27,7 @@ def small_photos(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: object) -> int:
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    return command.run(parser.parse_args(list(map(str, arguments))))
+    return main(list(map(str, arguments)))
 
 
 def pictures(folder: Path) -> dict[str, np.ndarray]:
@@ -86,7 +72,7 @@ def test_packaged_photos(tmp_path, capsys):
         assert 0 < max(entry["iou"]) <= 1
 
 
-def test_photos_of_a_folder(tmp_path):
+def test_photos_of_a_folder(tmp_path, capsys):
     folder = tmp_path / "photos"
     folder.mkdir()
     Image.fromarray(data.coffee()).save(folder / "one.png")
@@ -98,7 +84,9 @@ def test_photos_of_a_folder(tmp_path):
     }  # fmt: skip
     (folder / "one.png").unlink()
     (folder / "two.jpg").unlink()
-    assert run("--images", folder) == 2
+    with pytest.raises(SystemExit, match="2"):
+        run("--images", folder)
+    assert "expected .jpg, .jpeg, .png files" in capsys.readouterr().err
 
 
 def test_a_wrong_loss_is_reported(tmp_path, monkeypatch, capsys):
@@ -122,7 +110,7 @@ def two_halves(objects: torch.Tensor) -> tuple[torch.Tensor, scene.Scene]:
         background=torch.ones(batch, height, width),
         points=points,
         click_labels=torch.tensor([[1, 0]]).expand(batch, -1),
-        pixels=scene.draw(objects),
+        pixels=scene.draw_pixels(objects),
     )
 
 
@@ -158,23 +146,23 @@ def test_clicks_find_an_object_that_the_features_tell_apart():
 
 @pytest.mark.parametrize("name", CLICK_STEPS)
 def test_a_wrong_step_without_gradient_is_reported(monkeypatch, name):
-    monkeypatch.setattr(comparison, "STEPS", [step for step in steps.STEPS if step.name == name])
+    monkeypatch.setattr(steps, "STEPS", [step for step in steps.STEPS if step.name == name])
     features, setting = two_halves(left_half())
-    assert [cost.step.name for cost in comparison.compare_all(features, setting, "cpu")] == [name]
+    assert [cost.step.name for cost in steps.compare_all(features, setting, "cpu")] == [name]
     spoil(monkeypatch, name)
-    with pytest.raises(training.Mismatch, match=f"{name}: "):
-        comparison.compare_all(features, setting, "cpu")
+    with pytest.raises(steps.Mismatch, match=f"{name}: "):
+        steps.compare_all(features, setting, "cpu")
 
 
 @pytest.mark.parametrize("name", ["next_click", "click_maps"])
 def test_a_wrong_step_of_the_interaction_is_reported(monkeypatch, name):
     spoil(monkeypatch, name)
-    with pytest.raises(training.Mismatch, match=f"{name}: "):
+    with pytest.raises(steps.Mismatch, match=f"{name}: "):
         interaction.interact(*two_halves(left_half()))
 
 
 def test_the_columns_of_the_stereo_pair_show_the_same():
-    pair = stereo.packaged()
+    pair = photos.stereo_pair()
     known = pair.columns >= 0
     columns = np.broadcast_to(np.arange(photos.SIDE), known.shape)
     there = np.take_along_axis(pair.left.pixels, pair.columns.clip(min=0)[..., None], axis=1)
@@ -189,12 +177,12 @@ def test_the_columns_of_the_stereo_pair_show_the_same():
 
 
 def test_labels_are_transferred_to_the_same_photo():
-    pair = stereo.packaged()
+    pair = photos.stereo_pair()
     columns = np.broadcast_to(np.arange(photos.SIDE), pair.columns.shape)
     done = transfer.transfer(
-        stereo.Pair(pair.left, pair.left, columns), network.from_seed(0, "cpu"), "cpu"
+        photos.StereoPair(pair.left, pair.left, columns), training.initial_network("cpu"), "cpu"
     )
-    assert np.array_equal(done.truth, labels.salient_object(pair.left.pixels))
+    assert np.array_equal(done.truth, scene.salient_object(pair.left.pixels))
     assert done.share_right["copied in place"] == 1
     *_, found = done.share_right.values()
     assert found > 0.9
@@ -202,8 +190,8 @@ def test_labels_are_transferred_to_the_same_photo():
 
 def test_wrong_transferred_labels_are_reported(monkeypatch):
     spoil(monkeypatch, "label_transfer")
-    with pytest.raises(training.Mismatch, match="label_transfer: 1 of"):
-        transfer.transfer(stereo.packaged(), network.from_seed(0, "cpu"), "cpu")
+    with pytest.raises(steps.Mismatch, match="label_transfer: 1 of"):
+        transfer.transfer(photos.stereo_pair(), training.initial_network("cpu"), "cpu")
 
 
 def test_labels_may_differ_only_where_scores_are_equal():
@@ -212,7 +200,7 @@ def test_labels_may_differ_only_where_scores_are_equal():
     assert transfer.share_equal(eager, eager) == 1
     tied = eager._replace(labels=torch.tensor([[1, 0, 1]]))
     assert transfer.share_equal(eager, tied) == pytest.approx(2 / 3)
-    with pytest.raises(training.Mismatch, match="1 of 3 labels"):
+    with pytest.raises(steps.Mismatch, match="1 of 3 labels"):
         transfer.share_equal(eager, eager._replace(labels=torch.tensor([[0, 0, 0]])))
-    with pytest.raises(training.Mismatch, match="a result or gradient"):
+    with pytest.raises(steps.Mismatch, match="a result or gradient"):
         transfer.share_equal(eager, eager._replace(scores=scores + 0.1))

@@ -54,7 +54,7 @@ def installation(tmp_path: Path) -> Path:
     """A copy of the package that may be broken, without the CUDA library."""
 
     def left_out(_: str, names: list[str]) -> list[str]:
-        return [name for name in names if name in ("__pycache__", "_cuda.so", "demo", "compat")]
+        return [name for name in names if name in ("__pycache__", "_cuda.so", "compat")]
 
     shutil.copytree(PACKAGE, tmp_path / "pixelkernels", ignore=left_out)
     return tmp_path

@@ -66,7 +66,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-APART = ("models", "train", "compat", "demo", "bench")
+APART = ("models", "compat", "bench")
 FAMILIES = {p.name for p in PACKAGE.iterdir() if (p / "ops.py").exists()}
 
 
@@ -87,7 +87,7 @@ def test_who_may_import_whom(path):
         if other == "bench":
             assert own == "__main__.py", name
         if other == "models":
-            assert own in ("models", "train", "compat"), name
+            assert own in ("models", "compat"), name
         if not any(
             part.lstrip("_").startswith("triton") for part in path.relative_to(PACKAGE).parts
         ):

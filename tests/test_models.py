@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 
 import pixelkernels as pk
+from examples.train.tasks import SMALL
 from pixelkernels import testing
-from pixelkernels.train.small import OPTIONS
 from tests.helpers import peak_extra_bytes
 
 models = pytest.importorskip("pixelkernels.models", exc_type=ModuleNotFoundError)
@@ -28,7 +28,7 @@ NETWORKS = {
 
 def small(name):
     torch.manual_seed(0)
-    return NETWORKS[name](**OPTIONS[name])
+    return NETWORKS[name](**SMALL[name])
 
 
 def scene(batch=2, dtype=torch.float32):
@@ -96,7 +96,7 @@ def test_shapes():
     saliency = menet.saliency(images[:, 0])
     assert saliency.shape == (2, *SIZE)
     assert ((saliency >= 0) & (saliency <= 1)).all()
-    cas = models.CASNet(3, architecture="deeplab", **OPTIONS["cas"])
+    cas = models.CASNet(3, architecture="deeplab", **SMALL["cas"])
     torch.testing.assert_close(cas(images[:, 0]).sum(1), torch.ones(2, *SIZE))
     assert small("transfer")(images[:, 0]).shape == (2, 32, 49, 42)
 
@@ -142,7 +142,7 @@ def test_losses_by_hand():
 
 
 def test_cas_chooses_the_channel_that_follows_the_mask(monkeypatch):
-    network = models.CASNet(3, **OPTIONS["cas"])
+    network = models.CASNet(3, **SMALL["cas"])
     images, masks = scene()
     target = masks[:, 0].float()
     maps = torch.stack([1 - target, target / 2, target * 0 + 0.1], 1)

@@ -9,13 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from pixelkernels.__main__ import main
-from pixelkernels.train.small import OPTIONS
+from examples.train.__main__ import main
 
-pytest.importorskip("matplotlib")
 metrics, folder, run, tasks = (
-    pytest.importorskip(f"pixelkernels.{name}", exc_type=ModuleNotFoundError)
-    for name in ("models.metrics", "train.folder", "train.run", "train.tasks")
+    pytest.importorskip(name, exc_type=ModuleNotFoundError)
+    for name in (
+        "pixelkernels.models.metrics",
+        *("examples.train.folder", "examples.train.run", "examples.train.tasks"),
+    )
 )
 Folder, TASKS = folder.Folder, tasks.TASKS
 
@@ -91,7 +92,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(name, scenes):
     def started():
         torch.manual_seed(0)
         data = Folder(scenes / "images", scenes / "masks", (64, 72), ignore=255)
-        return run.Run(TASKS[name](data, "cpu", **OPTIONS[name]), len(data), batch=2, rate=1e-3)
+        return run.Run(TASKS[name](data, "cpu", **tasks.SMALL[name]), len(data), batch=2, rate=1e-3)
 
     whole, first, second = started(), started(), started()
     for _ in range(4):
@@ -110,7 +111,7 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(name, scenes):
 def test_the_command_trains_and_takes_up_a_checkpoint(scenes, tmp_path, capsys):
     def train(out, steps, backend="cpu"):
         return main(
-            ["train", "menet", "--data", str(scenes), "--ignore", "255", "--small", "--size", "64",
+            ["menet", "--data", str(scenes), "--ignore", "255", "--small", "--size", "64",
              "--batch", "2", "--steps", str(steps), "--backend", backend, "--out", str(out)]
         )  # fmt: skip
 
@@ -126,7 +127,10 @@ def test_the_command_trains_and_takes_up_a_checkpoint(scenes, tmp_path, capsys):
 
 
 def test_the_command_refuses_what_it_cannot_do(tmp_path, capsys):
-    assert main(["train", "menet"]) == 2
-    assert "expected --data" in capsys.readouterr().err
-    assert main(["train", "cas", "--data", str(tmp_path)]) == 2
-    assert "expected a folder" in capsys.readouterr().err
+    for arguments, reason in (
+        (["menet"], "expected --data"),
+        (["cas", "--data", str(tmp_path)], "expected a folder"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+        assert reason in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Data sets as folders of images and of masks with the same names."""
+"""A data set: a folder of images and a folder of masks with the same names."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
-# of ImageNet, which the backbones' weights were trained with
+# of ImageNet, with which the backbones were trained
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Folder:
-    """Images [3, H, W], normalised, and labels [H, W] int64, all of one size, held in memory.
+    """Normalised `images` [N, 3, H, W] and `labels` [N, H, W] int64, held in memory.
 
-    An image belongs to the mask of the same stem; images without one are left out. Masks are label
-    images: the values of their pixels, or the indices of their palette.
+    An image belongs to the mask of the same stem; images without a mask are skipped. A mask holds
+    labels as pixel values or as palette indices.
 
     Args:
         images, masks: folders.
-        size: (height, width) that everything is resized to: images smoothly, masks to the nearest.
-        ignore: a value of the masks that is no label, -1 in `labels`.
+        size: (height, width) of the result. Images are resized bilinearly, masks to the nearest.
+        ignore: the masks' value for unlabelled pixels, which become -1.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Folder:
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Normalised images [..., 3, H, W] as bytes [..., H, W, 3] again."""
+    """Normalised images [..., 3, H, W] -> bytes [..., H, W, 3]."""
     mean, deviation = _statistics(images)
     return ((images * deviation + mean).clamp(0, 1) * 255).round().byte().movedim(-3, -1)
 

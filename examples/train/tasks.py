@@ -1,6 +1,4 @@
-"""How each network is trained: its batches, its loss and its optimiser as the papers have them, and
-a picture of what it predicts.
-"""
+"""How each network is trained: batches, loss and optimizer as in its paper; and how it predicts."""
 
 from __future__ import annotations
 
@@ -23,18 +21,34 @@ from pixelkernels.regions import compact_labels
 
 from .folder import Folder
 
+_SMALL_RESNET: dict[str, Any] = {"depth": (1, 1, 1, 1), "width": 16}
+
+# options of networks small enough to train from scratch on a CPU, in minutes
+SMALL: dict[str, dict[str, Any]] = {
+    "coseg": {
+        **_SMALL_RESNET,
+        "displacement": 4,
+        "decoder": (64, 64, 48, 32, 32),
+        "embedding_channels": 32,
+    },
+    "menet": {"width": 8, "convolutions": 2},
+    "cas": _SMALL_RESNET,
+    "transfer": {**_SMALL_RESNET, "embedding_channels": 32},
+    "interactive": {"batch_norm": True, "width": 16, "channels": 64},
+}
+
 
 class Task(Protocol):
-    """A network on a data set. The generator decides everything random, so a run can go on."""
+    """A network on a data set. All randomness comes from the generator, so a run can resume."""
 
     network: nn.Module
 
     def loss(self, batch: int, generator: torch.Generator, epoch: int) -> Tensor:
-        """Of `batch` random items; an epoch has passed when every item could have been drawn."""
+        """Of `batch` random items. An epoch is as many items as the data set has."""
         ...
 
     def optimizer(self, rate: float | None) -> torch.optim.Optimizer:
-        """The paper's, with another learning rate where one is given."""
+        """The paper's, with another learning rate if one is given."""
         ...
 
     def predict(self) -> Tensor:
@@ -63,8 +77,7 @@ class _Task:
 
 class CoSegmentationTask(_Task):
     network: CoSegNet
-    # of lambda, after each epoch
-    DECAY = 0.85
+    DECAY = 0.85  # of lambda, after each epoch
 
     def __init__(
         self, data: Folder, device: str, *, triplet_weight: float = 1.0, **options: Any
@@ -123,13 +136,13 @@ class ClassAgnosticTask(_Task):
         return self.sgd(1e-3, 1e-4, rate)
 
     def predict(self) -> Tensor:
-        """The strongest channel of every pixel."""
+        """The channel of the largest value."""
         with torch.no_grad():
             return self.network(self.images).argmax(1)
 
 
 class LabelTransferTask(_Task):
-    """The data set is one video in the order of its names; the first image is the annotated one."""
+    """The data set is one video, its frames sorted by name; the first frame is annotated."""
 
     network: LabelTransferNet
 
@@ -139,7 +152,7 @@ class LabelTransferTask(_Task):
         super().__init__(LabelTransferNet(**options), data, device)
         self.pairs = pairs
         self.classes = torch.unique(self.labels[self.labels >= 0])
-        # labels are numbered over the whole video, so that an object keeps its own
+        # numbered over the whole video, so that an object keeps its number
         index = torch.searchsorted(self.classes, self.labels.clamp(min=int(self.classes[0])))
         self.targets = torch.where(self.labels >= 0, index, -1)
 
@@ -168,7 +181,7 @@ class LabelTransferTask(_Task):
 
 
 class InteractiveTask(_Task):
-    """Everything labelled is one instance, and all images show its class."""
+    """All labelled pixels of an image are one instance; all images show the same class."""
 
     network: FewShotInteractiveNet
 
@@ -199,7 +212,7 @@ class InteractiveTask(_Task):
         return self.sgd(2.5e-3, 1e-4, rate)
 
     def predict(self) -> Tensor:
-        """From simulated clicks, with the next images for support."""
+        """From simulated clicks, with the following images as support."""
         count = len(self.data)
         order = torch.arange(count, device=self.images.device)
         images, masks, support = self.episode(

@@ -1,4 +1,6 @@
-"""Training with checkpoints: an interrupted run goes on as if it had not been."""
+"""Training with checkpoints, and pictures of its result. A resumed run gives the same bits as one
+that was never interrupted.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 from tqdm import tqdm
 
 import pixelkernels as pk
 
+from .folder import Folder, pixels
 from .tasks import Task
 
 
@@ -21,12 +26,12 @@ class Run:
     """A task in training.
 
     Args:
-        task: what to train.
-        items: of an epoch: the number of the data set's images.
-        batch: items in a step.
-        rate: of learning, in place of the paper's.
-        backend: of every call of the library; None is the dispatcher's choice.
-        seed: of the generator that decides everything random after the network's initial values.
+        task: the network and its data.
+        items: of an epoch: the number of images.
+        batch: items per step.
+        rate: the learning rate, if not the paper's.
+        backend: of every library call; None is the dispatcher's choice.
+        seed: of the generator of all randomness after the network's initialisation.
         device: of the network.
     """
 
@@ -48,7 +53,7 @@ class Run:
         self.task.network.train()
         epoch = len(self.losses) * self.batch // self.items
         self._optimizer.zero_grad()
-        # what layers draw (dropout) follows from the generator too
+        # dropout draws from torch's own state, so seed that from the generator
         seed = torch.randint(2**62, (), generator=self._generator, device=self.device)
         with torch.random.fork_rng(), pk.use_backend(self.backend):
             torch.manual_seed(int(seed))
@@ -77,8 +82,8 @@ class Run:
 
 
 def train(run: Run, steps: int, out: Path, *, every: int = 50) -> None:
-    """Up to `steps` steps in all, with `out`/checkpoint.pt every so often, at the end, and when it
-    is interrupted. One that is there already is taken up.
+    """Train until the run has `steps` steps. Resume from `out`/checkpoint.pt if it exists; write it
+    every `every` steps, at the end and on interruption.
     """
     out.mkdir(parents=True, exist_ok=True)
     file = out / "checkpoint.pt"
@@ -101,7 +106,35 @@ def _progress(run: Run, steps: int) -> Iterator[int]:
 
 
 def _save(run: Run, file: Path) -> None:
-    # an interruption here must not cost the checkpoint before
+    # renaming is atomic: an interruption keeps the previous checkpoint
     fresh = file.with_suffix(".new")
     torch.save(run.state(), fresh)
     fresh.replace(file)
+
+
+def write_loss_curve(losses: list[float], file: Path) -> None:
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(range(1, len(losses) + 1), losses)
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss")
+    axes.grid(alpha=0.3)
+    figure.savefig(file)
+
+
+def write_predictions(data: Folder, predicted: Tensor, out: Path) -> list[Path]:
+    """One file per image: the image, its labels, the predicted labels."""
+    largest = int(torch.maximum(data.labels.max(), predicted.max().cpu()))
+    files = []
+    for name, image, labels, prediction in zip(
+        data.names, pixels(data.images), data.labels, predicted.cpu(), strict=True
+    ):
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        panels = {"image": image, "labels": labels, "prediction": prediction}
+        for axes, (title, values) in zip(figure.subplots(1, 3), panels.items(), strict=True):
+            axes.imshow(values.numpy(), vmin=-1, vmax=max(largest, 1), interpolation="nearest")
+            axes.set_title(title)
+            axes.set_axis_off()
+        files.append(out / f"{name}.png")
+        figure.savefig(files[-1])
+    return files

@@ -1,15 +1,15 @@
-"""A user and an interactive segmenter in turn: the user clicks on the largest error, the segmenter
-predicts from all clicks so far.
+"""Interactive segmentation: in each round a simulated user clicks on the largest error, and the
+segmenter predicts from all clicks so far.
 
-The segmenter is a stand-in that has nothing to train: it compares pixels with clicks. Its features
-come from a network that saw the objects, so its IoU measures the loop and no generalisation.
+The segmenter has nothing to train: it compares pixels with clicks. Its features come from a network
+that was trained on these very objects, so the IoU checks the loop and says nothing about
+generalisation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,20 +18,17 @@ from tqdm import tqdm
 
 import pixelkernels as pk
 
-from . import clicks, comparison
-from .scene import Scene
-from .training import SIDES
+from .scene import Scene, click_maps
+from .steps import on_both_backends, require_equal
 
 ROUNDS = 9
 
-# how unlike every positive click a pixel of the object may be while no negative click is near
+# the largest distance of an object's pixel from the positive clicks while there is no negative one
 FARTHEST = 1.0
-
-Result = TypeVar("Result", bound="tuple[Tensor, ...]")
 
 
 class Interaction(NamedTuple):
-    """What happened in N rounds on B photos."""
+    """The result of N rounds on B photos."""
 
     points: Tensor  # [B, N, 2]
     labels: Tensor  # [B, N]: 1 or 0, and -1 where no error was left
@@ -41,7 +38,9 @@ class Interaction(NamedTuple):
 
 @torch.no_grad()
 def interact(features: Tensor, scene: Scene) -> Interaction:
-    """Both sides answer in every round, and the accelerated answer goes on; raises Mismatch."""
+    """Runs every round on both backends and continues with the accelerated results; raises
+    Mismatch.
+    """
     features = F.normalize(features)
     side = scene.mask.shape[-1]
     photos = torch.arange(len(scene.mask), device=scene.mask.device)
@@ -50,38 +49,31 @@ def interact(features: Tensor, scene: Scene) -> Interaction:
     labels: list[Tensor] = []
     predictions: list[Tensor] = []
     for _ in tqdm(range(ROUNDS), desc="clicking", unit="click"):
-        click = _on_both_sides(
-            "next_click", partial(pk.next_click, prediction, scene.mask, not_clicked=not_clicked)
+        eager, click = on_both_backends(
+            partial(pk.next_click, prediction, scene.mask, not_clicked=not_clicked)
         )
-        # where no click is valid, the pixel (0, 0) stays free
+        require_equal("next_click", eager, click)
+        # an invalid click is at (0, 0), which stays free
         not_clicked[photos, click.points[:, 0], click.points[:, 1]] &= ~click.valid
         points.append(click.points)
         labels.append(torch.where(click.valid, click.labels, -1))
-        clicked = torch.stack(points, 1), torch.stack(labels, 1)
-        (maps,) = _on_both_sides("click_maps", partial(_maps, *clicked, side))
-        prediction = _predict(features, *clicked, maps)
+        clicks = torch.stack(points, 1), torch.stack(labels, 1)
+        both = on_both_backends(partial(_maps, *clicks, side))
+        require_equal("click_maps", *both)
+        (maps,) = both[1]
+        prediction = _predict(features, *clicks, maps)
         predictions.append(prediction)
     after_each = torch.stack(predictions, 1)
-    return Interaction(*clicked, after_each, _iou(after_each, scene.mask[:, None]))
+    return Interaction(*clicks, after_each, _iou(after_each, scene.mask[:, None]))
 
 
 def _maps(points: Tensor, labels: Tensor, side: int) -> tuple[Tensor]:
-    return (clicks.maps(points, labels, side),)
-
-
-def _on_both_sides(name: str, call: Callable[[], Result]) -> Result:
-    results = []
-    for backend in SIDES.values():
-        with pk.use_backend(backend):
-            results.append(call())
-    eager, accelerated = results
-    comparison.hold_together(name, eager, accelerated)
-    return accelerated
+    return (click_maps(points, labels, side),)
 
 
 def _predict(features: Tensor, points: Tensor, labels: Tensor, maps: Tensor) -> Tensor:
-    """[B, H, W]: True where a pixel is more like the positive clicks than like the negative ones,
-    in its features and its place.
+    """[B, H, W]: True where a pixel's features and position are closer to those of a positive click
+    than to those of any negative one.
     """
     photos = torch.arange(len(points), device=points.device)[:, None]
     at_clicks = features[photos, :, points[..., 0], points[..., 1]]

@@ -1,0 +1,1 @@
+"""`python -m examples.demo`: the library at work on photographs, eager against accelerated."""

@@ -1,0 +1,1 @@
+"""`python -m examples.train`: training of the reference networks."""

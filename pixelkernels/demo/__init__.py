@@ -1,1 +1,0 @@
-"""python -m pixelkernels demo: training on photographs with eager and accelerated losses."""
