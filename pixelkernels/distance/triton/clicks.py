@@ -7,11 +7,11 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._core.triton import launch, next_power_of_2
+from ..ops import ENCODINGS
 
-# As in ops.ENCODINGS.
-EUCLIDEAN: tl.constexpr = tl.constexpr(0)
-DISK: tl.constexpr = tl.constexpr(1)
-TANH: tl.constexpr = tl.constexpr(2)
+EUCLIDEAN: tl.constexpr = tl.constexpr(ENCODINGS.index("euclidean"))
+DISK: tl.constexpr = tl.constexpr(ENCODINGS.index("disk"))
+TANH: tl.constexpr = tl.constexpr(ENCODINGS.index("tanh"))
 
 
 @triton.jit

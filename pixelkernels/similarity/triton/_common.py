@@ -10,20 +10,21 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._core.triton import ceil_div, load_tile, next_power_of_2, pixel_offsets
+from ..ops import METRICS, REDUCES, TRANSFORMS
 
-# As in ops.METRICS, ops.TRANSFORMS and ops.REDUCES.
-DOT: tl.constexpr = tl.constexpr(0)
-COSINE: tl.constexpr = tl.constexpr(1)
-SQEUCLIDEAN: tl.constexpr = tl.constexpr(2)
-IDENTITY: tl.constexpr = tl.constexpr(0)
-SIGMOID: tl.constexpr = tl.constexpr(1)
-EXP: tl.constexpr = tl.constexpr(2)
-SUM: tl.constexpr = tl.constexpr(0)
-MEAN: tl.constexpr = tl.constexpr(1)
-MAX: tl.constexpr = tl.constexpr(2)
-MIN: tl.constexpr = tl.constexpr(3)
-TOPK: tl.constexpr = tl.constexpr(4)
-SOFTMAX: tl.constexpr = tl.constexpr(5)
+# The numbers of ops.METRICS, ops.TRANSFORMS and ops.REDUCES.
+DOT: tl.constexpr = tl.constexpr(METRICS.index("dot"))
+COSINE: tl.constexpr = tl.constexpr(METRICS.index("cosine"))
+SQEUCLIDEAN: tl.constexpr = tl.constexpr(METRICS.index("sqeuclidean"))
+IDENTITY: tl.constexpr = tl.constexpr(TRANSFORMS.index("identity"))
+SIGMOID: tl.constexpr = tl.constexpr(TRANSFORMS.index("sigmoid"))
+EXP: tl.constexpr = tl.constexpr(TRANSFORMS.index("exp"))
+SUM: tl.constexpr = tl.constexpr(REDUCES.index("sum"))
+MEAN: tl.constexpr = tl.constexpr(REDUCES.index("mean"))
+MAX: tl.constexpr = tl.constexpr(REDUCES.index("max"))
+MIN: tl.constexpr = tl.constexpr(REDUCES.index("min"))
+TOPK: tl.constexpr = tl.constexpr(REDUCES.index("topk"))
+SOFTMAX: tl.constexpr = tl.constexpr(REDUCES.index("softmax"))
 
 # Below the key of every number, -inf too.
 NO_KEY: tl.constexpr = tl.constexpr(-(2**31))
