@@ -1,9 +1,9 @@
 """Distance transforms and clicks on NumPy arrays, for data-loader workers.
 
-The functions of the same names in `pixelkernels`, with the same shapes, dtypes, options and errors,
-on arrays. They run the CPU kernels on the calling thread alone and release the GIL, so that as many
-workers as there are cores keep them busy, be they threads or processes, forked ones without any
-preparation. They need the compiled library and raise `BackendUnavailable` without it.
+They have the names, shapes, dtypes, options and errors of the functions in `pixelkernels`. They run
+the CPU kernels on the calling thread alone and release the GIL, so one worker per core, thread or
+process, uses all cores; forked processes are safe. Without the compiled library they raise
+`BackendUnavailable`.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ def click_maps(
     truncate: float | None = 255.0,
 ) -> NDArray[np.float32]:
     """`pixelkernels.click_maps` on arrays: [B, N, 2] and [B, N] -> float32 [B, 2, H, W]."""
-    code, bandwidth, limit = maps.check_arguments(
+    code, clipped_radius, limit = maps.check_arguments(
         _tensor("points", points), _tensor("labels", labels), size, encoding, radius, truncate
     )
-    kind = labels.astype(np.int64)
-    if (wrong := (kind < -1) | (kind > 1)).any():
-        raise ValueError(f"labels: {ops.CLICK_LABELS}, got {kind[wrong][0]}")
-    with np.errstate(over="ignore"):  # too far for float32 is infinitely far
-        place = np.where(kind[..., None] < 0, 0, points).astype(np.float32)
-    if np.isnan(place).any():
+    signs = labels.astype(np.int64)
+    if (wrong := (signs < -1) | (signs > 1)).any():
+        raise ValueError(f"labels: {ops.CLICK_LABELS}, got {signs[wrong][0]}")
+    with np.errstate(over="ignore"):  # a coordinate too large for float32 becomes infinite
+        positions = np.where(signs[..., None] < 0, 0, points).astype(np.float32)
+    if np.isnan(positions).any():
         raise ValueError(f"points: {ops.CLICK_POINTS}, got nan")
-    return _kernels().click_maps(place, kind, *size, code, bandwidth, limit)
+    return _kernels().click_maps(positions, signs, *size, code, clipped_radius, limit)
 
 
 def distance_transform(
@@ -81,9 +81,9 @@ def next_click(
     depth = depth.reshape(*errors.shape[:2], target[:1].size)
     if depth.shape[2] == 0:
         depth = np.zeros((*depth.shape[:2], 1), np.int32)
-    deepest, place = depth.max(2), depth.argmax(2)
+    deepest, index = depth.max(2), depth.argmax(2)
     positive, valid = deepest[:, 0] > deepest[:, 1], deepest.max(1) > 0
-    flat = np.where(positive, place[:, 0], place[:, 1]) * valid
+    flat = np.where(positive, index[:, 0], index[:, 1]) * valid
     points = np.stack(np.divmod(flat, max(target.shape[2], 1)), 1)
     return NextClick(points, positive.astype(np.int64), valid)
 
@@ -95,11 +95,11 @@ def _kernels() -> Any:
 
 
 def _tensor(name: str, array: Any) -> torch.Tensor:
-    """The array as a tensor without memory, for the checks that both share."""
+    """A tensor on the meta device with the metadata of the array, for the shared checks."""
     if not isinstance(array, np.ndarray):
         raise TypeError(f"{name}: expected a numpy.ndarray, got {type(array).__name__}")
     try:
-        # in this machine's byte order, which all that is made of the array has
+        # other byte orders are converted by the first operation on the array
         dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
     except TypeError:
         raise TypeError(f"{name}: expected a numeric dtype, got {array.dtype}") from None

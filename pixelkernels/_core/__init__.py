@@ -1,1 +1,1 @@
-"""What all families share: backends, operators, checks of arguments, numerics."""
+"""Shared by all families: dispatch, operators, argument checks, numerics."""

@@ -1,7 +1,7 @@
-"""Which backend serves a call, and why not another.
+"""The choice of the backend that serves a call, and the reasons against the others.
 
-Plain Python on tensor metadata: it reads no values, launches nothing and is traced through by
-torch.compile.
+Plain Python on tensor metadata: it reads no values and launches nothing, so torch.compile traces
+through it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ log = logging.getLogger("pixelkernels")
 
 BACKENDS = ("cuda", "triton", "cpu", "eager")
 
-# The order in which backends are tried when none was asked for, by device type. An op that measures
-# otherwise gets a line of its own under its name, with the committed result that justifies it.
+# device type -> the order in which backends are tried when none is requested
 ORDER: dict[str, tuple[str, ...]] = {
     "cuda": ("cuda", "triton", "eager"),
     "cpu": ("cpu", "eager"),
 }
 FALLBACK_ORDER = ("triton", "eager")
 
-# op -> its backends
 WITHOUT_CUDA = ("triton", "cpu", "eager")
+# op -> the backends that implement it
 IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "region_stats": BACKENDS,
     "cas_loss": BACKENDS,
@@ -60,22 +59,27 @@ DTYPES: dict[str, tuple[torch.dtype, ...]] = {
     "cuda": (torch.float16, torch.bfloat16, torch.float32),
 }
 
-# Plain globals, which torch.compile guards: a compiled function is traced again when they change.
-# It neither traces context variables nor guards thread-locals and os.environ, so the environment is
-# read once, at import.
+# torch.compile guards plain globals: a compiled function is retraced when they change. It does not
+# trace context variables, nor guard thread-locals and os.environ, so the environment is read once,
+# at import.
 _in_use: str | None = None
 _from_environment: str | None = os.environ.get("PIXELKERNELS_BACKEND") or None
 
 
 class BackendUnavailable(RuntimeError):
-    """A backend was asked for by name and cannot serve the call; the message says why."""
+    """The requested backend cannot serve the call; the message has the reasons."""
 
 
 @contextlib.contextmanager
 def use_backend(name: str | None) -> Iterator[None]:
-    """Ask for one backend, or None for the default order, in every call inside the block.
+    """Request a backend for every call inside the block; None stands for the default order.
 
-    It holds for the whole process, not for the thread.
+    The request holds for the whole process, not only for the current thread.
+
+    Example:
+
+        with pk.use_backend("eager"):
+            loss = pk.cas_loss(features, labels, 20)
     """
     global _in_use
     previous, _in_use = _in_use, _known(name, "use_backend")
@@ -86,7 +90,7 @@ def use_backend(name: str | None) -> Iterator[None]:
 
 
 def choose(op: str, tensors: tuple[Tensor, ...], backend: str | None) -> str:
-    """The backend that serves `op`: the one asked for, or the first usable one in order."""
+    """The backend that serves `op`: the requested one, or else the first usable one."""
     asked = requested(backend)
     if asked is not None:
         reasons = why_not(asked, op, tensors)
@@ -108,7 +112,7 @@ def order(tensors: tuple[Tensor, ...]) -> tuple[str, ...]:
 
 
 def requested(backend: str | None) -> str | None:
-    """The backend asked for: by argument, else by `use_backend`, else by PIXELKERNELS_BACKEND."""
+    """The requested backend: by argument, else by `use_backend`, else by PIXELKERNELS_BACKEND."""
     if backend is not None:
         return _known(backend, "backend")
     if _in_use is not None:
@@ -117,7 +121,7 @@ def requested(backend: str | None) -> str | None:
 
 
 def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:
-    """The reasons why `backend` cannot serve `op` on these tensors; empty where it can."""
+    """The reasons why `backend` cannot serve `op` on these tensors; empty if it can."""
     if backend == "eager":
         return []
     reasons = [extension.REASONS[backend]] if extension.REASONS[backend] else []
@@ -139,10 +143,13 @@ def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:
 
 
 def explain(op: str, *args: Any, **kwargs: Any) -> dict[str, list[str]]:
-    """Print, and return, which backend would serve `op(*args, **kwargs)` and why each other one
-    would not.
+    """Print which backend would serve `op(*args, **kwargs)`, and for each the reasons against it.
 
-    Example: `pk.explain("region_stats", features, labels, 20)`.
+    Returns: backend -> reasons, an empty list where the backend is usable.
+
+    Example:
+
+        pk.explain("region_stats", features, labels, 20)
     """
     if not isinstance(op, str) or op not in IMPLEMENTED:
         raise ValueError(f"op: expected one of {', '.join(IMPLEMENTED)}, got {op!r}")
@@ -166,7 +173,7 @@ def available_backends() -> tuple[str, ...]:
 
 
 def machine_reasons(backend: str) -> list[str]:
-    """Why `backend` can serve no call at all on this machine; empty where it can."""
+    """The reasons why `backend` can serve no call on this machine; empty if it can."""
     reasons = [extension.REASONS[backend]] if extension.REASONS[backend] else []
     if _device_type(backend, torch.device("cuda")) == "cuda" and backend != "eager":
         if not torch.cuda.is_available():
@@ -177,7 +184,7 @@ def machine_reasons(backend: str) -> list[str]:
 
 
 def _device_type(backend: str, device: torch.device) -> str:
-    """The type of device that `backend` wants, where the tensors are on `device`."""
+    """The device type that `backend` needs, for tensors on `device`."""
     if backend != "triton":
         return device.type if backend == "eager" else backend
     if extension.TRITON_INTERPRETED:

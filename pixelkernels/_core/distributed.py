@@ -1,8 +1,8 @@
 """Sums and concatenations over the ranks of a process group, differentiable.
 
-Every rank of the group has to make the call, in the same order, and the backward pass too. The
-gradient is that of the sum of all ranks' losses, as torch's own collectives define it: averaged
-over the ranks, as DistributedDataParallel does, it is that of a loss which every rank returns.
+Every rank of the group must make the call, in the same order, and run its backward. As for torch's
+own collectives, the gradient is that of the sum of all ranks' losses. DistributedDataParallel
+averages over the ranks: if all of them return the same loss, this gives the gradient of that loss.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor
 if TYPE_CHECKING:  # a torch built without torch.distributed lacks it
     from torch.distributed import ProcessGroup
 
-# the operators know a group by its name: a schema has no type for it
+# operators take the name of a group: schemas have no type for groups
 _library = torch.library.Library("pixelkernels", "FRAGMENT")
 
 
 def total(values: Tensor, group: str | None) -> Tensor:
-    """The sum over the ranks; without a group the values themselves."""
+    """The sum over the ranks; `values` themselves without a group."""
     return values if group is None else torch.ops.pixelkernels.rank_sum(values, group)
 
 
 def gathered(values: Tensor, dim: int, group: ProcessGroup) -> Tensor:
-    """The ranks' values, equal in shape, one after the other along `dim`."""
+    """The values of all ranks, equal in shape, concatenated along `dim`."""
     whole = torch.ops.pixelkernels.rank_gather(
         values.movedim(dim, 0).contiguous(), group.group_name, group.size()
     )

@@ -1,4 +1,4 @@
-"""Loads the compiled libraries, each on its own, and keeps the reason when one does not load."""
+"""Loads each compiled library separately, and keeps the reason if it fails."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ def _load_cuda() -> str:
     try:
         torch.ops.load_library(path)
     except OSError as error:
-        # torch names the file alone; the loader said why
+        # torch only names the file; the loader gave the reason
         why = error.__cause__ or error
         return f"{path.name} did not load under torch {torch.__version__}: {why}"
     return ""
 
 
 def _find_triton() -> str:
-    # found, not imported: only the first Triton call needs it
+    # not imported: only the first Triton call needs it
     return "" if importlib.util.find_spec("triton") else "the package triton is not installed"
 
 
 _C, _cpu_reason = _load_cpu()
 
-# backend -> why this installation cannot use it on any machine, or ""
+# backend -> why this installation cannot use it on any machine; "" if it can
 REASONS = {"cpu": _cpu_reason, "cuda": _load_cuda(), "triton": _find_triton(), "eager": ""}
 
-# what the build recorded: compiler, torch, instruction sets, CUDA version and architectures
+# recorded by the build: compiler, torch, instruction sets, CUDA version and architectures
 BUILD: dict[str, str] = dict(_C.build_info()) if _C is not None else {}
 
 CUDA_ARCHITECTURES = BUILD.get("cuda_architectures", "").split()
@@ -57,10 +57,10 @@ TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") == "1"
 
 @functools.cache
 def driver_cuda() -> str:
-    """The newest CUDA that the driver runs, such as "12.8"; "" where there is no driver."""
+    """The newest CUDA version that the driver runs, such as "12.8"; "" without a driver."""
     try:
         version = torch._C._cuda_getDriverVersion()  # type: ignore[attr-defined]
-    except (AttributeError, RuntimeError):  # a torch without CUDA; a driver that does not answer
+    except (AttributeError, RuntimeError):  # torch without CUDA; a broken driver
         return ""
     return f"{version // 1000}.{version % 1000 // 10}" if version else ""
 
@@ -68,8 +68,8 @@ def driver_cuda() -> str:
 def cuda_driver_reason() -> str:
     """Why the driver cannot run the CUDA library, or "".
 
-    The library brings the runtime of the CUDA that built it, whichever torch has: a driver runs
-    those of its own major version and of older ones.
+    The library contains the runtime of the CUDA version that built it, whichever torch uses. A
+    driver runs runtimes up to its own major version.
     """
     built, driver = BUILD.get("cuda", ""), driver_cuda()
     if not built or not driver or _major(built) <= _major(driver):
@@ -86,16 +86,17 @@ def _major(version: str) -> int:
 
 
 def cuda_device_reason(index: int) -> str:
-    """Why the CUDA library, where it loaded, cannot run on this device, or "".
+    """Why the CUDA library, if it loaded, cannot run on this device, or "".
 
-    Machine code runs on its own major version from its minor version up; PTX on anything newer.
+    Machine code runs on devices of its own major version and of its minor version or a later one;
+    PTX runs on anything newer.
     """
     if REASONS["cuda"]:
         return ""
-    # a graph that is being traced has to do without: nothing that asks the driver can be traced
+    # torch.compile cannot trace a query to the driver
     if not torch.compiler.is_compiling() and (reason := cuda_driver_reason()):
         return reason
-    # of the functions that tell, this is the one that torch.compile folds into a constant
+    # torch.compile folds this query into a constant, unlike get_device_capability
     properties = torch.cuda.get_device_properties(index)
     capability = (properties.major, properties.minor)
     for architecture in CUDA_ARCHITECTURES:
@@ -106,6 +107,6 @@ def cuda_device_reason(index: int) -> str:
         if ptx and (major, minor) <= capability:
             return ""
     if not CUDA_ARCHITECTURES:
-        return f"nothing tells what the CUDA library was built for: {REASONS['cpu']}"
+        return f"the architectures of the CUDA library are unknown: {REASONS['cpu']}"
     built = " ".join(CUDA_ARCHITECTURES)
     return f"the CUDA library was built for {built}, the device is {capability[0]}.{capability[1]}"

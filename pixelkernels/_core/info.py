@@ -1,4 +1,4 @@
-"""What `python -m pixelkernels info` prints: versions, devices, builds, reasons."""
+"""The report of `python -m pixelkernels info`: versions, devices, builds, reasons."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ENVIRONMENT = (
 
 
 def collect() -> dict[str, Any]:
-    """Every fact by itself, so that one that cannot be found out does not hide the others."""
+    """All facts; one that cannot be determined does not hide the others."""
     probes: dict[str, Callable[[], Any]] = {
         "versions": _versions,
         "machine": _machine,
@@ -37,7 +37,7 @@ def text(facts: dict[str, Any]) -> str:
         lines.append(section)
         entries = content if isinstance(content, dict) else {"": content}
         width = max((len(name) for name in entries), default=0)
-        lines += [f"  {name:{width}}  {_plain(value)}" for name, value in entries.items()]
+        lines += [f"  {name:{width}}  {_entry(value)}" for name, value in entries.items()]
         lines += [] if entries else ["  none"]
     return "\n".join(lines)
 
@@ -50,11 +50,11 @@ def show(as_json: bool) -> None:
 def _guarded(probe: Callable[[], Any]) -> Any:
     try:
         return probe()
-    except Exception as error:  # a report about a broken installation must not break on it
+    except Exception as error:  # the report must survive a broken installation
         return f"not found out: {type(error).__name__}: {error}"
 
 
-def _plain(value: Any) -> str:
+def _entry(value: Any) -> str:
     return "; ".join(map(str, value)) or "usable" if isinstance(value, list) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What the modules of every family share."""
+"""The base class of modules without state."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import nn
 
 
 class OptionsModule(nn.Module):
-    """Holds a function's keyword arguments and shows them."""
+    """Holds the keyword arguments of a function and prints them."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__()

@@ -110,12 +110,17 @@ def define_check(
     limit: bool = False,
     surely_valid: Callable[[Tensor], bool] = lambda values: False,
 ) -> Callable[..., Tensor]:
-    """An operator that returns its argument with invalid entries set to `absent`, and on CPU raises
-    ValueError for them. With `limit` it takes a number that `invalid` and the message know, too;
-    `surely_valid` may save the CPU from asking for each entry.
+    """An operator that checks values: on CPU, invalid entries raise ValueError.
 
-    Looking at values inside an operator keeps a compiled graph whole; on a device it would stall,
-    so there an invalid entry only counts as absent.
+    Inside an operator, a check of values does not break a compiled graph. On a device it would
+    synchronise, so there an invalid entry is only replaced by `absent`.
+
+    Args:
+        name: of the operator, which returns its argument contiguous.
+        argument, message: for the error; `{}` in the message stands for the limit.
+        invalid: `invalid(values)`, or `invalid(values, limit)`, is True at invalid entries.
+        limit: the operator takes a second argument, an int.
+        surely_valid: a cheaper sufficient condition for all values to be valid.
     """
 
     def check(values: Tensor, *limits: int) -> Tensor:
@@ -143,7 +148,7 @@ def define_check(
         lambda values, *_: torch.empty(values.shape, dtype=values.dtype, device=values.device),
         lib=_library,
     )
-    if not limit:  # limits are of integers, which have no gradient
+    if not limit:  # only checks of integers have limits
         torch.library.register_autograd(
             f"pixelkernels::{name}", backward, setup_context=save, lib=_library
         )

@@ -1,4 +1,4 @@
-"""What the Triton kernels and launchers of every family share."""
+"""Shared by the Triton kernels and launchers of all families."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .dispatch import BackendUnavailable
 
 @triton.jit
 def pixel_offsets(start, width, stride_h, stride_w, P: tl.constexpr, FLAT: tl.constexpr):
-    """Offsets in a channel plane of the P pixels from `start` (int64) on.
+    """Offsets, in a channel plane, of the P pixels from the flat index `start` (int64) on.
 
-    FLAT: a flat pixel index times stride_w is the offset.
+    FLAT: the offset of a pixel is its flat index times stride_w.
     """
     lane = tl.arange(0, P)
     if FLAT:
@@ -30,7 +30,7 @@ def pixel_offsets(start, width, stride_h, stride_w, P: tl.constexpr, FLAT: tl.co
 
 @triton.jit
 def flat_offsets(position, width, stride_h, stride_w, FLAT: tl.constexpr):
-    """Offsets in a channel plane of any flat pixels `position` (int64)."""
+    """Offsets, in a channel plane, of the flat pixel indices `position` (int64)."""
     if FLAT:
         return position * stride_w
     return position // width * stride_h + position % width * stride_w
@@ -38,7 +38,7 @@ def flat_offsets(position, width, stride_h, stride_w, FLAT: tl.constexpr):
 
 @triton.jit
 def load_tile(features, offsets, inside, first_channel, channels, stride_c, CB: tl.constexpr):
-    """Features [P, CB] as they are stored, 0 outside the image and past the last channel."""
+    """Features [P, CB] in their own dtype; 0 outside the image and past the last channel."""
     c = first_channel + tl.arange(0, CB)
     where = features + (offsets[:, None] + c[None, :].to(tl.int64) * stride_c)
     return tl.load(where, mask=inside[:, None] & (c[None, :] < channels), other=0.0)
@@ -49,7 +49,7 @@ def ceil_div(a: int, b: int) -> int:
 
 
 def strides(x: Tensor) -> tuple[tuple[int, int, int, int], bool]:
-    """Strides of [B, C, H, W], and whether the last one alone addresses pixels (kernels' FLAT)."""
+    """Strides of [B, C, H, W], and whether the last one alone addresses pixels (FLAT)."""
     batch, channel, row, column = x.stride()
     _, _, height, width = x.shape
     if width == 1:
@@ -63,7 +63,7 @@ def next_power_of_2(n: int) -> int:
 
 
 def launch(kernel: Any, programs: int, like: Tensor, *args: Any, **options: Any) -> None:
-    """Run `programs` programs on the device of `like`."""
+    """Run a grid of `programs` programs on the device of `like`."""
     on_device: Any = contextlib.nullcontext()
     if like.device.type == "cuda":
         on_device = torch.cuda.device(like.device)
@@ -71,10 +71,10 @@ def launch(kernel: Any, programs: int, like: Tensor, *args: Any, **options: Any)
         with on_device:
             kernel[(programs,)](*args, **options)
     except (OSError, subprocess.SubprocessError, RuntimeError) as error:
-        # of errors at run time only the one that there is no C compiler belongs to the machine
+        # the only RuntimeError caused by the machine is that of a missing C compiler
         if isinstance(error, RuntimeError) and "C compiler" not in str(error):
             raise
         raise BackendUnavailable(
             f"backend 'triton' cannot compile its kernels: {type(error).__name__}: {error}. It "
-            "needs a folder that it can write to (TRITON_CACHE_DIR) and a C compiler (CC)"
+            "needs a writable folder (TRITON_CACHE_DIR) and a C compiler (CC)"
         ) from error

@@ -1,4 +1,4 @@
-"""Random permutations in Triton, every value computed on its own."""
+"""Random permutations in Triton whose values are computed independently of each other."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from torch import Tensor
 
 from .triton import ceil_div, launch
 
-# Values that a program computes.
+# values per program
 BLOCK = 128
 WORD: tl.constexpr = tl.constexpr(0xFFFFFFFF)
 
 
 @triton.jit
 def key_number(seed, number):
-    """The low 32 bits of the number-th output of splitmix64."""
+    """The low 32 bits of output `number` of splitmix64."""
     z = seed + (number + 1).to(tl.uint64) * 0x9E3779B97F4A7C15
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB
@@ -23,8 +23,8 @@ def key_number(seed, number):
 
 
 @triton.jit
-def mixed(key, value):
-    """32 bits of hash. In 64 bits, of which each product's lower half is kept."""
+def hash32(key, value):
+    """MurmurHash3's finaliser of `value * odd + key`, in the low halves of 64-bit words."""
     h = (value * 0x9E3779B1 + key) & WORD
     h ^= h >> 16
     h = (h * 0x85EBCA6B) & WORD
@@ -35,24 +35,24 @@ def mixed(key, value):
 
 @triton.jit
 def permuted(x, seed, first_key, left_bits, right_bits):
-    """A permutation of the numbers of left_bits + right_bits bits: eight rounds of Feistel's."""
+    """A permutation of [0, 2^(left_bits + right_bits)): a Feistel network of eight rounds."""
     one = tl.full([], 1, tl.uint64)
     low = (one << right_bits) - 1
     high = (one << left_bits) - 1
     left = x >> right_bits
     right = x & low
     for i in range(0, 4):
-        right ^= mixed(key_number(seed, first_key + 2 * i), left) & low
-        left ^= mixed(key_number(seed, first_key + 2 * i + 1), right) & high
+        right ^= hash32(key_number(seed, first_key + 2 * i), left) & low
+        left ^= hash32(key_number(seed, first_key + 2 * i + 1), right) & high
     return (left << right_bits) | right
 
 
 @triton.jit(do_not_specialize=["num", "tiles"])
 def _ranks_kernel(counts, seeds, ranks, num, sets, tiles, BLOCK: tl.constexpr):
-    """One block of ranks of one set, for one seed. The set's number in all keeps its orders apart.
+    """One block of ranks of one set, for one seed; the number of the set selects its keys.
 
-    The permutation is of a power of two; what falls outside the set is permuted again until it lies
-    inside.
+    The network permutes a power of two. Cycle walking restricts it to the set: a value outside is
+    permuted again until it lies inside.
     """
     program = tl.program_id(0).to(tl.int64)
     slot = program // tiles
@@ -75,8 +75,8 @@ def _ranks_kernel(counts, seeds, ranks, num, sets, tiles, BLOCK: tl.constexpr):
 
 
 def sample_ranks(counts: Tensor, seeds: Tensor, num: int) -> Tensor:
-    """counts [...], seeds [S] -> [S, ..., num]: the first `num` of a random order of 0 ...
-    counts - 1, then -1."""
+    """counts [...], seeds [S] -> [S, ..., num]: the first `num` values of a random permutation of
+    [0, counts), then -1."""
     ranks = counts.new_empty((len(seeds), *counts.shape, num))
     if ranks.numel():
         tiles = ceil_div(num, BLOCK)

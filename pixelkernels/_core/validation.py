@@ -1,4 +1,4 @@
-"""Checks of metadata: each error names the argument, what was expected and what came."""
+"""Argument checks on metadata. An error names the argument, what was expected and what it got."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ INTEGER_DTYPES = (
     torch.uint64,
 )
 
-# kernels number regions, classes, draws and pixels of a side in int32, and one past the last
+# kernels count regions, classes, draws and the pixels of a side in int32, and use one more number
 MOST = 2**31 - 2
-# what a schema's int holds
+# the largest int of an operator schema
 LARGEST_INT = 2**63 - 1
 # the longest side for which every squared distance is an int32
 LONGEST_SIDE = 32767
@@ -40,7 +40,7 @@ def tensor(name: str, value: Any) -> Tensor:
 
 
 def floating(name: str, value: Any) -> Tensor:
-    """A tensor of a dtype that features may have."""
+    """A tensor of one of FLOAT_DTYPES."""
     tensor(name, value)
     if value.dtype not in FLOAT_DTYPES:
         raise TypeError(
@@ -58,7 +58,7 @@ def features(name: str, value: Any) -> Tensor:
 
 
 def feature_pair(like_name: str, like: Any, name: str, value: Any) -> None:
-    """Two features of any spatial shape, alike in dtype, device, images and channels."""
+    """Features [B, D, ...] that differ at most in their spatial shape."""
     for each, features in ((like_name, like), (name, value)):
         floating(each, features)
         if features.dim() not in (3, 4):
@@ -74,7 +74,7 @@ def feature_pair(like_name: str, like: Any, name: str, value: Any) -> None:
 
 
 def same_kind(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
-    """The dtype and the device of `like`."""
+    """A tensor with the dtype and device of `like`."""
     if value.dtype != like.dtype:
         raise TypeError(f"{name}: expected dtype {like.dtype} as {like_name}, got {value.dtype}")
     on_device(name, value, like, like_name)
@@ -107,7 +107,7 @@ def mask_like(name: str, value: Any, like_name: str, like: Tensor) -> None:
 
 
 def short_sides(name: str, value: Tensor) -> None:
-    """Sides for which the squared distance of any two pixels is an int32."""
+    """An image in which every squared distance between pixels is an int32."""
     height, width = value.shape[-2:]
     if max(height, width) > LONGEST_SIDE:
         raise ValueError(f"{name}: expected sides up to {LONGEST_SIDE}, got {height} x {width}")
@@ -172,7 +172,7 @@ def number(name: str, value: Any, *, minimum: float | None = None) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
     if isinstance(value, int) and not -(2**1023) <= value <= 2**1023:
-        raise ValueError(f"{name}: expected a number that a float can be, got a larger int")
+        raise ValueError(f"{name}: expected a number in the range of a float, got a larger int")
     if minimum is not None and not value >= minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
     return float(value)
@@ -186,7 +186,7 @@ def positive(name: str, value: Any) -> float:
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or False, of Python or of NumPy."""
+    """A bool of Python or NumPy."""
     if type(value).__name__ not in ("bool", "bool_"):
         raise TypeError(f"{name}: expected True or False, got {type(value).__name__}")
     return bool(value)
@@ -201,7 +201,7 @@ def pair(name: str, value: Any) -> tuple[Any, Any]:
 
 
 def option(name: str, value: Any, allowed: Collection[Any]) -> Any:
-    # types too: 2.0 equals 2, and a tensor compares with anything
+    # compare types first: 2.0 == 2, and comparing with a tensor gives a tensor
     if not any(type(value) is type(one) and value == one for one in allowed):
         raise ValueError(f"{name}: expected one of {', '.join(map(repr, allowed))}, got {value!r}")
     return value

@@ -1,4 +1,4 @@
-"""Clicks placed as a user would: on the largest error, or at random on and around an object."""
+"""Simulated user clicks: on the largest error, or at random on and around an object."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .._core.operators import random_integers, to_kernel_dtype, to_mask
 from . import ops
 from .reference import NOWHERE
 
-# the first three by number; "mixed": one of them at random for each image
+# numbers of the strategies; "mixed" is one of the first three
 STRATEGIES = ("background", "objects", "boundary", "mixed")
 
 
@@ -39,25 +39,32 @@ def next_click(
     """Where a user would click next: the centre of the largest error of a prediction.
 
     Errors are false negatives (object, not predicted) and false positives (predicted, not object).
-    The depth of an error pixel is its distance to the nearest pixel that is not an error of its
-    kind; what lies outside the image is none. The click goes to the deepest pixel, the first of
-    them in row-major order, and is positive if the false negatives are strictly deeper. With
-    `random` it goes to any pixel of that kind deeper than half of the deepest, each as likely.
+    The depth of an error pixel is its distance to the nearest pixel without an error of its kind;
+    there are none outside the image. The click is the deepest pixel, the first one in row-major
+    order. It is positive if the false negatives are strictly deeper. With `random`, it is drawn
+    uniformly from the pixels of that kind whose depth is more than half of the maximum.
 
     Args:
         prediction: [B, H, W], bool or integer mask.
-        target: [B, H, W], bool or integer: 1 object, `ignore_label` neither an error nor not one,
-            anything else background. An ignored pixel is no error.
-        not_clicked: [B, H, W], bool or integer mask; pixels where it is False are not chosen.
-        ignore_label: the label in `target` to leave out.
-        random: for training, where the same prediction should not always give the same click.
+        target: [B, H, W], bool or integer: 1 object, `ignore_label` no error whatever the
+            prediction, anything else background.
+        not_clicked: [B, H, W], bool or integer mask; no click where it is False.
+        ignore_label: the ignored label in `target`.
+        random: draw the click. In training, one prediction should not always get the same click.
         generator: on the device of `target`; the same state gives the same clicks.
 
-    Returns: NextClick(points [B, 2] int64, labels [B] int64 1 or 0, valid [B] bool). With no error
-    left the label is 0, the point (0, 0) and valid False.
-    Memory: on cpu 3 MiB, or 3 bytes per pixel of one image where that is more; elsewhere about 30
+    Returns: NextClick(points [B, 2] int64, labels [B] int64 1 or 0, valid [B] bool). Without
+    errors, the label is 0, the point (0, 0) and valid False.
+    Memory: on cpu 3 MiB, or 3 bytes per pixel of one image if that is more; elsewhere about 30
     bytes per pixel. Depths are compared as exact squared integers, so sides are at most 32767.
     Source: the evaluation protocol of f-BRS, RITM and SAM 2; `random` is RITM's training.
+
+    Example:
+
+        >>> target = torch.zeros(1, 9, 9, dtype=torch.bool)
+        >>> target[:, 2:7, 3:8] = True
+        >>> pk.next_click(torch.zeros_like(target), target).points
+        tensor([[4, 5]])
     """
     check_arguments(prediction, target, not_clicked, ignore_label)
     check.flag("random", random)
@@ -70,10 +77,10 @@ def next_click(
     if random:
         draws = random_integers(2**62, target.shape[:1], torch.int64, target.device, generator)
     find = ops.deepest_errors if chosen == "cpu" else _deepest_errors
-    depth, place = find(chosen, prediction, target, allowed, ignore_label, draws)
+    depth, index = find(chosen, prediction, target, allowed, ignore_label, draws)
     positive = depth[:, 0] > depth[:, 1]
     valid = depth.amax(1) > 0
-    flat = torch.where(positive, place[:, 0], place[:, 1])
+    flat = torch.where(positive, index[:, 0], index[:, 1])
     width = max(target.shape[2], 1)
     points = torch.stack([flat // width, flat % width], 1)
     return NextClick(torch.where(valid[:, None], points, 0), positive.long(), valid)
@@ -99,7 +106,7 @@ def _deepest_errors(
     is_object = target == 1
     missed, wrong = is_object & ~prediction, ~is_object & prediction
     info = torch.iinfo(target.dtype)
-    if info.min <= ignore_label <= info.max:  # a number outside would be wrapped into it
+    if info.min <= ignore_label <= info.max:  # torch would wrap a number outside the dtype
         counts = target != ignore_label
         missed, wrong = missed & counts, wrong & counts
     errors = torch.stack([missed, wrong], 1)
@@ -109,14 +116,14 @@ def _deepest_errors(
     depth = depth.flatten(2)
     if depth.shape[2] == 0:
         depth = depth.new_zeros(*depth.shape[:2], 1)
-    deepest, place = depth.amax(2), depth.argmax(2)  # the first of equal ones
+    deepest, index = depth.amax(2), depth.argmax(2)  # argmax takes the first of equal values
     if draws is not None:
-        own = torch.where((deepest[:, 0] > deepest[:, 1])[:, None], depth[:, 0], depth[:, 1])
-        seen = (own > deepest.amax(1)[:, None] // 4).cumsum(1)
-        nth = draws % seen[:, -1].clamp(min=1)
-        # the first pixel with so many up to it
-        place = (seen > nth[:, None]).byte().argmax(1)[:, None].expand_as(deepest)
-    return deepest, place
+        deeper = torch.where((deepest[:, 0] > deepest[:, 1])[:, None], depth[:, 0], depth[:, 1])
+        candidates = (deeper > deepest.amax(1)[:, None] // 4).cumsum(1)
+        nth = draws % candidates[:, -1].clamp(min=1)
+        # the first pixel with so many candidates up to it
+        index = (candidates > nth[:, None]).byte().argmax(1)[:, None].expand_as(deepest)
+    return deepest, index
 
 
 def simulate_clicks(
@@ -134,14 +141,14 @@ def simulate_clicks(
 ) -> tuple[Tensor, Tensor]:
     """Random clicks as a user would place them on and around an object, for training.
 
-    Positive clicks are drawn one after the other, uniformly from the pixels of the target that are
-    at least `margin` from its edge and `spacing` from those before. Negative clicks are at least
-    `margin` from the target and `spacing` from each other, by one of three strategies:
+    Positive clicks are drawn in turn, uniformly from the pixels of the target at least `margin`
+    from its edge and `spacing` from the previous ones. Negative clicks are at least `margin` from
+    the target and `spacing` from each other. Their strategies:
 
-        background  uniform among pixels within `band` of the target
-        objects     uniform among the pixels of `others`; background where it has none
-        boundary    the first as for background, each further one the pixel within `band` that is
-                    farthest from those before, which surrounds the target
+        background  uniform among the pixels within `band` of the target
+        objects     uniform among the pixels of `others`; background if there are none
+        boundary    the first as for background, each further one at the pixel within `band` that is
+                    farthest from the previous ones, so that they surround the target
 
     Args:
         target: [B, H, W], bool or integer mask of the object.
@@ -151,11 +158,19 @@ def simulate_clicks(
         margin, spacing, band: in pixels, >= 0. The border of the image is no edge.
         generator: on the device of `target`; the same state gives the same clicks.
 
-    Returns: (points [B, P + N, 2], labels [B, P + N]), int64, positive clicks first. What finds no
-    room is padding: (-1, -1) with label -1. An empty target has no positive clicks, and all of the
-    image for negative ones.
-    Memory: about 40 bytes per pixel. Source: Xu et al., Deep interactive object selection,
-    section 3.2.
+    Returns: (points [B, P + N, 2], labels [B, P + N]), int64, positive clicks first. If no pixel is
+    left, the rest is padding: (-1, -1) with label -1. An empty target has no positive clicks, and
+    the whole image for negative ones.
+    Memory: about 40 bytes per pixel.
+    Source: Xu et al., Deep interactive object selection, section 3.2.
+
+    Example:
+
+        >>> target = torch.zeros(1, 64, 64, dtype=torch.bool)
+        >>> target[:, 16:48, 16:48] = True
+        >>> points, labels = pk.simulate_clicks(target, 2, 3)
+        >>> points.shape, labels.tolist()
+        (torch.Size([1, 5, 2]), [[1, 1, 0, 0, 0]])
     """
     check.short_sides("target", check.mask("target", target))
     if others is not None:
@@ -169,7 +184,7 @@ def simulate_clicks(
     chosen = choose("simulate_clicks", (target,), backend)
     target = to_mask(target)
     batch = target.shape[0]
-    # always the same draws, so that one argument does not change what another one gets
+    # draw the same numbers whatever the arguments: `strategy` does not change the positive clicks
     order = random_integers(NOWHERE, (2, *target.shape), torch.int32, target.device, generator)
     strategies = random_integers(3, (batch,), torch.int64, target.device, generator)
     if strategy != "mixed":
@@ -177,13 +192,13 @@ def simulate_clicks(
 
     nearest = _square(margin)
     inside = target & (_squared_distance(chosen, ~target) >= nearest)
-    away = _squared_distance(chosen, target)
-    outside = ~target & (away >= nearest)
+    from_target = _squared_distance(chosen, target)
+    outside = ~target & (from_target >= nearest)
     empty = ~target.flatten(1).any(1)[:, None, None]
-    in_band = outside & ((away <= int(min(band, check.LONGEST_SIDE) ** 2)) | empty)
-    on_others = outside & to_mask(others) if others is not None else torch.zeros_like(target)
-    takes_others = (strategies == 1) & on_others.flatten(1).any(1)
-    allowed = torch.where(takes_others[:, None, None], on_others, in_band)
+    in_band = outside & ((from_target <= int(min(band, check.LONGEST_SIDE) ** 2)) | empty)
+    others_outside = outside & to_mask(others) if others is not None else torch.zeros_like(target)
+    on_objects = (strategies == 1) & others_outside.flatten(1).any(1)
+    allowed = torch.where(on_objects[:, None, None], others_outside, in_band)
 
     never = torch.zeros_like(strategies, dtype=torch.bool)
     apart = max(_square(spacing), 1)
@@ -202,5 +217,5 @@ def _squared_distance(backend: str, mask: Tensor, border: bool = False) -> Tenso
 
 
 def _square(distance: float) -> int:
-    """The least squared distance between pixels that is at least `distance` squared."""
+    """The smallest squared distance between pixels that is at least `distance` squared."""
     return min(math.ceil(min(distance, NOWHERE) ** 2), NOWHERE)

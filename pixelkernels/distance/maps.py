@@ -1,4 +1,4 @@
-"""Encodings of clicks as maps."""
+"""Click maps: clicks encoded as images, an input of interactive segmentation."""
 
 from __future__ import annotations
 
@@ -32,40 +32,46 @@ def click_maps(
 
     With d(p) = min_s |p - s| over the clicks s of one label:
 
-        euclidean  min(d, truncate), and truncate where there is no click
-        disk       1 where d <= radius, else 0; no click: 0
-        tanh       tanh(2 d / radius); no click: 1
-        gaussian   max_s exp(-|p - s|^2 / (2 radius^2)); no click: 0
+        euclidean  min(d, truncate); without clicks: truncate
+        disk       1 where d <= radius, else 0; without clicks: 0
+        tanh       tanh(2 d / radius); without clicks: 1
+        gaussian   max_s exp(-|p - s|^2 / (2 radius^2)); without clicks: 0
 
     Equivalent eager code, for one image and label:
 
         d = torch.cdist(pixels, points[b][labels[b] == 1]).amin(1).view(height, width)
 
     Args:
-        points: [B, N, 2], (row, column), integer or floating point; they need not lie inside.
-        labels: [B, N], integer or bool: 1 positive, 0 negative, -1 padding, whatever its point is.
+        points: [B, N, 2], (row, column), integer or floating point; may lie outside the image.
+        labels: [B, N], integer or bool: 1 positive, 0 negative, -1 padding, whose point is ignored.
         size: (height, width) of the maps.
         encoding: "euclidean", "disk", "tanh" or "gaussian".
-        radius: in pixels, > 0; for the last three, which need it.
-        truncate: the largest value of "euclidean"; None: no limit, +inf where there is no click.
+        radius: in pixels, > 0; for all encodings but "euclidean".
+        truncate: the largest value of "euclidean"; None: no limit, and +inf without clicks.
 
-    Returns: float32 [B, 2, H, W], the positive map first, computed in float32 from points in
-    float32. Memory: the result alone, with N floats for each few rows on the CPU.
+    Returns: float32 [B, 2, H, W], the positive map first. Points are converted to float32.
+    Memory: the result; on CPU also N floats per few rows.
     Source: Xu et al. (truncated distances); the tanh and disk maps of f-BRS and RITM.
+
+    Example:
+
+        >>> points, labels = torch.tensor([[[3, 4], [0, 0]]]), torch.tensor([[1, -1]])
+        >>> pk.click_maps(points, labels, (6, 8))[0, :, 0, 0]
+        tensor([  5., 255.])
     """
-    code, bandwidth, limit = check_arguments(points, labels, size, encoding, radius, truncate)
+    code, clipped_radius, limit = check_arguments(points, labels, size, encoding, radius, truncate)
     points, labels = points.detach().float(), labels.long()
     labels = ops.click_labels(labels)
     # the point of a padding entry may hold anything
     points = ops.click_points(torch.where(labels[..., None] < 0, 0, points))
     chosen = choose("click_maps", (points, labels), backend)
-    return ops.click_maps(chosen, points, labels, *size, code, bandwidth, limit)
+    return ops.click_maps(chosen, points, labels, *size, code, clipped_radius, limit)
 
 
 def check_arguments(
     points: Any, labels: Any, size: Any, encoding: Any, radius: Any, truncate: Any
 ) -> tuple[int, float, float]:
-    """The number of the encoding, the radius (any where it has no part) and the largest value."""
+    """The number of the encoding, the radius (unused by "euclidean") and the largest value."""
     check.tensor("points", points)
     if not points.is_floating_point() and points.dtype not in check.INTEGER_DTYPES:
         raise TypeError(f"points: expected a real dtype, got {points.dtype}")
@@ -90,13 +96,21 @@ def check_arguments(
         radius = check.positive("radius", radius)
     limit = math.inf if truncate is None else check.number("truncate", truncate, minimum=0)
     limit = limit if limit < LARGEST_FLOAT else math.inf
-    # its square has to be a float32; beyond these no distance of a pixel can tell it from them
-    bandwidth = min(max(radius or 0.0, LEAST_RADIUS), MOST_RADIUS)
-    return ops.ENCODINGS.index(encoding), bandwidth, limit
+    # The square of the radius must be a normal float32. Beyond these limits, the maps no longer
+    # depend on it.
+    clipped_radius = min(max(radius or 0.0, LEAST_RADIUS), MOST_RADIUS)
+    return ops.ENCODINGS.index(encoding), clipped_radius, limit
 
 
 class ClickMaps(OptionsModule):
-    """`click_maps` as a module: `ClickMaps(**options)(points, labels, size)`."""
+    """`click_maps` as a module: `ClickMaps(**options)(points, labels, size)`.
+
+    Example:
+
+        >>> maps = pk.ClickMaps(encoding="disk", radius=5)
+        >>> maps(torch.tensor([[[3, 4]]]), torch.tensor([[1]]), (6, 8)).shape
+        torch.Size([1, 2, 6, 8])
+    """
 
     def forward(self, points: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
         return click_maps(points, labels, size, **self.options)

@@ -1,4 +1,4 @@
-"""Distance: the operators and their fakes. Masks and clicks have no gradient."""
+"""Distance: the operators and their fake kernels. Masks and clicks have no gradient."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from . import reference
 
 kernel = partial(Kernel, "distance")
 
-# the numbers that the kernels know the encodings of click_maps by
+# the kernels number the encodings of click_maps in this order
 ENCODINGS = ("euclidean", "disk", "tanh", "gaussian")
 
 CLICK_POINTS = "expected no NaN in a click"
 CLICK_LABELS = "expected 1 (positive), 0 (negative) or -1 (padding)"
 
 
-# points [B, N, 2] float32 and labels [B, N] int64, 1, 0 or -1 -> float32 [B, 2, H, W], the map of
-# the clicks with label 1 first; a NaN coordinate counts as no click
+# points [B, N, 2] float32, labels [B, N] int64 -> float32 [B, 2, H, W], the map of the clicks with
+# label 1 first, then 0; a click with another label or a NaN coordinate is absent
 click_maps = kernel(
     "click_maps(Tensor points, Tensor labels, SymInt height, SymInt width, int encoding,"
     " float radius, float truncate) -> Tensor",
@@ -37,8 +37,8 @@ def _transform_fake(mask: Tensor, squared: bool, *rest: float) -> Tensor:
     return torch.empty_like(mask, dtype=torch.int32 if squared else torch.float32)
 
 
-# mask [N, H, W] bool -> the distance to the nearest True pixel (+inf), or its square (int32,
-# 2^31 - 1); with `border` the pixels around the image are True
+# mask [N, H, W] bool -> the distance to the nearest True pixel (+inf without one), or its square
+# (int32, 2^31 - 1 without one); with `border`, the pixels around the image are True
 distance_transform = kernel(
     "distance_transform(Tensor mask, bool squared, float row_spacing, float column_spacing,"
     " bool border) -> Tensor",
@@ -46,20 +46,20 @@ distance_transform = kernel(
     eager=reference.distance_transform,
 )
 
-# prediction [B, H, W] bool and target [B, H, W] -> of the missed and of the wrong pixels, the
-# largest squared distance of an allowed one to where these end, [B, 2] int32 (0 for none), and the
-# first pixel that has it, [B, 2] int64; with draws [B] int64 >= 0, of the deeper kind instead the
-# draws[b] modulo n-th of the n allowed pixels that are deeper than half of the deepest
+# prediction [B, H, W] bool, target [B, H, W], allowed [B, H, W] bool, draws [B] int64 >= 0 -> for
+# false negatives and false positives: depth [B, 2] int32, the largest squared depth of an allowed
+# error pixel (0 without any); index [B, 2] int64, the first pixel with it. With draws, the index of
+# the deeper kind is pixel (draws modulo n) of the n allowed ones deeper than half of the maximum.
 deepest_errors = kernel(
     "deepest_errors(Tensor prediction, Tensor target, Tensor? allowed, int ignore_label,"
-    " Tensor? draws) -> (Tensor depth, Tensor place)",
+    " Tensor? draws) -> (Tensor depth, Tensor index)",
     lambda prediction, *rest: (
         prediction.new_empty((prediction.shape[0], 2), dtype=torch.int32),
         prediction.new_empty((prediction.shape[0], 2), dtype=torch.int64),
     ),
     cpu_only=True,
 )
-# allowed [B, H, W] bool, order [B, H, W] int32 >= 0, farthest [B] bool -> points [B, count, 2]
+# see reference.pick_pixels
 pick_pixels = kernel(
     "pick_pixels(Tensor allowed, Tensor order, Tensor farthest, int count, int apart) -> Tensor",
     lambda allowed, order, farthest, count, apart: allowed.new_empty(

@@ -1,6 +1,6 @@
-"""Distance, stated in plain PyTorch: the oracle for every backend, and the `eager` backend itself.
+"""Distance in plain PyTorch: the oracle for every backend, and the `eager` backend itself.
 
-Notation: p = (row, col) is a pixel, s a click or a True pixel of a mask.
+Notation: p = (row, column) is a pixel, s a click or a True pixel of a mask.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def click_maps(
     radius: float,
     truncate: float,
 ) -> Tensor:
-    """The encoding of min_s |p - s| over the positive and over the negative clicks."""
+    """min_s |p - s| over the positive and over the negative clicks s, encoded; [B, 2, H, W]."""
     pixels = torch.cartesian_prod(
         torch.arange(height, device=points.device), torch.arange(width, device=points.device)
     ).reshape(height, width, 2)
@@ -31,9 +31,10 @@ def click_maps(
     nearest = []
     for label in (1, 0):
         own = (is_click & (labels == label))[..., None, None]
-        apart = torch.where(own, squared, torch.inf)
-        nowhere = apart.new_full((apart.shape[0], 1, height, width), torch.inf)
-        nearest.append(torch.cat([apart, nowhere], 1).amin(1))
+        distances = torch.where(own, squared, torch.inf)
+        # without clicks, the minimum is over this one
+        infinite = distances.new_full((distances.shape[0], 1, height, width), torch.inf)
+        nearest.append(torch.cat([distances, infinite], 1).amin(1))
     d2 = torch.stack(nearest, 1)
     match encoding:
         case "euclidean":
@@ -57,7 +58,7 @@ def distance_transform(
 def squared_distance(mask: Tensor, spacing: tuple[float, float], border: bool) -> Tensor:
     """min_s |p - s|^2 over the True pixels s of a mask [N, H, W], in float64.
 
-    |p - s|^2 is a sum over the axes, so one axis after the other can be minimised over.
+    |p - s|^2 is a sum over the axes, so the minimum is taken along one axis after the other.
     """
     if border:
         mask = functional.pad(mask, (1, 1, 1, 1), value=True)
@@ -69,18 +70,19 @@ def squared_distance(mask: Tensor, spacing: tuple[float, float], border: bool) -
 
 def _minimum_along_rows(values: Tensor, spacing: float) -> Tensor:
     """min_j values_j + (spacing (i - j))^2 for every i of every row of [N, R, L]."""
-    place = spacing * torch.arange(values.shape[2], dtype=values.dtype, device=values.device)
-    cost = (place[:, None] - place).square()
+    position = spacing * torch.arange(values.shape[2], dtype=values.dtype, device=values.device)
+    cost = (position[:, None] - position).square()
     if values.numel() == 0:
         return values
     return torch.stack([(row[:, None] + cost).amin(2) for row in values.unbind(1)], 1)
 
 
 def pick_pixels(allowed: Tensor, order: Tensor, farthest: Tensor, count: int, apart: int) -> Tensor:
-    """`count` allowed pixels, squared distances at least `apart`; (-1, -1) where none is left.
+    """Pick `count` allowed pixels whose squared distances are at least `apart`; [B, count, 2].
 
-    Each pick is the allowed pixel with the largest `order`, which makes it uniform; where
-    `farthest` [B], each after the first is the one farthest from those before.
+    Each pick is the allowed pixel with the largest `order` [B, H, W], random int32 >= 0, so it is
+    uniform. In images with `farthest` [B], the second and later picks are the pixels farthest from
+    the previous ones. (-1, -1) if no pixel is left.
     """
     batch, height, width = allowed.shape
     points = allowed.new_full((batch, count, 2), -1, dtype=torch.int64)
@@ -91,9 +93,9 @@ def pick_pixels(allowed: Tensor, order: Tensor, farthest: Tensor, count: int, ap
     gap = torch.full_like(order, NOWHERE)
     for i in range(count):
         rank = torch.where(farthest[:, None, None], gap, order) if i else order
-        place = torch.where(allowed, rank, -1).flatten(1).argmax(1)
-        point = torch.stack([place // width, place % width], 1)
-        found = allowed.flatten(1).gather(1, place[:, None])
+        index = torch.where(allowed, rank, -1).flatten(1).argmax(1)
+        point = torch.stack([index // width, index % width], 1)
+        found = allowed.flatten(1).gather(1, index[:, None])
         points[:, i] = torch.where(found, point, -1)
         row, column = point.int()[:, :, None, None].unbind(1)
         d2 = (rows - row).square() + (columns - column).square()

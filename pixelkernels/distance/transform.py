@@ -11,7 +11,7 @@ from .._core.dispatch import choose
 from .._core.operators import to_mask
 from . import ops
 
-# whose squares, and those of whole images, are normal numbers in float32
+# the squares of these, and of the sides of images, are normal numbers in float32
 LEAST_SPACING, MOST_SPACING = 2.0**-60, 2.0**40
 
 
@@ -24,21 +24,27 @@ def distance_transform(
 ) -> Tensor:
     """The exact Euclidean distance from each pixel to the nearest True pixel of its image.
 
-    d(p) = min_s |p - s| over the True pixels s; 0 on them. This is
-    `scipy.ndimage.distance_transform_edt(~mask)`, batched.
+    d(p) = min_s |p - s| over the True pixels s, so 0 on them: a batched
+    `scipy.ndimage.distance_transform_edt(~mask)`.
 
     Args:
         mask: [..., H, W], bool or integer; all leading dimensions are a batch.
         squared: return squared distances, int32; sides are at most 32767.
         sampling: (row, column) spacing of the pixels, from 2^-60 to 2^40; not with `squared`.
 
-    Returns: the shape of `mask`, float32 with +inf in images without a True pixel, or int32 with
-    2^31 - 1 there. Squared distances are exact. The others are their roots, rounded once; with
-    `sampling`, or a side above 32767, squares are kept in float32.
-    Memory: the result, and a bool copy of an integer or not contiguous mask. triton takes 3 more
-    bytes per pixel (5 where H > 32767), cuda 4 where a row does not fit in shared memory (more than
-    20000 pixels).
+    Returns: the shape of `mask`; float32 with +inf in images without a True pixel, or int32 with
+    2^31 - 1 there. Squared distances are exact, others their square roots, rounded once. With
+    `sampling`, or a side above 32767, squared distances are float32.
+    Memory: the result, and a bool copy of an integer or non-contiguous mask. triton takes 3 more
+    bytes per pixel (5 if H > 32767), cuda 4 if a row does not fit in shared memory (more than 20000
+    pixels).
     Source: Felzenszwalb and Huttenlocher, distance transforms of sampled functions.
+
+    Example:
+
+        >>> pk.distance_transform(torch.tensor([[1, 0, 0], [0, 0, 0]]), squared=True)
+        tensor([[0, 1, 4],
+                [1, 2, 5]], dtype=torch.int32)
     """
     spacing = check_arguments(mask, squared, sampling)
     chosen = choose("distance_transform", (mask,), backend)

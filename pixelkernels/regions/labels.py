@@ -13,15 +13,21 @@ from . import ops
 def compact_labels(
     labels: Tensor, *, ignore: tuple[int, ...] = (), backend: str | None = None
 ) -> tuple[Tensor, int]:
-    """Renumber each image's labels to 0, 1, 2, ... in ascending order of the old ones.
+    """Renumber the labels of each image to 0, 1, 2, ..., in ascending order.
 
     Args:
         labels: [B, H, W], integer or bool, any values.
         ignore: labels that become -1.
 
-    Returns: (labels [B, H, W] int64, num_regions), with num_regions the largest number of labels of
-    an image (at least 1), as an int: on a device this is the one function that waits for the
-    device, and under torch.compile it breaks the graph.
+    Returns: (labels [B, H, W] int64, num_regions). num_regions is an int, the largest number of
+    distinct labels in an image, at least 1. Reading it synchronises with the device, which no other
+    function does, and breaks the graph under torch.compile.
+
+    Example:
+
+        >>> labels, num_regions = pk.compact_labels(torch.tensor([[[7, 7, 255, 3]]]), ignore=(255,))
+        >>> labels.tolist(), num_regions
+        ([[[1, 1, -1, 0]]], 2)
     """
     check.mask("labels", labels)
     ignored = check.integer_list("ignore", ignore)

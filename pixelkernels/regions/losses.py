@@ -1,6 +1,6 @@
 """Losses on region statistics: CAS, MEnet's metric expression loss, the discriminative loss.
 
-They read the features through the operators alone; the rest is arithmetic on [B, R, C].
+Operators reduce the features to [B, R, C]; the rest is arithmetic on those.
 """
 
 from __future__ import annotations
@@ -26,26 +26,33 @@ def cas_loss(
     divisor: float | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Class-agnostic segmentation loss: regions tight inside, far from each other.
+    """The class-agnostic segmentation loss: compact regions, far from each other.
 
     Per image alpha sum_r variance_r - (1 - alpha) sum_{i != j} |mean_i - mean_j|^2 over the present
     regions and their ordered pairs (each pair twice); the mean over the images with a region.
-    Source: CAS eq. 1.
 
     Args:
-        descriptors: [B, C, H, W]; the paper takes softmax outputs.
+        descriptors: [B, C, H, W]; softmax outputs in the paper.
         labels: [B, H, W], integer or bool; any number of regions per image.
         num_regions: R >= 1.
-        alpha: weight of the variance (uniformer) term; 1 - alpha weighs the distance
-            (discriminator) term.
-        variant: "paper", or "released": what the public two-region code computes on labels 0 and 1
-            (num_regions 2). Every pixel enters both regions, with weights label + 3e-5 and 1 -
-            label + 3e-5; the weights are squared in the variance, which only region 1 has; the pair
-            counts once; every image counts.
-        divisor: for "released", what the sum over images is divided by (that code has a constant
-            40); None: B.
+        alpha: weight of the variance ("uniformer") term; that of the distance ("discriminator")
+            term is 1 - alpha.
+        variant: "paper", or "released" for the loss of the released two-region code, with labels 0
+            and 1 (num_regions 2). There every pixel enters both regions, with weights
+            label + 3e-5 and 1 - label + 3e-5; only region 1 has a variance, with squared weights;
+            the pair counts once; every image counts.
+        divisor: for "released", the divisor of the sum over images; None: B. The released code has
+            a constant 40.
 
-    Returns: a scalar. Memory: as `region_stats`.
+    Returns: a scalar.
+    Memory: as for `region_stats`.
+    Source: CAS eq. 1.
+
+    Example:
+
+        >>> logits = torch.randn(2, 21, 32, 32, requires_grad=True)
+        >>> labels = torch.randint(5, (2, 32, 32))
+        >>> pk.cas_loss(logits.softmax(1), labels, 5).backward()
     """
     check.features("descriptors", descriptors)
     check.labels("labels", labels, descriptors)
@@ -86,12 +93,12 @@ def _cas_loss_released(
 ) -> Tensor:
     count = count.to(mean.dtype)
     eps = reference.RELEASED_CAS_EPS
-    # each region weighs its own pixels with 1 + eps and the other region's with eps
+    # a region's own pixels have weight 1 + eps, those of the other region eps
     weight = count + eps * count.sum(1, keepdim=True)
     total = (count[..., None] * mean).sum(1, keepdim=True)
     blended = (count[..., None] * mean + eps * total) / weight.clamp(min=eps)[..., None]
-    about_blend = count * (variance + (mean - blended[:, 1:]).square().sum(2))
-    uniformer = (eps * eps * about_blend[:, 0] + (1 + eps) ** 2 * about_blend[:, 1]) / (
+    moment = count * (variance + (mean - blended[:, 1:]).square().sum(2))
+    uniformer = (eps * eps * moment[:, 0] + (1 + eps) ** 2 * moment[:, 1]) / (
         weight[:, 1].clamp(min=eps) + eps
     )
     discriminator = (blended[:, 1] - blended[:, 0]).square().sum(1)
@@ -100,7 +107,14 @@ def _cas_loss_released(
 
 
 class CASLoss(OptionsModule):
-    """`cas_loss` as a module: `CASLoss(**options)(descriptors, labels, num_regions)`."""
+    """`cas_loss` as a module: `CASLoss(**options)(descriptors, labels, num_regions)`.
+
+    Example:
+
+        >>> loss = pk.CASLoss(alpha=0.3)
+        >>> loss(torch.rand(2, 21, 32, 32), torch.randint(5, (2, 32, 32)), 5).shape
+        torch.Size([])
+    """
 
     def forward(self, descriptors: Tensor, labels: Tensor, num_regions: int) -> Tensor:
         return cas_loss(descriptors, labels, num_regions, **self.options)
@@ -116,30 +130,37 @@ def metric_expression_loss(
     grad: str = "exact",
     backend: str | None = None,
 ) -> Tensor:
-    """MEnet's metric loss: pixels near the mean of their own side of the mask, far from the other
-    side's.
+    """MEnet's metric loss: pixels near the mean of their own class, far from the other's.
 
-    form="means", eq. 3: per image mean_i(|f_i - own mean|^2 - |f_i - other mean|^2), which is
-    exactly -|mean_1 - mean_0|^2. form="pairwise", eq. 2: the mean over k of |f_i - f_k|^2 stands
-    for each distance (own side: i itself included), which adds (n_1 - n_0)(variance_1 -
-    variance_0)/(n_1 + n_0). The mean over the images that have both sides.
+    form="means", eq. 3: per image mean_i(|f_i - own mean|^2 - |f_i - other mean|^2), which equals
+    -|mean_1 - mean_0|^2. form="pairwise", eq. 2: each squared distance to a mean is replaced by the
+    mean squared distance to the pixels of that class (its own includes i itself), which adds
+    (n_1 - n_0) (variance_1 - variance_0) / (n_1 + n_0). The mean over the images with both classes.
 
     Args:
         features: [B, C, H, W].
-        mask: [B, H, W], bool or integer: 1 salient, 0 background, other values belong to neither.
-        normalize: divide each pixel's features by their Euclidean norm first (a zero vector stays),
-            as the released code.
-        mining: None, or "hard" (form "means"): the mean over the smaller side and as many pixels of
-            the larger one with the largest term; ties take the larger flat index, a term of exactly
-            0 ranks as -100, equal sides mine the background. The gradient goes through the class
-            means too; the choice of pixels is constant.
-        grad: "exact", or "released": the released layer. Its value is 4 - |mean_1 - mean_0|^2 over
-            all pixels, every image counting and an empty side having mean 0; its hand-written
-            gradient is (other mean - own mean)/(C H W) at the
-            mined pixels and 0 elsewhere: no factor 2, nothing through means and normalisation, no
-                1/B. It always mines.
+        mask: [B, H, W], bool or integer: 1 salient, 0 background, other values in neither class.
+        normalize: divide the features of each pixel by their Euclidean norm first, as the released
+            code does; a zero vector stays.
+        mining: None, or "hard" (form "means" only): the mean over the mined pixels, which are the
+            whole smaller class and as many pixels of the larger class, those with the largest
+            terms. Ties take the larger flat index, a term of exactly 0 ranks as -100, and between
+            classes of equal size the background counts as the larger one. The gradient goes through
+            the class means, not through the choice of pixels.
+        grad: "exact", or "released": the released layer, which always mines. Its value is
+            4 - |mean_1 - mean_0|^2 over all pixels; every image counts, and an empty class has mean
+            0. Its hand-written gradient is (other mean - own mean) / (C H W) at mined pixels and 0
+            elsewhere: without the factor 2, the division by B, and the parts through the means and
+            the normalisation.
 
-    Returns: a scalar. Memory: as `region_stats`, and with mining a few values per pixel.
+    Returns: a scalar.
+    Memory: as for `region_stats`; with mining also a few values per pixel.
+    Source: MEnet eqs. 2-3.
+
+    Example:
+
+        >>> features, mask = torch.randn(2, 16, 32, 32), torch.rand(2, 32, 32) < 0.3
+        >>> pk.metric_expression_loss(features.requires_grad_(), mask, mining="hard").backward()
     """
     check.features("features", features)
     check.labels("mask", mask, features)
@@ -171,7 +192,8 @@ def metric_expression_loss(
 def _metric_expression_mined(
     backend: str, features: Tensor, labels: Tensor, normalize: bool
 ) -> Tensor:
-    """The mean of t_i over the mined pixels is -(gap of mined means) . (gap of class means)."""
+    """The mean of |f_i - own mean|^2 - |f_i - other mean|^2 over the mined pixels is -(gap of mined
+    means) . (gap of class means)."""
     with torch.no_grad():
         _, mean, _ = ops.region_stats(backend, features, labels, 2, normalize)
         mined = _mine(backend, features, labels, mean, normalize)
@@ -196,7 +218,7 @@ def _metric_expression_released(
             4 - gap.square().sum(1), torch.ones_like(count[:, 0], dtype=torch.bool)
         )
         mined = _mine(backend, features, labels, mean, normalize)
-    # the released gradient is a constant vector per class, so sums over the mined pixels carry it
+    # the released gradient is one constant vector per class, which the sums of mined pixels carry
     count, mean, _ = ops.region_stats(backend, features, mined, 4, False)
     sums = count[..., None] * mean
     surrogate = ((sums[:, 1] - sums[:, 3]) * gap).sum() / max(features[0:1].numel(), 1)
@@ -213,7 +235,14 @@ def _gap(mean: Tensor) -> Tensor:
 
 
 class MetricExpressionLoss(OptionsModule):
-    """`metric_expression_loss` as a module: `MetricExpressionLoss(**options)(features, mask)`."""
+    """`metric_expression_loss` as a module: `MetricExpressionLoss(**options)(features, mask)`.
+
+    Example:
+
+        >>> loss = pk.MetricExpressionLoss(normalize=True)
+        >>> loss(torch.randn(2, 16, 32, 32), torch.rand(2, 32, 32) < 0.3).shape
+        torch.Size([])
+    """
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         return metric_expression_loss(features, mask, **self.options)
@@ -232,24 +261,35 @@ def discriminative_loss(
     background: int | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """The discriminative loss of De Brabandere et al. (2017), eqs. 1-4, on integer labels.
+    """The discriminative loss of De Brabandere et al. on integer labels.
 
-    Per image, over its C present regions: pull = 1/C sum_c 1/n_c sum_{i in c} [|mean_c - f_i| -
-    delta_var]_+^2, push = 1/(C(C-1)) sum_{a != b} [2 delta_dist - |mean_a - mean_b|]_+^2 (0 for one
-    region), regulariser = 1/C sum_c |mean_c|; the loss is weights . (pull, push, regulariser), the
-    mean over the images with a region.
+    Per image with C present regions:
+
+        pull = 1/C sum_c 1/n_c sum_{i in c} [|mean_c - f_i| - delta_var]_+^2
+        push = 1/(C (C - 1)) sum_{a != b} [2 delta_dist - |mean_a - mean_b|]_+^2, 0 if C = 1
+        regulariser = 1/C sum_c |mean_c|
+
+    The loss is weights . (pull, push, regulariser), averaged over the images with a region.
 
     Args:
         features: [B, C, H, W].
-        labels: [B, H, W], integer or bool; an image without some of the num_regions labels is no
-            special case.
-        norm: 1 or 2, for all three terms.
-        reduction: of the pull term: "cluster" as above, or "pixel": over all labelled pixels of the
-            image alike.
-        background: a label that is left out of everything.
+        labels: [B, H, W], integer or bool.
+        num_regions: R >= 1; images need not contain all of them.
+        delta_var, delta_dist: >= 0.
+        weights: of pull, push and regulariser.
+        norm: 1 or 2, in all three terms.
+        reduction: of the pull term: "cluster" as above, or "pixel", the mean over all labelled
+            pixels of the image.
+        background: a label that enters no term.
 
-    Returns: a scalar. Memory: block partials of at most a quarter of the float32 features; [B, R,
-    R] is not stored.
+    Returns: a scalar.
+    Memory: block partials of at most a quarter of the float32 features; no [B, R, R] is stored.
+    Source: De Brabandere et al. (2017), eqs. 1-4.
+
+    Example:
+
+        >>> features = torch.randn(2, 16, 32, 32, requires_grad=True)
+        >>> pk.discriminative_loss(features, torch.randint(5, (2, 32, 32)), 5).backward()
     """
     check.features("features", features)
     check.labels("labels", labels, features)
@@ -293,7 +333,14 @@ def discriminative_loss(
 
 
 class DiscriminativeLoss(OptionsModule):
-    """`discriminative_loss` as a module: `DiscriminativeLoss(**options)(features, labels, R)`."""
+    """`discriminative_loss` as a module: `DiscriminativeLoss(**options)(features, labels, R)`.
+
+    Example:
+
+        >>> loss = pk.DiscriminativeLoss(norm=1)
+        >>> loss(torch.randn(2, 16, 32, 32), torch.randint(5, (2, 32, 32)), 5).shape
+        torch.Size([])
+    """
 
     def forward(self, features: Tensor, labels: Tensor, num_regions: int) -> Tensor:
         return discriminative_loss(features, labels, num_regions, **self.options)

@@ -1,4 +1,4 @@
-"""Regions: the operators, their fakes and their gradients."""
+"""Regions: the operators, their fake kernels and gradients."""
 
 from __future__ import annotations
 
@@ -50,20 +50,20 @@ def _like_features_and_weights(_: Tensor, features: Tensor, weights: Tensor, *re
     return torch.empty_like(features), torch.empty_like(weights)
 
 
-# count, mean and variance of each region, of the features or of their per-pixel L2 normalisation
+# count, mean and variance of each region; with `normalize`, of f_i / |f_i|
 region_stats = kernel(
     "region_stats(Tensor features, Tensor labels, SymInt num_regions, bool normalize)"
     " -> (Tensor count, Tensor mean, Tensor variance)",
     _stats_fake,
     eager=reference.region_stats,
 )
-# d f_i = grad_mean_r / n_r + 2 grad_variance_r / n_r * (f_i - mean_r), through the normalisation
+# d f_i = grad_mean_r / n_r + 2 grad_variance_r / n_r (f_i - mean_r), through the normalisation
 region_stats_backward = kernel(
     "region_stats_backward(Tensor? grad_mean, Tensor? grad_variance, Tensor features,"
     " Tensor labels, Tensor count, Tensor mean, bool normalize) -> Tensor",
     _like_features,
 )
-# with d_i = |f_i - mean_r|, h_i = [d_i - delta]_+ and u_i the gradient of d_i in f_i:
+# With d_i = |f_i - mean_r|, h_i = [d_i - delta]_+ and u_i the gradient of d_i in f_i:
 # pull_r = sum_i h_i^2 and direction_r = sum_i h_i u_i over the region's pixels
 region_pull = kernel(
     "region_pull(Tensor features, Tensor labels, SymInt num_regions, float delta, int norm)"
@@ -76,13 +76,13 @@ region_pull_backward = kernel(
     " Tensor count, Tensor mean, Tensor direction, float delta, int norm) -> Tensor",
     _like_features,
 )
-# sum [2 delta - |mean_a - mean_b|]_+^2 over ordered pairs of distinct present regions; its gradient
+# sum_{a != b} [2 delta - |mean_a - mean_b|]_+^2 over present regions, and its gradient
 region_push = kernel(
     "region_push(Tensor mean, Tensor present, float delta, int norm)"
     " -> (Tensor push, Tensor gradient)",
     lambda mean, *rest: (mean.new_empty(mean.shape[0]), torch.empty_like(mean)),
 )
-# t_i = |f_i - own mean|^2 - |f_i - other mean|^2 for labels 0 and 1, else 0
+# t_i = |f_i - own mean|^2 - |f_i - other mean|^2 for labels 0 and 1; else 0
 region_contrast = kernel(
     "region_contrast(Tensor features, Tensor labels, Tensor mean, bool normalize) -> Tensor",
     lambda features, labels, mean, normalize: mean.new_empty(labels.shape),
@@ -99,27 +99,27 @@ weighted_mean_backward = kernel(
     " Tensor total, float eps) -> (Tensor, Tensor)",
     _like_features_and_weights,
 )
-# d f_i alone, for weights that need no gradient: the features are not read
+# d f_i alone, without reading the features: for weights that need no gradient
 weighted_mean_share = kernel(
     "weighted_mean_share(Tensor grad_mean, Tensor features, Tensor weights, Tensor total,"
     " float eps) -> Tensor",
     lambda grad_mean, features, *rest: torch.empty_like(features),
 )
-# |f_i - mean| or its square, with the weighted mean for eps 0; 0 where the weights sum to 0
+# |f_i - mean| or its square, with mean as in weighted_mean for eps = 0; 0 if the weights sum to 0
 background_distance = kernel(
     "background_distance(Tensor features, Tensor weights, bool squared)"
     " -> (Tensor distance, Tensor mean, Tensor total)",
     _distance_fake,
     eager=lambda *args: (reference.background_distance(*args),),
 )
-# with c_i = grad_i / distance_i (squared: 2 grad_i) and T = -sum_i c_i (f_i - mean) / total:
+# With c_i = grad_i / distance_i (squared: 2 grad_i) and T = -sum_i c_i (f_i - mean) / total:
 # d f_i = c_i (f_i - mean) + w_i T and d w_i = (f_i - mean) . T
 background_distance_backward = kernel(
     "background_distance_backward(Tensor grad_distance, Tensor features, Tensor weights,"
     " Tensor distance, Tensor mean, Tensor total, bool squared) -> (Tensor, Tensor)",
     _like_features_and_weights,
 )
-# MEnet's hard mining and consecutive labels: torch sorts where there is no compiled kernel
+# see reference.hard_pixels and reference.compact_labels
 hard_pixels = kernel(
     "hard_pixels(Tensor scores, Tensor labels) -> Tensor",
     lambda scores, labels: torch.empty_like(scores, dtype=torch.uint8),

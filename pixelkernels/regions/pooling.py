@@ -1,4 +1,4 @@
-"""Weighted means over an image: the distance to them, and masked average pooling."""
+"""Weighted means of an image: the distance to the background mean, and masked average pooling."""
 
 from __future__ import annotations
 
@@ -20,19 +20,27 @@ def background_distance(
     normalize: str | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Saliency as the distance from the background: S_i = |f_i - sum_j w_j f_j / sum_j w_j|, MEnet
-    eq. 5.
+    """Saliency as the distance from the mean background feature.
+
+    S_i = |f_i - sum_j w_j f_j / sum_j w_j|.
 
     Args:
         features: [B, C, H, W].
-        weights: [B, H, W] floating point >= 0, such as the probability of background. A pixel of
-            weight exactly 0 does not enter the mean, NaN or not, and that weight's gradient is 0.
-            Negative weights raise ValueError on CPU and count as 0 on a device.
-        squared: return |.|^2.
-        normalize: None, or "minmax": (S - min)/(max - min + 1e-8) per image.
+        weights: [B, H, W], floating point >= 0, such as background probabilities. A pixel of weight
+            exactly 0 does not enter the mean, even if it is NaN, and its weight has gradient 0. A
+            negative weight raises ValueError on CPU and counts as 0 on a device.
+        squared: return S_i^2.
+        normalize: None, or "minmax": (S - min) / (max - min + 1e-8) per image.
 
-    Returns: [B, H, W], zeros where an image's weights sum to 0. Differentiable in features and
+    Returns: [B, H, W]; 0 in an image whose weights sum to 0. Differentiable in features and
     weights.
+    Source: MEnet eq. 5.
+
+    Example:
+
+        >>> features, background = torch.randn(2, 16, 32, 32), torch.rand(2, 32, 32)
+        >>> pk.background_distance(features, background, normalize="minmax").shape
+        torch.Size([2, 32, 32])
     """
     check.features("features", features)
     check.weights("weights", weights, features)
@@ -55,18 +63,27 @@ def masked_average_pool(
     upsample: str | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """The weighted mean of the features, sum_i w_i f_i / (sum_i w_i + eps), per image: a class
-    prototype.
+    """The weighted mean of the features of each image: a class prototype.
+
+    sum_i w_i f_i / (sum_i w_i + eps).
 
     Args:
         features: [B, C, H, W].
-        weights: [B, H, W] floating point >= 0, as for `background_distance`; with `upsample`, [B,
-            H', W'].
-        upsample: None, or "bilinear": as if the features were resized to the weights' size
-            (bilinear, align_corners=False) and pooled there. The weights are resized with the
-            adjoint instead, so nothing of that size is made.
+        weights: [B, H, W], floating point >= 0, as for `background_distance`; [B, H', W'] with
+            `upsample`.
+        eps: >= 0.
+        upsample: None, or "bilinear": resize the features to the size of the weights (bilinear,
+            align_corners=False) and pool there. This is computed by resizing the weights with the
+            adjoint of that interpolation, so no features of that size are stored.
 
-    Returns: [B, C]. Differentiable in features and weights. Source: PANet's masked average pooling.
+    Returns: [B, C]. Differentiable in features and weights.
+    Source: the masked average pooling of PANet.
+
+    Example:
+
+        >>> features, mask = torch.randn(2, 16, 32, 32), torch.rand(2, 128, 128)
+        >>> pk.masked_average_pool(features, mask, upsample="bilinear").shape
+        torch.Size([2, 16])
     """
     check.features("features", features)
     check.number("eps", eps, minimum=0)
@@ -77,13 +94,13 @@ def masked_average_pool(
     if upsample is not None:
         rows = _interpolation(weights.shape[1], features.shape[2], weights)
         columns = _interpolation(weights.shape[2], features.shape[3], weights)
-        # pooling the upsampled features is pooling the features by the adjoint of the upsampling
+        # sum_i w_i (U f)_i = sum_j (U^T w)_j f_j, and U acts on rows and columns separately
         weights = product(product(rows.T, weights), columns)
     return ops.weighted_mean(chosen, features, weights.contiguous(), float(eps))[0]
 
 
 def _interpolation(large: int, small: int, like: Tensor) -> Tensor:
-    """[large, small]: bilinear interpolation along one side, align_corners=False, edges clamped."""
+    """[large, small]: linear interpolation along one side, align_corners=False."""
     position = (torch.arange(large, device=like.device, dtype=like.dtype) + 0.5) * (
         small / max(large, 1)
     ) - 0.5

@@ -1,7 +1,7 @@
-"""Regions, stated in plain PyTorch: the oracle for every backend, and the `eager` backend itself.
+"""Regions in plain PyTorch: the oracle for every backend, and the `eager` backend itself.
 
-Notation: N = H*W pixels, R regions, region r holds the pixels with label r and has count n_r and
-mean mu_r.
+Notation: N = H*W pixels i with features f_i; R regions, region r is the set of pixels with label r,
+n_r their number and mu_r their mean.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.linalg import vector_norm
 
 from .._core.numerics import mean_over_images, wide
 
-# "losses exactly 0 are demoted to -100": the released MEnet layer's ranking
+# of the released code: MEnet "demotes losses exactly 0 to -100" when it ranks pixels
 ZERO_SCORE_RANKS_AS = -100.0
 RELEASED_CAS_EPS = 3e-5
 
@@ -42,16 +42,18 @@ def cas_loss(descriptors: Tensor, labels: Tensor, num_regions: int, alpha: float
 def cas_loss_released(
     descriptors: Tensor, labels: Tensor, alpha: float, divisor: float | None
 ) -> Tensor:
-    """The released CAS layer: both regions take every pixel, by label + eps and 1 - label + eps."""
+    """The released CAS loss: every pixel enters both regions, with weights label + eps and
+    1 - label + eps."""
     x, index = _pixels(descriptors, labels, 2)
     is_0, is_1 = ((index == region)[:, None].to(x.dtype) for region in (0, 1))
-    w = is_1 + RELEASED_CAS_EPS * (is_0 + is_1)
-    w_rest = is_0 + RELEASED_CAS_EPS * (is_0 + is_1)
-    total = w.sum(2).clamp(min=RELEASED_CAS_EPS)
-    mean = (w * x).sum(2) / total
-    mean_rest = (w_rest * x).sum(2) / w_rest.sum(2).clamp(min=RELEASED_CAS_EPS)
-    uniformer = (w * (x - mean[..., None])).square().sum((1, 2)) / (total[:, 0] + RELEASED_CAS_EPS)
-    discriminator = (mean - mean_rest).square().sum(1)
+    w_1 = is_1 + RELEASED_CAS_EPS * (is_0 + is_1)
+    w_0 = is_0 + RELEASED_CAS_EPS * (is_0 + is_1)
+    total = w_1.sum(2).clamp(min=RELEASED_CAS_EPS)
+    mean_1 = (w_1 * x).sum(2) / total
+    mean_0 = (w_0 * x).sum(2) / w_0.sum(2).clamp(min=RELEASED_CAS_EPS)
+    deviation = w_1 * (x - mean_1[..., None])
+    uniformer = deviation.square().sum((1, 2)) / (total[:, 0] + RELEASED_CAS_EPS)
+    discriminator = (mean_1 - mean_0).square().sum(1)
     loss = alpha * uniformer - (1 - alpha) * discriminator
     return loss.sum() / (max(loss.shape[0], 1) if divisor is None else divisor)
 
@@ -77,11 +79,11 @@ def metric_expression_loss(
 
 
 def metric_expression_loss_released(features: Tensor, mask: Tensor, normalize: bool) -> Tensor:
-    """The released MEnet layer: the value over all pixels + 4, and its hand-written gradient.
+    """The released MEnet layer: 4 + the loss over all pixels, with a hand-written gradient.
 
-    The gradient of a mined pixel is (mean of the other class - mean of its own) / (C H W), with no
-    factor 2, no part through the means, none through the normalisation and none for the number of
-    images; other pixels get 0.
+    The gradient of a mined pixel is (mean of the other class - mean of its own) / (C H W): without
+    the factor 2, the division by the number of images, and the parts through the means and the
+    normalisation. Other pixels have gradient 0.
     """
     with torch.no_grad():
         _, mean, _ = region_stats(features, mask, 2, normalize)
@@ -99,7 +101,7 @@ def metric_expression_loss_released(features: Tensor, mask: Tensor, normalize: b
 
 
 def contrast_scores(features: Tensor, mask: Tensor, mean: Tensor, normalize: bool) -> Tensor:
-    """t_i = |f_i - own mean|^2 - |f_i - other mean|^2, [B, H, W]; 0 where neither class is."""
+    """t_i = |f_i - own mean|^2 - |f_i - other mean|^2, [B, H, W]; 0 outside both classes."""
     x, index = _pixels(features, mask, 2, normalize)
     own = (x - _at(mean.mT, index)).square().sum(1)
     other = (x - _at(mean.flip(1).mT, index)).square().sum(1)
@@ -108,11 +110,11 @@ def contrast_scores(features: Tensor, mask: Tensor, mean: Tensor, normalize: boo
 
 def hard_pixels(scores: Tensor, mask: Tensor) -> Tensor:
     """MEnet's hard mining on flat [B, N] scores: 2*mask + 1 for a mined pixel, 2*mask for another,
-    4 for neither class.
+    4 for a pixel in neither class.
 
-    The smaller class is kept whole, the larger one (the background when they are equal) gives as
-    many of its largest scores. Ties take the larger flat index first, and a score of exactly 0
-    ranks as -100.
+    All pixels of the smaller class are mined, and as many of the larger class (the background if
+    they are equal): those with the largest scores. Ties take the larger flat index; a score of
+    exactly 0 ranks as -100.
     """
     foreground, background = mask == 1, mask == 0
     n_foreground, n_background = foreground.sum(1), background.sum(1)
@@ -120,7 +122,7 @@ def hard_pixels(scores: Tensor, mask: Tensor) -> Tensor:
     larger = torch.where((n_foreground > n_background)[:, None], foreground, background)
     smaller = torch.where((n_foreground > n_background)[:, None], background, foreground)
     key = torch.where(scores == 0, ZERO_SCORE_RANKS_AS, scores)
-    # two stable sorts: by falling score over falling index, then the larger class in front
+    # stable sorts: by descending index, by descending score, then the larger class first
     order = key.flip(1).argsort(dim=1, descending=True, stable=True)
     order = mask.shape[1] - 1 - order
     order = order.gather(
@@ -170,8 +172,9 @@ def background_distance(features: Tensor, weights: Tensor, squared: bool) -> Ten
     mean, total = weighted_mean(features, weights, 0.0)
     distance = (wide(features) - mean[:, :, None, None]).square().sum(1)
     if not squared:
-        apart = distance > 0
-        distance = torch.where(apart, torch.where(apart, distance, 1).sqrt(), distance)
+        # the gradient of sqrt at 0 is infinite
+        positive = distance > 0
+        distance = torch.where(positive, torch.where(positive, distance, 1).sqrt(), distance)
     return torch.where((total > 0)[:, None, None], distance, 0)
 
 
@@ -179,7 +182,7 @@ def weighted_mean(features: Tensor, weights: Tensor, eps: float) -> tuple[Tensor
     """mean = sum_i w_i f_i / (sum_i w_i + eps) and total = sum_i w_i."""
     x = wide(features).flatten(2)
     w = weights.flatten(1).to(x.dtype)
-    # a weight of exactly 0 keeps its pixel out, whatever is in it, and has no gradient
+    # a pixel of weight exactly 0 may be NaN, and its weight has gradient 0
     enters = w != 0
     w = torch.where(enters, w, 0)
     total = w.sum(1)
@@ -189,27 +192,28 @@ def weighted_mean(features: Tensor, weights: Tensor, eps: float) -> tuple[Tensor
 
 
 def compact_labels(labels: Tensor, ignore: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Each label's rank among the distinct ones of its image, and the number of ranks [B]."""
+    """The rank of each label among the distinct labels of its image, -1 if ignored; the number of
+    distinct labels [B]."""
     flat = labels.flatten(1).long()
     kept = torch.ones_like(flat, dtype=torch.bool)
     for value in ignore:
         kept &= flat != value
-    # the ignored ones go last, so that they open no rank before a kept one
+    # sort by label, the ignored ones last
     by_value = flat.argsort(dim=1, stable=True)
     order = by_value.gather(
         1, kept.gather(1, by_value).byte().argsort(dim=1, descending=True, stable=True)
     )
     ordered, ordered_kept = flat.gather(1, order), kept.gather(1, order)
-    opens = ordered_kept.clone()
-    opens[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
-    rank = torch.where(ordered_kept, opens.cumsum(1) - 1, -1)
-    return torch.empty_like(flat).scatter(1, order, rank).view(labels.shape), opens.sum(1)
+    starts_rank = ordered_kept.clone()
+    starts_rank[:, 1:] &= ordered[:, 1:] != ordered[:, :-1]
+    rank = torch.where(ordered_kept, starts_rank.cumsum(1) - 1, -1)
+    return torch.empty_like(flat).scatter(1, order, rank).view(labels.shape), starts_rank.sum(1)
 
 
 def _pixels(
     features: Tensor, labels: Tensor, num_regions: int, normalize: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Features [B, C, N] with 0 at ignored pixels, and labels [B, N] with R at ignored pixels."""
+    """Features [B, C, N], 0 at ignored pixels, and labels [B, N], R at ignored pixels."""
     index = labels.flatten(1).long()
     valid = (index >= 0) & (index < num_regions)
     x = torch.where(valid[:, None], wide(features).flatten(2), 0)
@@ -220,13 +224,13 @@ def _pixels(
 
 
 def _region_sum(values: Tensor, index: Tensor, num_regions: int) -> Tensor:
-    """[B, K, N] -> [B, K, R]: the sums over each region's pixels."""
+    """[B, K, N] -> [B, K, R]: the sum over the pixels of each region."""
     sums = values.new_zeros(*values.shape[:2], num_regions + 1)
     return sums.scatter_add(2, index[:, None].expand_as(values), values)[..., :num_regions]
 
 
 def _at(table: Tensor, index: Tensor) -> Tensor:
-    """[B, K, R] -> [B, K, N]: each pixel's own column, 0 at ignored pixels."""
+    """[B, K, R] -> [B, K, N]: the column of each pixel's region, 0 at ignored pixels."""
     padded = torch.nn.functional.pad(table, (0, 1))
     return padded.gather(2, index[:, None].expand(-1, table.shape[1], -1))
 

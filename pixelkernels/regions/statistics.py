@@ -33,30 +33,35 @@ def region_stats(
     group: ProcessGroup | None = None,
     backend: str | None = None,
 ) -> RegionStats:
-    """Pixel count, centroid and variance of every region of every image.
+    """Pixel count, mean and variance of every region of every image.
 
     mean_r = 1/n_r sum_{i in r} f_i and variance_r = 1/n_r sum_{i in r} |f_i - mean_r|^2, the mean
-    squared Euclidean distance to the centroid. Equivalent eager code, for one image and region:
+    squared Euclidean distance to the mean. Equivalent eager code, for one image and region:
 
         f = features[b][:, labels[b] == r]
         mean, variance = f.mean(1), (f - f.mean(1, keepdim=True)).square().sum(0).mean()
 
     Args:
         features: [B, C, H, W], floating point.
-        labels: [B, H, W], integer or bool; outside [0, num_regions): ignored.
+        labels: [B, H, W], integer or bool; a pixel outside [0, num_regions) is ignored.
         num_regions: R >= 1.
-        group: each of its ranks has a part of the same B images (some rows, a tile; H and W may
-            differ, B and C not), and all get the statistics of the whole. The gradient is that of
-            the sum of the ranks' losses.
+        group: statistics over the ranks of this process group. Each rank holds a part of the same B
+            images, such as a tile: H and W may differ, B and C not. All ranks get the same result.
+            The gradient is that of the sum of the ranks' losses.
 
-    Returns:
-        RegionStats(count [B, R] int64, mean [B, R, C], variance [B, R]); an absent region has 0, 0,
-        0. Differentiable in mean and variance. The variance is taken about values of the region
-        itself, so nearly constant regions far from 0 keep their digits.
+    Returns: RegionStats(count [B, R] int64, mean [B, R, C], variance [B, R]); 0, 0, 0 for an absent
+    region. Differentiable in mean and variance. The sums are taken about values of the region
+    itself, so the variance of nearly constant features far from 0 is accurate.
 
     Memory: forward, block partials of at most a quarter of the float32 features; backward, the
     gradient alone.
-    Source: the centroids and spreads of MEnet eqs. 2-3 and CAS eq. 1.
+    Source: the means and spreads of MEnet eqs. 2-3 and CAS eq. 1.
+
+    Example:
+
+        >>> features, labels = torch.randn(2, 16, 32, 32), torch.randint(5, (2, 32, 32))
+        >>> pk.region_stats(features, labels, 5).mean.shape
+        torch.Size([2, 5, 16])
     """
     check.features("features", features)
     check.labels("labels", labels, features)

@@ -1,4 +1,4 @@
-"""Matching of query pixels with classes of labelled reference points, and label transfer by it."""
+"""Scores of query pixels against classes of labelled reference points, and label transfer."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def matching_scores(
     """How well each query pixel matches each class of labelled reference points.
 
     score_c(i) = reduce_{j: l_j = c} transform(scale * s(q_i, r_j) + shift). Equivalent eager code,
-    for one image, class and the metric "dot":
+    for one image and class, with metric "dot", transform "sigmoid" and reduce "mean":
 
         s = reference[b].flatten(1)[:, labels[b].flatten() == c].T @ query[b].flatten(1)
         score = torch.sigmoid(scale * s + shift).mean(0)
@@ -45,31 +45,38 @@ def matching_scores(
     Args:
         query: [B, D, H, W] or [B, D, N].
         reference: [B, D, K] or [B, D, H', W'].
-        labels: [B, K] or [B, H', W'], integer or bool; outside [0, num_classes): ignored.
+        labels: [B, K] or [B, H', W'], integer or bool; a point outside [0, num_classes) is ignored.
         num_classes: L >= 1.
         metric: s is "dot", <q, r>; "cosine", with each norm at least 1e-12; or "sqeuclidean",
             |q - r|^2.
         transform: "identity", "sigmoid" or "exp".
         scale, shift: numbers, or 0-d tensors, which get a gradient.
         reduce: over the points of a class: "sum", "mean", "max", "min", "topk" (the mean of the
-            min(k, count) best) or "softmax" (over all valid points, then summed by class).
-        k: for "topk", >= 1.
-        group: each of its ranks has a part of the reference points of the same B images, K of them
-            (where some are missing, with the label -1), and matches its own query, of any size,
-            with those of all ranks. The gradient is that of the sum of the ranks' losses.
+            min(k, count) best), or "softmax" (over all valid points, then summed per class).
+        k: >= 1, for "topk" only.
+        group: match with the reference points of all ranks of this process group. Each rank holds
+            a part of the reference of the same B images, with equal K (padded with label -1), and
+            its own query of any size. The gradient is that of the sum of the ranks' losses.
 
-    Returns: [B, L, *query's spatial shape]. A class without points has the worst score: +inf where
-    a smaller score is better, which is for "sqeuclidean" with scale > 0, else -inf. Differentiable
-    in query, reference, scale and shift.
+    Returns: [B, L, *spatial shape of query]. A class without points has the worst score: +inf where
+    smaller is better, which is for "sqeuclidean" with scale > 0, else -inf. Differentiable in
+    query, reference, scale and shift.
 
-    Sums and means without a transform collapse exactly, to the product with one prototype per class
-    (and, for "sqeuclidean", the second moments); a pixel that holds an infinity may so get an
-    infinite score where the sum over the pairs would be NaN.
+    Without a transform, sum and mean reduce exactly to the product with one prototype per class
+    (and, for "sqeuclidean", the second moments). A pixel with an infinite feature may then get an
+    infinite score where the sum over the points would be NaN.
     Memory: forward, the result and a packed copy of the reference; backward, the gradients, three
-    such copies, and what a round of queries takes, 32 MiB on the cpu. For the backward max and min
-    keep 4 bytes per score, topk 8. With `group` the reference is that of all ranks, and held.
+    such copies, and the workspace of a block of queries, 32 MiB on cpu. For the backward, max and
+    min keep 4 bytes per score, topk 8. With `group`, the reference of all ranks.
     Source: Najafi et al., similarity learning for dense label transfer (affine, sum; the released
     code: cosine, sigmoid, mean); FEELVOS, VideoMatch (nearest point, top-k mean).
+
+    Example:
+
+        >>> query, reference = torch.randn(1, 64, 32, 32), torch.randn(1, 64, 200)
+        >>> labels = torch.randint(3, (1, 200))
+        >>> pk.matching_scores(query, reference, labels, 3, metric="cosine", reduce="max").shape
+        torch.Size([1, 3, 32, 32])
     """
     options = (metric, transform, scale, shift, reduce, k)
     scores, _ = _match(
@@ -79,7 +86,7 @@ def matching_scores(
 
 
 class TransferredLabels(NamedTuple):
-    """`labels` [B, *spatial] int64 and the `scores` [B, L, *spatial] they were chosen by."""
+    """`labels` [B, *spatial] int64, and the `scores` [B, L, *spatial] that they maximise."""
 
     labels: Tensor
     scores: Tensor
@@ -102,13 +109,20 @@ def label_transfer(
 ) -> TransferredLabels:
     """Label every query pixel with the class that matches it best: argmax_c score_c(i).
 
-    The arguments and scores are those of `matching_scores`. The best class has the smallest score
-    for "sqeuclidean" with scale > 0, else the largest; of equal ones the smallest label. A class
-    without points is never chosen, and a NaN score only where there is no other.
+    Arguments and scores are those of `matching_scores`. The best score is the smallest for
+    "sqeuclidean" with scale > 0, else the largest; ties go to the smaller label. A class without
+    points is never chosen, and one with a NaN score only if all others are NaN or absent.
 
-    Returns: TransferredLabels(labels [B, *spatial] int64, scores [B, L, *spatial]); label -1 in an
-    image without a valid reference point. Differentiable in the scores.
+    Returns: TransferredLabels(labels [B, *spatial] int64, scores [B, L, *spatial]). The labels are
+    -1 in an image without a valid reference point. Differentiable in the scores.
     Source: Najafi et al., eq. 4: argmax_l sum_{j in N_l} of the affine similarity.
+
+    Example:
+
+        >>> query, reference = torch.randn(1, 64, 32, 32), torch.randn(1, 64, 200)
+        >>> transferred = pk.label_transfer(query, reference, torch.randint(3, (1, 200)), 3)
+        >>> transferred.labels.shape
+        torch.Size([1, 32, 32])
     """
     options = (metric, transform, scale, shift, reduce, k)
     scores, best = _match(
@@ -180,7 +194,15 @@ def _match(
 
 
 class LabelTransfer(OptionsModule):
-    """`label_transfer` as a module: `LabelTransfer(**options)(query, reference, labels, L)`."""
+    """`label_transfer` as a module: `LabelTransfer(**options)(query, reference, labels, L)`.
+
+    Example:
+
+        >>> transfer = pk.LabelTransfer(metric="cosine", reduce="topk", k=5)
+        >>> query, reference = torch.randn(1, 64, 32, 32), torch.randn(1, 64, 200)
+        >>> transfer(query, reference, torch.randint(3, (1, 200)), 3).labels.shape
+        torch.Size([1, 32, 32])
+    """
 
     def forward(
         self, query: Tensor, reference: Tensor, labels: Tensor, num_classes: int

@@ -1,4 +1,7 @@
-"""Similarity: the operators, their fakes and their gradients."""
+"""Similarity: the operators, their fake kernels and gradients.
+
+That of the pair loss is in `pair_loss.py`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from . import reference
 
 kernel = partial(Kernel, "similarity")
 
-# the numbers that the kernels know these by
+# the kernels number metrics, transforms and reductions in this order
 METRICS = ("dot", "cosine", "sqeuclidean")
 TRANSFORMS = ("identity", "sigmoid", "exp")
 REDUCES = ("sum", "mean", "max", "min", "topk", "softmax")
@@ -28,16 +31,16 @@ def _scores_fake(
     classes = offsets.shape[1] - 1
     scores = wide(query).new_empty((batch, classes, *size))
     edges = {"max": 0, "min": 0, "topk": classes, "softmax": 1}.get(reduce, 0)
-    places = {"max": classes, "min": classes, "topk": classes}.get(reduce, 0)
+    indices = {"max": classes, "min": classes, "topk": classes}.get(reduce, 0)
     return (
         scores,
         query.new_empty((batch, *size), dtype=torch.int64),
         scores.new_empty((batch, edges, *size)),
-        query.new_empty((batch, places, *size), dtype=torch.int32),
+        query.new_empty((batch, indices, *size), dtype=torch.int32),
     )
 
 
-# labels [B, K] -> order [B, K] and offsets [B, L + 1] as matching_scores takes them
+# labels [B, K] -> order [B, K] and offsets [B, L + 1] for matching_scores
 points_by_class = kernel(
     "points_by_class(Tensor labels, SymInt num_classes) -> (Tensor order, Tensor offsets)",
     lambda labels, num_classes: (
@@ -47,25 +50,24 @@ points_by_class = kernel(
     eager=reference.points_by_class,
     cpu_only=True,
 )
-# query [B, D, H, W] and reference [B, D, H', W']. order [B, H' W'] int64 lists the flat reference
-# positions class by class, those of class c at offsets[c] to offsets[c + 1] - 1 of offsets
-# [B, L + 1] int64, the ignored ones after offsets[L]. values [B, H' W']: softmax sums values_j
-# times the probability of j. scale and shift are 0-d, and like scores float32 (float64 for
-# float64).
-# -> scores [B, L, H, W]; labels [B, H, W]; and what the gradient reads: edge, the k-th best
-# similarity of each class for topk, [B, L, H, W], the logarithm of the softmax's sum, [B, 1, H, W];
-# place, where in `order` the best point of a class stands for max and min, the last one taken for
-# topk, int32 [B, L, H, W], -1 in an absent class.
+# query [B, D, H, W], reference [B, D, H', W']. order [B, H' W'] int64 lists the flat reference
+# positions by class, offsets [B, L + 1] int64 where each class starts in it; ignored positions
+# follow offsets[L]. values [B, H' W']: softmax sums values_j times the probability of j. scale and
+# shift are 0-d, and like scores float32 (float64 for float64).
+# -> scores [B, L, H, W], labels [B, H, W], and for the gradient:
+#    edge: topk, the k-th best similarity [B, L, H, W]; softmax, the logsumexp [B, 1, H, W]
+#    index int32 [B, L, H, W], a position in `order`: max and min, the best point; topk, the last
+#    point taken; -1 for an absent class
 matching_scores = kernel(
     "matching_scores(Tensor query, Tensor reference, Tensor order, Tensor offsets, Tensor? values,"
     " Tensor scale, Tensor shift, int metric, int transform, int reduce, int k)"
-    " -> (Tensor scores, Tensor labels, Tensor edge, Tensor place)",
+    " -> (Tensor scores, Tensor labels, Tensor edge, Tensor index)",
     _scores_fake,
 )
 matching_scores_backward = kernel(
     "matching_scores_backward(Tensor grad_scores, Tensor query, Tensor reference, Tensor order,"
     " Tensor offsets, Tensor? values, Tensor scale, Tensor shift, Tensor scores, Tensor edge,"
-    " Tensor place, int metric, int transform, int reduce, int k)"
+    " Tensor index, int metric, int transform, int reduce, int k)"
     " -> (Tensor query, Tensor reference, Tensor values, Tensor scale, Tensor shift)",
     lambda grad_scores, query, reference, order, offsets, values, scale, shift, *rest: (
         torch.empty_like(query),
@@ -75,29 +77,29 @@ matching_scores_backward = kernel(
         torch.empty_like(shift),
     ),
 )
-# query [B, C, h, w], support [B, C, h', w'] and weights [B, h', w'] of the scores' dtype
-# -> scores [B, h, w], and where the best support pixel lies, int32, -1 where the best is a zero
+# query [B, C, h, w], support [B, C, h', w'], weights [B, h', w'] in the dtype of the scores
+# -> scores [B, h, w]; index int32 [B, h, w], the flat index of the best support pixel, -1 if that
+# has weight 0
 prior_scores = kernel(
     "prior_scores(Tensor query, Tensor support, Tensor weights, float eps)"
-    " -> (Tensor scores, Tensor place)",
+    " -> (Tensor scores, Tensor index)",
     lambda query, *rest: (
         wide(query).new_empty((query.shape[0], *query.shape[2:])),
         query.new_empty((query.shape[0], *query.shape[2:]), dtype=torch.int32),
     ),
     eager=lambda *args: (reference.prior_scores(*args),),
 )
-# counts [B, L] int64 and seed [1] int64 -> [B, L, num] int64: the first `num` of a random
-# permutation of 0 ... counts - 1, then -1
+# counts [B, L] int64, seed [1] int64 -> [B, L, num] int64: the first `num` values of a random
+# permutation of [0, counts), then -1
 sample_ranks = kernel(
     "sample_ranks(Tensor counts, Tensor seed, SymInt num) -> Tensor",
     lambda counts, seed, num: counts.new_empty((*counts.shape, num)),
 )
-# x [B, D, H, W] and y [B, D, H', W'] with x_labels [B, H W] and y_labels [B, H' W'], of which the
-# negative ones are invalid; affine [4] = (a, c, alpha, beta). With s = <x_i, y_j>, z = a s + c,
-# t = 1 for equal labels and else 0, g = sigmoid(z) - t, over all valid pairs: totals, float64, are
-# the sums of softplus(z) - t z, of g and of g s; grad_x [B, D, H W], as wide as affine, is
-# a sum_j (g - alpha - beta s) y_j, grad_y likewise; both are empty without `gradient`.
-# cpu: x and y must be as wide as affine.
+# x [B, D, H, W], y [B, D, H', W'], x_labels [B, H W], y_labels [B, H' W'] (negative: invalid),
+# affine [4] = (a, c, alpha, beta). With s = <x_i, y_j>, z = a s + c, t = [x_labels_i = y_labels_j],
+# g = sigmoid(z) - t, over all valid pairs: totals [3] float64, the sums of softplus(z) - t z, g and
+# g s; grad_x [B, D, H W] = a sum_j (g - alpha - beta s) y_j in the dtype of affine, and likewise
+# grad_y; both empty without `gradient`. On cpu, x and y have the dtype of affine.
 pair_terms = kernel(
     "pair_terms(Tensor x, Tensor y, Tensor x_labels, Tensor y_labels, Tensor affine,"
     " bool gradient) -> (Tensor totals, Tensor grad_x, Tensor grad_y)",
@@ -111,9 +113,9 @@ pair_terms = kernel(
 
 def _save_scores(ctx: Any, inputs: Any, output: Any) -> None:
     *tensors, ctx.metric, ctx.transform, ctx.reduce, ctx.k = inputs
-    scores, labels, edge, place = output
-    ctx.save_for_backward(*tensors, scores, edge, place)
-    ctx.mark_non_differentiable(labels, edge, place)
+    scores, labels, edge, index = output
+    ctx.save_for_backward(*tensors, scores, edge, index)
+    ctx.mark_non_differentiable(labels, edge, index)
 
 
 def _scores_gradient(backend: str, ctx: Any, grad_scores: Tensor, *_: None) -> Any:
@@ -138,25 +140,25 @@ def _save_prior(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _prior_gradient(backend: str, ctx: Any, grad_scores: Tensor, _: None) -> Any:
-    """Only the best support pixel has a part: a gather, the quotient rule and a scatter."""
-    query, support, weights, place = ctx.saved_tensors
+    """The gradient of the cosine with the best support pixel: gather, quotient rule, scatter."""
+    query, support, weights, index = ctx.saved_tensors
     if weights.numel() == 0:
         return *(torch.zeros_like(x) for x in (query, support, weights)), None
     image = torch.arange(query.shape[0], device=query.device)[:, None]
-    found = place.flatten(1) >= 0
-    best = place.flatten(1).clamp(min=0).long()
+    found = index.flatten(1) >= 0
+    best = index.flatten(1).clamp(min=0).long()
     q = wide(query).flatten(2).mT
     s = torch.where(found[..., None], wide(support).flatten(2).mT[image, best], 0)
     w = weights.flatten(1).gather(1, best)[..., None]
     u = w * s
     norm_q, norm_u = (torch.linalg.vector_norm(x, dim=2, keepdim=True) for x in (q, u))
-    below = norm_q * norm_u + ctx.eps
-    # where an image has nothing to be compared with, `below` may be 0
-    g = torch.where(found, grad_scores.flatten(1), 0)[..., None] / torch.where(below == 0, 1, below)
-    cosine = (q * u).sum(2, keepdim=True) / torch.where(below == 0, 1, below)
+    divisor = norm_q * norm_u + ctx.eps
+    divisor = torch.where(divisor == 0, 1, divisor)  # for eps = 0 and a zero vector
+    g = torch.where(found, grad_scores.flatten(1), 0)[..., None] / divisor
+    cosine = (q * u).sum(2, keepdim=True) / divisor
     grad_q = g * (u - cosine * norm_u * q / torch.where(norm_q == 0, 1, norm_q))
     grad_u = g * (q - cosine * norm_q * u / torch.where(norm_u == 0, 1, norm_u))
-    # index_put_ adds up in a fixed order on every device
+    # index_put_ accumulates in a fixed order on every device
     grad_s = torch.zeros_like(support, dtype=q.dtype).flatten(2).mT.contiguous()
     grad_s.index_put_((image, best), w * grad_u, accumulate=True)
     grad_w = torch.zeros_like(weights).flatten(1)

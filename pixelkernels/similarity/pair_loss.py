@@ -23,10 +23,10 @@ from . import ops, reference
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-# Pixels of an image that the regression looks at.
-FEW = 64
-# Pixels that torch converts or copies at a time.
-PIECE = 2048
+# pixels of an image in the least-squares fit
+SUBSET = 64
+# pixels that torch converts or copies at a time
+CHUNK = 2048
 
 
 def pair_similarity_loss(
@@ -47,10 +47,11 @@ def pair_similarity_loss(
 ) -> Tensor:
     """The Siamese loss over all pairs of pixels of two images: do the two share a label?
 
-    The mean over all valid pairs of the batch of the binary cross entropy between the batch norm of
-    s_ij = <x_i, y_j> and [x_labels_i = y_labels_j]; with mu and var the mean and the variance of s,
-    z_ij = weight (s_ij - mu) / sqrt(var + eps) + bias, loss = mean(softplus(z_ij) - [l_i = l_j]
-    z_ij). Equivalent eager code, for one image whose pixels are all valid:
+    The mean, over all valid pairs of the batch, of the binary cross entropy between the batch norm
+    of s_ij = <x_i, y_j> and the target [l_i = l_j]. With mu and var the mean and variance of s:
+    z_ij = weight (s_ij - mu) / sqrt(var + eps) + bias and
+    loss = mean(softplus(z_ij) - [l_i = l_j] z_ij).
+    Equivalent eager code, for one image whose pixels are all valid:
 
         s = x[0].flatten(1).T @ y[0].flatten(1)
         z = torch.nn.functional.batch_norm(s[None, None], None, None, weight, bias, True)[0, 0]
@@ -60,26 +61,33 @@ def pair_similarity_loss(
     Args:
         x: [B, D, H, W] or [B, D, N].
         y: [B, D, H', W'] or [B, D, M].
-        x_labels, y_labels: of the spatial shape of x and y, integer or bool, any number of classes;
-            negative: the pixel is in no pair and has gradient 0.
+        x_labels, y_labels: of the spatial shape of x and y, integer or bool, any number of classes.
+            A pixel with a negative label is in no pair and has gradient 0.
         weight, bias: scale and shift, of one element; None stands for 1 and 0.
-        running_mean, running_var: of one element, updated in place in training, as batch norm does
-            it (the variance unbiased); both or neither.
-        training: whether the statistics of this batch normalise, or the running ones.
-        momentum: the weight of this batch in the running statistics.
+        running_mean, running_var: of one element, both or neither; updated in place in training, as
+            batch norm does (with the unbiased variance).
+        training: normalise with the statistics of this batch, or else with the running ones.
+        momentum: weight of this batch in the running statistics.
         eps: >= 0.
-        group: each of its ranks has images of one batch; statistics and loss are those of the whole
-            batch, the same on all. The gradient is that of the sum of the ranks' losses.
+        group: statistics and loss over the batch of all ranks of this process group; each rank
+            holds some of its images, and all get the same loss. The gradient is that of the sum of
+            the ranks' losses.
 
-    Returns: 0-d; 0 where there is no valid pair. Differentiable in x, y, weight and bias, through
-    the batch's statistics too.
+    Returns: a scalar; 0 without valid pairs. Differentiable in x, y, weight and bias, also through
+    the statistics of the batch.
 
-    The matrix of pairs is never stored. Its statistics come from the first and second moments of x
-    and y, in float64; loss and gradient from one visit to each pair, in the forward.
+    The matrix of pairs is never stored. Its statistics follow from the first and second moments of
+    x and y, in float64. The forward visits each pair once, for the loss and the gradients.
     Memory: the gradients, twice in the backward, and packed copies of the inputs: at most 4 times
     the float32 inputs, and 32 MiB.
     Source: Najafi et al., similarity learning for dense label transfer: the training objective
     before its sampling, with the batch norm of the similarities.
+
+    Example:
+
+        >>> x, y = torch.randn(2, 1, 64, 16, 16).requires_grad_()
+        >>> x_labels, y_labels = torch.randint(3, (2, 1, 16, 16))
+        >>> pk.pair_similarity_loss(x, y, x_labels, y_labels).backward()
     """
     check.feature_pair("x", x, "y", y)
     check.per_pixel("x_labels", check.integers("x_labels", x_labels), x)
@@ -144,11 +152,17 @@ class SiameseSimilarityLoss(nn.Module):
 
     Args:
         eps, momentum, group: as in `pair_similarity_loss`.
-        affine: whether weight and bias are learned.
-        track_running_stats: keep the running statistics, which normalise in evaluation; without
-            them the batch's own do.
+        affine: learn weight and bias.
+        track_running_stats: keep running statistics and normalise with them in evaluation; without
+            them, always with those of the batch.
 
-    The state_dict is that of `torch.nn.BatchNorm2d(1)`, so either loads the other's.
+    Its state_dict is compatible with that of `torch.nn.BatchNorm2d(1)`.
+
+    Example:
+
+        >>> loss = pk.SiameseSimilarityLoss()
+        >>> features, labels = torch.randn(1, 64, 16, 16), torch.randint(3, (1, 16, 16))
+        >>> loss(features, features, labels, labels).backward()
     """
 
     running_mean: Tensor | None
@@ -212,7 +226,7 @@ def _pair_loss(
     gradient: bool,
     group: str | None,
 ) -> tuple[Tensor, ...]:
-    """The operator `pair_loss`, made of `pair_terms`, the one part that visits the pairs."""
+    """The operator `pair_loss`. Only `pair_terms` visits the pairs."""
     n, sum_x, square_x = _moments(x, x_labels)
     m, sum_y, square_y = _moments(y, y_labels)
     # sum_ij <x_i, y_j>^2 = tr(sum_i x_i x_i^T sum_j y_j y_j^T)
@@ -229,15 +243,17 @@ def _pair_loss(
     c = bias.double() - a * used_mean
     alpha, beta = torch.zeros_like(a), torch.zeros_like(a)
     if gradient and running_mean is None:
-        alpha, beta = _regression(x, y, x_labels, y_labels, a, c)
+        alpha, beta = _linear_part(x, y, x_labels, y_labels, a, c)
     dtype = wide(x[:0]).dtype
     affine = torch.stack((a, c, alpha, beta)).to(dtype)
     a, c, alpha, beta = affine.double()
-    wide_if_cpu = (wide(x), wide(y)) if backend == "cpu" else (x, y)
     totals, grad_x, grad_y = ops.pair_terms(
-        backend, *wide_if_cpu, x_labels, y_labels, affine, gradient
+        backend,
+        # not bound to names: these copies must not outlive the operator
+        *((wide(x), wide(y)) if backend == "cpu" else (x, y)),
+        *(x_labels, y_labels, affine, gradient),
     )
-    # the totals of the loss, g and g s
+    # sums of the loss, g and g s over the pairs
     loss, by_c, by_a = total(totals, group) / at_least_one
     _, own_by_c, own_by_a = totals / at_least_one
     result = (loss.to(dtype), mean.to(dtype), var.to(dtype), pairs)
@@ -248,18 +264,18 @@ def _pair_loss(
     by_mean = -a * by_c - 2 * used_mean * by_var
     if running_mean is not None:
         by_var, by_mean = torch.zeros_like(by_var), torch.zeros_like(by_mean)
-    # The terms give a sum_j (g_ij - alpha - beta s_ij) y_j. What they left out is put back, and the
-    # statistics add sum_j (by_mean + 2 by_var s_ij) y_j.
+    # pair_terms gives a sum_j (g_ij - alpha - beta s_ij) y_j. Add the linear part, and that of the
+    # statistics, sum_j (by_mean + 2 by_var s_ij) y_j, from the moments of y.
     scale = 1 / at_least_one
     by_mean, by_square = by_mean + a * alpha, 2 * by_var + a * beta
-    for result_of, own, labels, other_sum, other_square in (
+    for gradient_of, own, labels, other_sum, other_square in (
         (grad_x, x, x_labels, sum_y, square_y),
         (grad_y, y, y_labels, sum_x, square_x),
     ):
         constant = (by_mean * scale * other_sum).to(dtype)[:, :, None]
         linear = (by_square * scale * other_square).to(dtype)
-        for some, values, valid in _pieces(own, labels):
-            part = result_of[..., some].mul_(scale.to(dtype))
+        for pixels, values, valid in _chunks(own, labels):
+            part = gradient_of[..., pixels].mul_(scale.to(dtype))
             part.baddbmm_(linear, wide(values)).add_(constant * valid)
     return (
         *result,
@@ -270,38 +286,37 @@ def _pair_loss(
     )
 
 
-def _pieces(x: Tensor, labels: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Some pixels at a time: which, the features [B, D, n], 0 where invalid, and what is valid."""
+def _chunks(x: Tensor, labels: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """CHUNK pixels at a time: their slice, features [B, D, n] (0 if invalid) and validity."""
     valid = (labels >= 0)[:, None]
-    for first in range(0, labels.shape[1], PIECE):
-        some = slice(first, first + PIECE)
-        yield some, torch.where(valid[..., some], x.flatten(2)[..., some], 0), valid[..., some]
+    for first in range(0, labels.shape[1], CHUNK):
+        pixels = slice(first, first + CHUNK)
+        own = valid[..., pixels]
+        yield pixels, torch.where(own, x.flatten(2)[..., pixels], 0), own
 
 
 def _moments(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each image the number of valid pixels [B], their sum [B, D] and second moment [B, D, D].
-
-    In float64: the variance is a difference of two large numbers.
-    """
+    """The number of valid pixels [B], their sum [B, D] and second moment [B, D, D], in float64: the
+    variance is a difference of two large numbers."""
     batch, channels = x.shape[:2]
     first = x.new_zeros((batch, channels), dtype=torch.float64)
     second = x.new_zeros((batch, channels, channels), dtype=torch.float64)
-    for _, values, _ in _pieces(x, labels):
+    for _, values, _ in _chunks(x, labels):
         values = values.double()
         first += values.sum(2)
         second += values @ values.mT
     return (labels >= 0).sum(1).double(), first, second
 
 
-def _regression(
+def _linear_part(
     x: Tensor, y: Tensor, x_labels: Tensor, y_labels: Tensor, a: Tensor, c: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """g = alpha + beta s, by least squares over some pairs.
+    """The least-squares fit g = alpha + beta s over a subset of the pairs.
 
-    The gradient through the statistics takes away from g what is linear in s, most of it for a loss
-    that is not near its minimum. Sums of the rest are as exact as the result asks for.
+    The gradient through the statistics cancels the part of g that is linear in s, which is most of
+    it unless the loss is near its minimum. Summing g - alpha - beta s avoids that cancellation.
     """
-    own, other = (slice(None, None, t.shape[1] // FEW + 1) for t in (x_labels, y_labels))
+    own, other = (slice(None, None, t.shape[1] // SUBSET + 1) for t in (x_labels, y_labels))
     x, y = x.flatten(2)[..., own].double(), y.flatten(2)[..., other].double()
     x_labels, y_labels = x_labels[:, own], y_labels[:, other]
     valid = (x_labels >= 0)[:, :, None] & (y_labels >= 0)[:, None]
@@ -316,10 +331,10 @@ def _regression(
     return height - beta * mean, beta
 
 
-# The same images and labels; weight, bias, mean and var 0-d. -> the loss, the mean and the variance
-# of all similarities, their number (0-d, float64), and the gradients of the loss, empty without
-# `gradient`. With mean and var these replace the batch's own. All but the gradients of weight and
-# bias, which are those of the own images, are of the images of all ranks of the group.
+# Images and labels as in `pair_terms`; weight, bias, mean and var 0-d, the last two in place of the
+# statistics of the batch -> the loss, the mean and variance of the similarities, their number (0-d,
+# float64), and the gradients of the loss, empty without `gradient`. With a group, all outputs are
+# over the images of all ranks, except the gradients of weight and bias: those of the own images.
 pair_loss = Kernel(
     "similarity",
     "pair_loss(Tensor x, Tensor y, Tensor x_labels, Tensor y_labels, Tensor weight, Tensor bias,"

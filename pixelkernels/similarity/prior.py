@@ -26,11 +26,11 @@ def prior_mask(
     normalize: str | None = "minmax",
     backend: str | None = None,
 ) -> Tensor:
-    """The training-free prior of few-shot segmentation: how like the masked support a pixel is.
+    """The training-free prior of few-shot segmentation: similarity to the masked support.
 
     With u_j = w_j s_j, prior(i) = max_j q_i.u_j / (|q_i| |u_j| + eps) over all support positions;
-    one of weight 0 counts as 0. Then (prior - min)/(max - min + minmax_eps) per image and, for
-    several shots, their mean. Equivalent eager code, for one image and shot:
+    a position of weight 0 counts as 0. Then (prior - min) / (max - min + minmax_eps) per image, and
+    for several shots their mean. Equivalent eager code, for one image and shot:
 
         u = (support[b] * weights[b]).flatten(1)
         q = query[b].flatten(1)
@@ -39,17 +39,24 @@ def prior_mask(
     Args:
         query: [B, C, h, w].
         support: [B, C, h', w'], or [B, S, C, h', w'] for S >= 1 shots.
-        weights: the mask of the support, [B, ...] or [B, S, ...], floating point >= 0. Of another
-            size than h' x w' it is resized (bilinear, align_corners=True). A pixel of weight
-            exactly 0 is never multiplied, NaN or not, and that weight's gradient is 0. Negative
-            weights raise ValueError on CPU.
-        reduce: "max", or "softmax": sum_j softmax_j(cos(q_i, s_j)) w_j with the features unweighted
-            and each norm at least 1e-12; here pixels of weight 0 do enter the softmax.
-        normalize: "minmax" or None: the values as they are.
+        weights: the mask of the support, [B, H, W] or [B, S, H, W], floating point >= 0, resized to
+            h' x w' (bilinear, align_corners=True) if its size differs. A pixel of weight exactly 0
+            is not read, so it may be NaN, and its weight has gradient 0. A negative weight raises
+            ValueError on CPU and counts as 0 on a device.
+        eps, minmax_eps: >= 0.
+        reduce: "max", or "softmax": sum_j softmax_j(cos(q_i, s_j)) w_j, with unweighted features
+            and each norm at least 1e-12; here pixels of weight 0 take part in the softmax.
+        normalize: "minmax", or None for the raw values.
 
     Returns: [B, h, w]. Differentiable in query, support and weights.
-    Memory: packed copies of the support's masked pixels; the [h'w', hw] matrix does not exist.
+    Memory: packed copies of the support's pixels of nonzero weight; no [h'w', hw] is stored.
     Source: PFENet's prior ("max"), SCCAN ("softmax"); the thesis' IPF prior.
+
+    Example:
+
+        >>> query, support = torch.randn(2, 64, 30, 30), torch.randn(2, 64, 30, 30)
+        >>> pk.prior_mask(query, support, torch.rand(2, 240, 240).round()).shape
+        torch.Size([2, 30, 30])
     """
     check.features("query", query)
     check.tensor("support", support)
@@ -104,15 +111,18 @@ def _prior(
         return ops.prior_scores(backend, query, support, weights.contiguous(), eps)[0]
     if backend == "eager":
         return reference.prior_softmax(query, support, weights)
-    # one class of points, each counting by its weight
+    # one class with all support positions, whose values are the weights
     values = weights.flatten(1).contiguous()
     order, offsets = ops.points_by_class(backend, torch.zeros_like(values, dtype=torch.int64), 1)
-    codes = (ops.METRICS.index("cosine"), 0, ops.REDUCES.index("softmax"), 0)
-    one, zero = to_scalar(1.0, query), to_scalar(0.0, query)
-    scores = ops.matching_scores(backend, query, support, order, offsets, values, one, zero, *codes)
-    found = scores[0][:, 0]
-    # without a position there is nothing to add up
-    return found if values.shape[1] else torch.where(found.isinf(), 0, found)
+    metric, transform = ops.METRICS.index("cosine"), ops.TRANSFORMS.index("identity")
+    scores, *_ = ops.matching_scores(
+        *(backend, query, support, order, offsets, values),
+        *(to_scalar(1.0, query), to_scalar(0.0, query)),
+        *(metric, transform, ops.REDUCES.index("softmax"), 0),
+    )
+    prior = scores[:, 0]
+    # without support positions the score is -inf, the sum over them 0
+    return prior if values.shape[1] else torch.where(prior.isinf(), 0, prior)
 
 
 def _minmax(scores: Tensor, eps: float) -> Tensor:
@@ -121,7 +131,15 @@ def _minmax(scores: Tensor, eps: float) -> Tensor:
 
 
 class PriorMask(OptionsModule):
-    """`prior_mask` as a module: `PriorMask(**options)(query, support, weights)`."""
+    """`prior_mask` as a module: `PriorMask(**options)(query, support, weights)`.
+
+    Example:
+
+        >>> prior = pk.PriorMask(reduce="softmax", normalize=None)
+        >>> features = torch.randn(2, 64, 30, 30)
+        >>> prior(features, features, torch.rand(2, 30, 30)).shape
+        torch.Size([2, 30, 30])
+    """
 
     def forward(self, query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
         return prior_mask(query, support, weights, **self.options)

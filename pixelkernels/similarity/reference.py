@@ -1,8 +1,7 @@
-"""Similarity, stated in plain PyTorch: the oracle for every backend, and the `eager` backend
-itself.
+"""Similarity in plain PyTorch: the oracle for every backend, and the `eager` backend itself.
 
-Notation: N query pixels q_i, K reference points r_j with labels l_j in [0, L), s_ij their
-similarity, v_ij = transform(scale s_ij + shift). Matrices are [B, K, N].
+Notation: N query pixels q_i, K reference points r_j with labels l_j in [0, L), similarities s_ij,
+v_ij = transform(scale s_ij + shift). Matrices are [B, K, N].
 """
 
 from __future__ import annotations
@@ -41,8 +40,8 @@ def matching_scores(
     reduce: str,
     k: int,
 ) -> Tensor:
-    """scores[b, c, i] = the reduction of v_ij over the points j with label c."""
-    # one more point that is ignored, so that there is always something to reduce
+    """scores[b, c, i] = reduce_{j: l_j = c} v_ij."""
+    # append an ignored point: a reduction over no points at all would raise
     index = pad(labels.flatten(1).long(), (0, 1), value=-1)
     r = pad(wide(reference).flatten(2), (0, 1))
     valid = (index >= 0) & (index < num_classes)
@@ -76,14 +75,14 @@ def matching_scores(
 
 
 def best_labels(scores: Tensor, present: Tensor, smaller: Tensor) -> Tensor:
-    """The first class of those with the best score among the ones `present` [B, L]; -1 for none.
+    """The first of the `present` [B, L] classes with the best score; -1 if there is none.
 
-    NaN is the worst score of all.
+    NaN is worse than any other score.
     """
     present = present.view(*present.shape, *[1] * (scores.dim() - 2))
     rank = torch.where(smaller, -scores, scores)
     known = present & ~rank.isnan()
-    # a class may have the rank of one that is absent or NaN: among equals, it comes first
+    # a known score may be -inf, too: compare known candidates only, if there are any
     rank = torch.where(known, rank, -torch.inf)
     candidates = torch.where(known.any(1, keepdim=True), known, present)
     best = candidates & (rank == rank.amax(1, keepdim=True))
@@ -91,12 +90,12 @@ def best_labels(scores: Tensor, present: Tensor, smaller: Tensor) -> Tensor:
 
 
 def smaller_is_better(metric: str, scale: Tensor) -> Tensor:
-    """Whether a smaller score means a better match: a 0-d bool tensor."""
+    """Whether a smaller score is a better match: a 0-d bool tensor."""
     return (scale > 0) & (metric == "sqeuclidean")
 
 
 def points_by_class(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """The positions [B, K] sorted by label, the ignored ones last, and where each class begins,
+    """The positions [B, K] sorted by label, ignored ones last, and where each class starts
     [B, L + 1]."""
     index = labels.long()
     valid = (index >= 0) & (index < num_classes)
@@ -107,8 +106,7 @@ def points_by_class(labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
 
 
 def sample_reference(labels: Tensor, num_classes: int, num_per_class: int, keys: Tensor) -> Tensor:
-    """Of each class the `num_per_class` pixels with the smallest of `keys` [B, N], then -1;
-    [B, L*n]."""
+    """The n = `num_per_class` pixels of each class with the smallest `keys` [B, N], then -1."""
     order = keys.argsort(1)
     index = labels.long().gather(1, order)
     picked = []
@@ -152,7 +150,7 @@ def pair_similarity_loss(
     group: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The mean of BCE(batch_norm(s_ij), [l_i = l_j]) over all valid pairs, s_ij = <x_i, y_j>; the
-    mean and variance of s, and the number of pairs. Sums go over the ranks of the group."""
+    mean and variance of s; the number of pairs. Sums are over the ranks of the group."""
     x_index, y_index = x_labels.flatten(1).long(), y_labels.flatten(1).long()
     valid = (x_index >= 0)[:, :, None] & (y_index >= 0)[:, None]
     x = torch.where(x_index[:, None] >= 0, wide(x).flatten(2), 0)

@@ -20,25 +20,32 @@ def sample_reference(
     generator: Generator | None = None,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Draw reference points of every class: stochastic pooling.
+    """Sample reference points of every class: stochastic pooling.
 
     Uniform without replacement among the pixels of a class, in random order. Equivalent eager code,
     for one image and class:
 
-        place = (labels[b] == c).flatten().nonzero()[:, 0]
-        points = features[b].flatten(1)[:, place[torch.randperm(len(place))[:num_per_class]]]
+        index = (labels[b] == c).flatten().nonzero()[:, 0]
+        points = features[b].flatten(1)[:, index[torch.randperm(len(index))[:num_per_class]]]
 
     Args:
         features: [B, D, H, W].
-        labels: [B, H, W], integer or bool; outside [0, num_classes): never drawn.
+        labels: [B, H, W], integer or bool; a pixel outside [0, num_classes) is never sampled.
         num_classes: L >= 1.
         num_per_class: n >= 1.
         generator: on the device of `labels`; the same state gives the same points on one backend.
 
-    Returns: (reference [B, D, L*n], labels [B, L*n] int64), class by class. Where a class has fewer
-    than n pixels the last of its rows are zeros with label -1. Differentiable in features.
-    Memory: 8 bytes per pixel on cpu, about 40 on triton; nothing waits for the device.
+    Returns: (reference [B, D, L*n], labels [B, L*n] int64), class by class. A class with fewer than
+    n pixels is padded with zeros, which have label -1. Differentiable in features.
+    Memory: 8 bytes per pixel on cpu, about 40 on triton.
     Source: Najafi et al., K points per class of the reference frame.
+
+    Example:
+
+        >>> features, labels = torch.randn(1, 64, 32, 32), torch.randint(3, (1, 32, 32))
+        >>> reference, classes = pk.sample_reference(features, labels, 3, 100)
+        >>> reference.shape, classes.shape
+        (torch.Size([1, 64, 300]), torch.Size([1, 300]))
     """
     check.features("features", features)
     check.labels("labels", labels, features)
@@ -49,7 +56,7 @@ def sample_reference(
     index = draw(chosen, labels.flatten(1), num_classes, num_per_class, generator)
     found = index >= 0
     pixels = features.flatten(2)
-    if pixels.shape[2] == 0:  # gather needs a pixel to read where none was found
+    if pixels.shape[2] == 0:  # padding entries need a pixel to read
         pixels = pixels.new_zeros(*pixels.shape[:2], 1)
     points = pixels.gather(2, index.clamp(min=0)[:, None].expand(-1, features.shape[1], -1))
     classes = torch.arange(num_classes, device=labels.device)
@@ -62,7 +69,9 @@ def sample_reference(
 def draw(
     backend: str, labels: Tensor, num_classes: int, num_per_class: int, generator: Generator | None
 ) -> Tensor:
-    """Flat pixels [B, L*n] of labels [B, N], class by class; -1 where a class has fewer than n."""
+    """Flat indices [B, L*n] of pixels with labels [B, N], class by class; -1 where a class has
+    fewer than n.
+    """
     if backend == "eager":
         keys = random_uniform(labels.shape, labels.device, generator)
         return reference.sample_reference(labels, num_classes, num_per_class, keys)
@@ -71,7 +80,7 @@ def draw(
     ranks = ops.sample_ranks(backend, offsets.diff(), seed, num_per_class)
     if order.shape[1] == 0:
         return ranks.flatten(1)
-    # an absent class may begin past the last pixel
+    # an absent class may start past the last pixel
     first = offsets[:, :-1, None].clamp(max=order.shape[1] - 1)
     index = order.gather(1, (first + ranks.clamp(min=0)).flatten(1))
     return torch.where(ranks.flatten(1) >= 0, index, -1)

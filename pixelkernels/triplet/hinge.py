@@ -1,4 +1,4 @@
-"""The IS-Triplet loss and its two parts: drawing pixels, and the triplet hinge between them."""
+"""The IS-Triplet loss and its two parts: sampling pixels, and the triplet hinge between them."""
 
 from __future__ import annotations
 
@@ -22,24 +22,30 @@ def sample_pixels(
     generator: Generator | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """Draw pixels of each image's mask: uniformly, without replacement, in random order.
+    """Sample pixels of each image's mask uniformly, without replacement, in random order.
 
     Equivalent eager code, for one image:
 
-        place = mask[b].flatten().nonzero()[:, 0]
-        pixels = place[torch.randperm(len(place))[:num_samples]]
+        index = mask[b].flatten().nonzero()[:, 0]
+        pixels = index[torch.randperm(len(index))[:num_samples]]
 
     Args:
-        mask: [B, H, W], bool or integer; nonzero is inside.
+        mask: [B, H, W], bool or integer; nonzero is True.
         num_samples: n >= 1.
         generator: on the device of `mask`.
 
-    Returns: [B, n] int64. An image with fewer than n pixels inside gets each of them once, and then
-    -1 to the end.
+    Returns: [B, n] int64, flat indices. An image with fewer than n True pixels gets each of them
+    once, then -1.
 
-    The pixels inside are counted, not sorted: a random order is a keyed permutation of their ranks.
+    There is no sort: the random order is a keyed permutation of the ranks of the True pixels, and a
+    prefix sum maps ranks to pixels.
     Memory: 4 bytes per pixel.
     Source: IS-Triplet, "random sampling with different orders".
+
+    Example:
+
+        >>> pk.sample_pixels(torch.tensor([[[0, 1], [1, 0]]]), 3).sort().values
+        tensor([[-1,  1,  2]])
     """
     check.mask("mask", mask)
     check.count("num_samples", num_samples)
@@ -51,7 +57,7 @@ def sample_pixels(
 def draw(
     backend: str, mask: Tensor, num_samples: int, draws: int, generator: Generator | None
 ) -> tuple[Tensor, ...]:
-    """Several draws [B, n] of True pixels, each the same as from a call of its own."""
+    """`draws` samples [B, n] of True pixels, each as from its own call of `sample_pixels`."""
     if backend == "eager":
         pixels = mask.flatten(1)
         keys = [random_uniform(pixels.shape, mask.device, generator) for _ in range(draws)]
@@ -72,29 +78,34 @@ def triplet_hinge(
     reduction: str = "mean",
     backend: str | None = None,
 ) -> Tensor:
-    """The triplet hinge between the pixels of three sets, row by row.
+    """The triplet hinge between the pixels of three index sets, row by row.
 
-    hinge_k = [d(a_k, p_k) - d(a_k, n_k) + margin]_+ with d(u, v) = |u - v + eps|, or |u - v|^2. For
-    one image and the mean this is
+    hinge_k = [d(a_k, p_k) - d(a_k, n_k) + margin]_+ with d(u, v) = |u - v + eps|, or |u - v|^2 if
+    `squared`. Equivalent eager code, for one image and the mean:
 
         a, p, n = (features[b].flatten(1)[:, i[b]].T for i in (anchor, positive, negative))
         torch.nn.functional.triplet_margin_loss(a, p, n, margin=margin, p=2, eps=eps)
 
     Args:
         features: [B, C, H, W].
-        anchor, positive, negative: [B, K], any integer dtype; a row with a negative one is absent.
+        anchor, positive, negative: [B, K], flat indices of any integer dtype. A row with a negative
+            index is absent. An index past the last pixel raises ValueError on CPU; on a device its
+            row is absent.
         margin: > 0.
-        squared: squared distances, without eps.
+        squared: use squared distances, without eps.
         eps: >= 0, added to every difference.
-        reduction: "mean" over the rows of an image and then over the images that have any, "sum",
-            or "none".
+        reduction: "mean" over the rows of an image, then over the images with a row; "sum"; or
+            "none".
 
-    Returns: 0-d, or [B, K] for "none", with 0 in absent rows; 0 where there is no row. As torch has
-    it, the gradient at the kink is that of the active side, and that of a distance 0 is 0.
-    Differentiable in features. An index past the last pixel raises ValueError on CPU; elsewhere its
-    row is absent.
+    Returns: a scalar, 0 without rows; for "none" [B, K], 0 in absent rows. Differentiable in
+    features. As in torch, the gradient is that of the active side at the kink, and 0 at distance 0.
     Memory: 8 bytes per row and set; backward, the gradient.
     Source: IS-Triplet, eq. 4; squared: eqs. 1-3.
+
+    Example:
+
+        >>> features, index = torch.randn(2, 16, 32, 32), torch.randint(32 * 32, (3, 2, 100))
+        >>> pk.triplet_hinge(features.requires_grad_(), *index, margin=1.0).backward()
     """
     check.features("features", features)
     for name, value in (("anchor", anchor), ("positive", positive), ("negative", negative)):
@@ -131,28 +142,33 @@ def is_triplet_loss(
     generator: Generator | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """The IS-Triplet loss: foreground pixels near each other, and away from the background.
+    """The IS-Triplet loss: foreground pixels close to each other and far from the background.
 
-    With two draws of K foreground pixels, F1 and F2, and two of the background, B1 and B2,
+    With two samples of K foreground pixels, F1 and F2, and two of the background, B1 and B2:
 
         loss = 1/2 (mean_k [d(F1_k, F2_k) - d(F1_k, B1_k) + margin]_+
                     + mean_k [d(B1_k, B2_k) - d(B1_k, F2_k) + margin]_+)
 
-    exactly as from four calls of `sample_pixels`, in the order F1, F2, B1, B2, cut to K rows, and
-    two of `triplet_hinge`. The paper does not say how it reduces over rows; the mean is what keeps
-    its margin and weight meaningful for every K.
+    The result equals that of four calls of `sample_pixels`, in the order F1, F2, B1, B2, cut to K
+    rows, and two of `triplet_hinge`. The paper leaves the reduction over rows open; with the mean,
+    margin and loss weight have the same meaning for every K.
 
     Args:
         features: [B, C, H, W].
-        mask: [B, H, W], bool or integer: 1 foreground, 0 background, anything else neither.
-        num_samples: the most rows per image: K = min(num_samples, foreground, background).
+        mask: [B, H, W], bool or integer: 1 foreground, 0 background, other values in neither.
+        num_samples: K = min(num_samples, foreground, background) in each image.
         margin, squared, eps: as in `triplet_hinge`.
         generator: on the device of `mask`.
 
-    Returns: 0-d; the mean over the images that have foreground and background, 0 without any.
+    Returns: a scalar, the mean over the images with foreground and background; 0 without any.
     Differentiable in features.
-    Memory: 8 bytes per row and set, those of `sample_pixels`; backward, the gradient.
-    Source: IS-Triplet, eq. 4; squared: eqs. 1-3.
+    Memory: that of `sample_pixels`, and 8 bytes per row and set; backward, the gradient.
+    Source: IS-Triplet, eq. 4; squared: eqs. 2-3.
+
+    Example:
+
+        >>> features, mask = torch.randn(2, 16, 32, 32), torch.rand(2, 32, 32) < 0.3
+        >>> pk.is_triplet_loss(features.requires_grad_(), mask, num_samples=100).backward()
     """
     check.features("features", features)
     check.per_pixel("mask", check.mask("mask", mask), features)
@@ -178,13 +194,20 @@ def _check_hinge(margin: Any, squared: Any, eps: Any) -> None:
 
 
 def _mean(hinges: Tensor, sets: Tensor) -> Tensor:
-    """Over the rows of an image, then over the images that have any."""
+    """The mean over the rows of an image, then over the images with a row."""
     count = (sets >= 0).all(1).sum(1)
     return mean_over_images(hinges.sum(1) / count.clamp(min=1), count > 0)
 
 
 class ISTripletLoss(OptionsModule):
-    """`is_triplet_loss` as a module: `ISTripletLoss(**options)(features, mask)`."""
+    """`is_triplet_loss` as a module: `ISTripletLoss(**options)(features, mask)`.
+
+    Example:
+
+        >>> loss = pk.ISTripletLoss(num_samples=100)
+        >>> loss(torch.randn(2, 16, 32, 32), torch.rand(2, 32, 32) < 0.3).shape
+        torch.Size([])
+    """
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         return is_triplet_loss(features, mask, **self.options)

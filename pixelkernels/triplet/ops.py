@@ -1,4 +1,4 @@
-"""Triplets: the operators, their fakes and their gradients."""
+"""Triplets: the operators, their fake kernels and gradients."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from . import reference
 
 kernel = partial(Kernel, "triplet")
 
-# mask [B, H, W] bool, seeds [S] int64 -> [B, S, num] int64: for each seed the first `num` of a
-# random order of the True pixels, then -1
+# mask [B, H, W] bool, seeds [S] int64 -> [B, S, num] int64: for each seed, the first `num` True
+# pixels in random order, then -1
 draw_pixels = kernel(
     "draw_pixels(Tensor mask, Tensor seeds, SymInt num) -> Tensor",
     lambda mask, seeds, num: seeds.new_empty((mask.shape[0], seeds.shape[0], num)),
@@ -28,7 +28,7 @@ def _hinge_fake(features: Tensor, sets: Tensor, *rest: Any) -> tuple[Tensor, Ten
     return hinges, hinges.new_empty((batch, 2 * (count - 2), rows))
 
 
-# by the argument that has them: flat pixels, negative ones for none, of images of so many pixels
+# argument -> the check that its flat indices are below the number of pixels; negative is absent
 PIXELS = {
     name: define_check(
         f"{name}_pixels",
@@ -42,10 +42,9 @@ PIXELS = {
 }
 
 
-# features [B, C, H, W]; sets [B, S, K] int64 of flat pixels, S = 3: anchors, positives, negatives,
-# or S = 4: F1, F2, B1, B2 (reference.HINGES) -> the hinges [B, S - 2, K], 0 in a row where any set
-# has a negative number, and the distances to the positive and to the negative of each hinge,
-# [B, 2 (S - 2), K]
+# features [B, C, H, W]; sets [B, S, K] int64, flat indices, S = 3 or 4 as in reference.HINGES
+# -> the hinges [B, S - 2, K], 0 in a row with a negative index; the distances to the positive and
+# to the negative of each hinge, [B, 2 (S - 2), K]
 triplet_hinges = kernel(
     "triplet_hinges(Tensor features, Tensor sets, float margin, bool squared, float eps)"
     " -> (Tensor hinges, Tensor distances)",

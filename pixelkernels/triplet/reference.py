@@ -1,7 +1,7 @@
-"""Triplets, stated in plain PyTorch: the oracle for every backend, and the `eager` backend itself.
+"""Triplets in plain PyTorch: the oracle for every backend, and the `eager` backend itself.
 
-Notation: S sets of K pixels per image, row k of a set one pixel. (A, P, N) has the hinge
-[d(A, P) - d(A, N) + margin]_+, and (F1, F2, B1, B2) those of (F1, F2, B1) and (B1, B2, F2).
+Notation: S sets of K pixels per image, each row of a set a pixel. The sets (A, P, N) have the hinge
+[d(A, P) - d(A, N) + margin]_+, the sets (F1, F2, B1, B2) those of (F1, F2, B1) and (B1, B2, F2).
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from torch.nn.functional import pad
 
 from .._core.numerics import wide
 
-# of 3 or 4 sets: (anchor, positive, negative) of every hinge
+# number of sets -> (anchor, positive, negative) of each hinge
 HINGES = {3: ((0, 1, 2),), 4: ((0, 1, 2), (2, 3, 1))}
 
 
 def sample_pixels(mask: Tensor, num_samples: int, keys: Tensor) -> Tensor:
-    """Of mask [B, H*W] the `num_samples` True pixels with the smallest `keys`, then -1; [B, n]."""
+    """The `num_samples` True pixels of mask [B, H*W] with the smallest `keys`, then -1; [B, n]."""
     inside = pad(mask, (0, num_samples))
     order = torch.where(inside, pad(keys, (0, num_samples)), torch.inf).argsort(1)[:, :num_samples]
     return torch.where(inside.gather(1, order), order, -1)
 
 
 def hinges(features: Tensor, sets: Tensor, margin: float, squared: bool, eps: float) -> Tensor:
-    """The hinges [B, S - 2, K] of sets [B, S, K]; 0 in a row where any of them is negative."""
+    """The hinges [B, S - 2, K] of sets [B, S, K]; 0 in a row with a negative index."""
     valid = (sets >= 0).all(1, keepdim=True)
-    # a pixel before the first is what absent rows read
+    # absent rows read a padding pixel before the first
     pixels = pad(wide(features).flatten(2), (1, 0))
     index = torch.where(valid, sets + 1, 0).flatten(1)
     index = index[:, None].expand(-1, features.shape[1], -1)
@@ -41,7 +41,7 @@ def hinges(features: Tensor, sets: Tensor, margin: float, squared: bool, eps: fl
 
 
 def distance(u: Tensor, v: Tensor, squared: bool, eps: float) -> Tensor:
-    """[B, C, K] twice -> |u - v|^2, or |u - v + eps| as torch.nn.functional.pairwise_distance."""
+    """[B, C, K] -> [B, K]: |u - v|^2, or |u - v + eps| as torch's pairwise_distance."""
     if squared:
         return (u - v).square().sum(1)
     return vector_norm(u - v + eps, dim=1)
