@@ -83,15 +83,15 @@ TORCHES ?= 2.10.0 newest
 .PHONY: sdist wheel wheel-test
 
 sdist:
-	$(PYTHON) -m wheels.build sdist
+	$(PYTHON) -m tools.wheels.build sdist
 
 # one for each of PYTHONS, in dist/
 wheel:
-	$(firstword $(PYTHONS)) -m wheels.build $(CUDA) $(PYTHONS)
+	$(firstword $(PYTHONS)) -m tools.wheels.build $(CUDA) $(PYTHONS)
 
 # WHEEL: those of PYTHON that are to be installed and tried under each of TORCHES
 wheel-test:
-	$(PYTHON) -m wheels.trial $(WHEEL) --torch $(TORCHES)
+	$(PYTHON) -m tools.wheels.trial $(WHEEL) --torch $(TORCHES)
 
 clean:
 	rm -rf build build-sanitize demo-out train-out $(VENV) pixelkernels/*.so

@@ -1,4 +1,4 @@
-"""What the wheels are made of, how they are audited and listed; `make wheel` compiles them."""
+"""Contents and audit of the sdist and the pure wheel; `make wheel` compiles the others."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from wheels import audit, build, index, smoke
+from tests.helpers import ROOT
+from tools.wheels import audit, build, smoke
 
-ROOT = Path(__file__).parent.parent
 LIBRARIES = sorted((ROOT / "pixelkernels").glob("_*.so"))
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 needs_binutils = pytest.mark.skipif(not shutil.which("readelf"), reason="needs binutils")
-# the fixture builds, so that one process alone runs them
+# one worker runs them all, because the fixtures build
 pytestmark = pytest.mark.xdist_group("wheels")
 
 
@@ -31,7 +31,7 @@ def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pure(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made from a source tree in which a developer's libraries lie."""
+    """Built from sources with stale libraries in the package folder."""
     folder = tmp_path_factory.mktemp("pure")
     source = build.unpack(sdist, folder / "source")
     for name in ("_cuda.so", "_C.cpython-39-x86_64-linux-gnu.so"):
@@ -39,7 +39,7 @@ def pure(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build.build_wheel("pure", sys.executable, source, folder / "dist")
 
 
-def test_the_sdist_is_what_a_build_needs(sdist):
+def test_sdist_has_what_a_build_needs_and_no_more(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
         info = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/PKG-INFO").read().decode()
@@ -47,14 +47,15 @@ def test_the_sdist_is_what_a_build_needs(sdist):
     for pattern in ("csrc/**/*.*", "pixelkernels/**/*.py", "pixelkernels/py.typed"):
         needed |= {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}
     assert needed <= names
-    assert not [name for name in names if name.startswith(("tests", "benchmarks", "build"))]
+    others = ("tests", "benchmarks", "examples", "tools", "build")
+    assert not [name for name in names if name.startswith(others)]
     assert not [name for name in names if name.endswith((".so", ".pyc", ".o"))]
     version = re.search(r"^Version: (.+)", info, re.M)[1]
-    assert re.fullmatch(r"\d+\.\d+\.\d+", version), "a local version belongs to a wheel"
+    assert re.fullmatch(r"\d+\.\d+\.\d+", version), "only wheels have a local version"
 
 
 @needs_binutils
-def test_the_pure_wheel_is_for_every_python_and_passes_the_audit(pure):
+def test_pure_wheel_suits_every_python_and_passes_the_audit(pure):
     assert re.fullmatch(r"pixelkernels-\d+\.\d+\.\d+-py3-none-any\.whl", pure.name)
     assert audit.complaints(pure) == []
     with zipfile.ZipFile(pure) as archive:
@@ -65,7 +66,7 @@ def test_the_pure_wheel_is_for_every_python_and_passes_the_audit(pure):
     assert packaged == {*map(str, modules), "pixelkernels/py.typed"}
 
 
-def test_the_local_version_is_the_wheels_alone(sdist, tmp_path, monkeypatch):
+def test_local_version_is_in_the_wheel_only(sdist, tmp_path, monkeypatch):
     settings = build.settings
     monkeypatch.setattr(build, "settings", lambda kind, python: settings("pure", python))
     source = build.unpack(sdist, tmp_path / "source")
@@ -75,29 +76,28 @@ def test_the_local_version_is_the_wheels_alone(sdist, tmp_path, monkeypatch):
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read(f"{version}.dist-info/METADATA").decode()
     assert "\nVersion: " + version.partition("-")[2] in metadata
-    # nothing was compiled, which its name denies
+    # the name promises the CPU library, and none was compiled
     assert audit.complaints(wheel) == [
         "has no library, its name promises _C",
         "is tagged py3 and any",
     ]
 
 
-def test_a_wheel_is_compiled_against_the_oldest_torch_it_asks_for():
-    asked = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
+def test_wheels_are_compiled_against_the_oldest_supported_torch():
+    required = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
     target = re.search(r'^TORCH_TARGET = "(.+)"', (ROOT / "setup.py").read_text(), re.M)[1]
-    assert asked == target
+    assert required == target
     assert f"{target}.0" == build.TORCH
 
 
 @pytest.mark.parametrize(
-    ("kind", "local"), [("13.0", "cu130"), ("12.8", "cu128"), ("none", "cpu"), ("pure", "")]
+    ("kind", "local"), [("13.0", "+cu130"), ("12.8", "+cu128"), ("none", "+cpu"), ("pure", "")]
 )
-def test_the_local_version_is_read_as_it_is_written(kind, local):
-    version = "1.2.3" + build.local_version(kind)
-    assert audit.local_version(f"pixelkernels-{version}-cp311-cp311-linux_x86_64.whl") == local
+def test_local_version_names_the_libraries(kind, local):
+    assert build.local_version(kind) == local
 
 
-def test_no_setting_for_other_builds_changes_a_wheel(monkeypatch, tmp_path):
+def test_environment_variables_of_other_builds_are_dropped(monkeypatch, tmp_path):
     for name in ("PIXELKERNELS_CUDA", "TORCH_CUDA_ARCH_LIST", "CXXFLAGS", "PYTHONPATH"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setattr(build, "torch", lambda python: tmp_path)
@@ -107,39 +107,39 @@ def test_no_setting_for_other_builds_changes_a_wheel(monkeypatch, tmp_path):
     assert not {"TORCH_CUDA_ARCH_LIST", "CXXFLAGS"} & set(found)
 
 
-def test_the_toolkit_is_the_one_of_the_release_asked_for(monkeypatch, tmp_path):
+def test_toolkit_of_another_release_is_not_used(monkeypatch, tmp_path):
     nvcc = tmp_path / "bin" / "nvcc"
     nvcc.parent.mkdir()
     nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.8, V12.8.93'\n")
     nvcc.chmod(0o755)
-    asked = []
+    installed = []
 
     def pip(*arguments: object) -> None:
-        asked.append(arguments[-1])
+        installed.append(arguments[-1])
         (tmp_path / "cuda-12.9").mkdir()
 
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
     monkeypatch.setattr(build, "WORK", tmp_path)
     monkeypatch.setattr(build, "pip", pip)
     assert build.toolkit("12.8", Path(sys.executable)) == {"CUDA_HOME": str(tmp_path)}
-    assert asked == []
+    assert installed == []
     with pytest.raises(SystemExit, match=r"CUDA 12.9 .*no nvcc"):
         build.toolkit("12.9", Path(sys.executable))
-    assert asked == [f"{build.TOOLKIT}==12.9.*"]
+    assert installed == [f"{build.TOOLKIT}==12.9.*"]
 
 
 @needs_binutils
 @pytest.mark.skipif(not LIBRARIES, reason="needs the compiled libraries")
 @pytest.mark.parametrize("library", LIBRARIES, ids=lambda path: path.name)
-def test_the_libraries_need_torch_and_the_system_alone(library):
-    # a developer's build finds its torch by a run path, which a wheel must not have
+def test_libraries_need_only_torch_and_the_system(library):
+    # in-place builds find torch through a run path, which only a wheel must not have
     found = [line for line in audit.library_complaints(library) if "run path" not in line]
     assert found == []
 
 
 @needs_compiler
 @needs_binutils
-def test_the_audit_sees_what_a_library_must_not_need(pure, tmp_path):
+def test_audit_reports_every_fault_of_a_wheel(pure, tmp_path):
     (tmp_path / "other.cpp").write_text("void other() {}")
     (tmp_path / "bad.cpp").write_text(
         "void other(); namespace at { void add(); } void bad() { other(); at::add(); }"
@@ -167,40 +167,14 @@ def test_the_audit_sees_what_a_library_must_not_need(pure, tmp_path):
         assert complaint in found, found
 
 
-def test_the_index_has_a_page_for_each_local_version(tmp_path):
-    names = ["0.2.0+cu130-cp311-cp311-manylinux_2_28_x86_64.whl", "0.2.0.tar.gz"]
-    assets = [
-        {
-            "name": f"pixelkernels-{name}",
-            "browser_download_url": f"https://host/v0.2.0/{name.replace('+', '%2B')}",
-            "digest": "sha256:12ab",
-        }
-        for name in names
-    ]
-    draft = {"draft": True, "assets": [{**assets[0], "name": "pixelkernels-9+cu999-a-b-c.whl"}]}
-    index.write(tmp_path, [draft, {"draft": False, "assets": [*assets, {"name": "notes.txt"}]}])
-    pages = {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*.html")}
-    assert set(pages) == {"index.html"} | {
-        f"{local}/{page}"
-        for local in ("cu130", "pure")
-        for page in ("index.html", "pixelkernels/index.html")
-    }
-    assert (
-        '<a href="https://host/v0.2.0/0.2.0%2Bcu130-cp311-cp311-manylinux_2_28_x86_64.whl'
-        f'#sha256=12ab">pixelkernels-{names[0]}</a>'
-    ) in pages["cu130/pixelkernels/index.html"]
-    assert "tar.gz" in pages["pure/pixelkernels/index.html"]
-    assert 'href="pixelkernels/"' in pages["cu130/index.html"]
-
-
-def test_the_smoke_of_an_installed_wheel_passes_here():
+def test_smoke_test_passes_in_this_checkout():
     compared = smoke.check_operations()
     if LIBRARIES:
         assert all("cpu" in backends for backends in compared.values())
     smoke.check_arrays()
 
 
-def test_the_workflows_and_readme_name_targets_that_there_are():
+def test_workflows_and_readme_name_existing_make_targets():
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     texts = [ROOT / "README.md", *(ROOT / ".github" / "workflows").glob("*.yml")]
     named = {

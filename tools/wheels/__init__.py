@@ -1,0 +1,1 @@
+"""Build, audit and try the wheels."""

@@ -1,1 +1,0 @@
-"""How the wheels are built, audited, tried and published."""
