@@ -1,8 +1,8 @@
 """Docstrings as Markdown, for mkdocstrings.
 
-The package's docstrings are plain text in which backticks alone mean something: as Markdown their
-formulas would lose asterisks, underscores and angle brackets. They also give several arguments one
-line, and put what a call returns, takes of memory and is taken from into paragraphs of their own.
+The package's docstrings are plain text in which only backticks are markup: Markdown would drop
+asterisks, underscores and angle brackets from their formulas. One entry of "Args:" may describe
+several arguments, and "Returns:", "Memory:" and "Source:" may open a paragraph.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LEADS = "Returns|Yields|Memory|Source"
 
 
 class PlainText(Extension):
-    """Rewrites every docstring when the package has been read."""
+    """Rewrites every docstring after griffe has read the package."""
 
     def on_object(self, *, obj: Object, **kwargs: Any) -> None:
         if obj.docstring is not None:
@@ -32,7 +32,7 @@ def markdown(docstring: str) -> str:
 
 
 def _parts(block: str) -> Iterator[str]:
-    """Markdown blocks of what stands between two empty lines."""
+    """The Markdown blocks for the text between two empty lines."""
     lines = block.split("\n")
     head = re.fullmatch(r"(\w[\w ]*):", lines[0])
     below = list(takewhile(lambda line: line.startswith("    "), lines[1:]))
@@ -50,21 +50,20 @@ def _parts(block: str) -> Iterator[str]:
         if len(below) + 1 < len(lines):
             yield from _parts("\n".join(lines[len(below) + 1 :]))
     else:
-        # each of the leads opens a paragraph
         for paragraph in re.split(rf"\n(?=(?:{LEADS}): )", block):
             text = _escaped(paragraph)
             yield re.sub(rf"(^|(?<=\. ))({LEADS}): ", r"\1**\2**: ", text)
 
 
 def _arguments(lines: list[str]) -> Iterator[str]:
-    """The items of the section, each argument with its own."""
+    """One item per argument."""
     for names, text in _items(lines):
         for name in names.split(", "):
             yield f"    {name}: {_escaped(text)}"
 
 
 def _items(lines: list[str]) -> Iterator[tuple[str, str]]:
-    """(names, text) of "names: text" lines, each with the lines that go on from it."""
+    """(names, text) of "names: text" lines with their continuation lines."""
     for item in re.split(r"\n(?! )", "\n".join(lines)):
         names, _, text = item.partition(":")
         yield names, _joined(text.split("\n"))
@@ -75,7 +74,7 @@ def _joined(lines: list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """Without markup, other than what is in backticks."""
+    """With everything escaped that is not in backticks."""
     parts = re.split(r"(`[^`]*`)", text)
     parts[::2] = [re.sub(r"[\\*_{}\[\]#&<>]", lambda m: ESCAPES[m[0]], part) for part in parts[::2]]
     return "".join(parts)

@@ -1,4 +1,4 @@
-"""What the site takes from outside docs/: the plots of the committed results."""
+"""Adds the plots of the committed results, which lie outside docs/, to the site."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Under the names that benchmarks/results/README.md gives them, which is a page here."""
+    """At the paths that benchmarks/results/README.md, which is a page of the site, refers to."""
     for path in sorted(RESULTS.glob("*/plots/*.png")):
         name = path.relative_to(RESULTS).as_posix()
         files.append(File.generated(config, name, abs_src_path=str(path)))

@@ -1,4 +1,4 @@
-"""The reference networks: shapes, losses, backends, and what surrounds them."""
+"""The reference networks: shapes, losses, gradients, inference."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ NETWORKS = {
 }
 
 
+LARGEST = ("cas", "transfer", "interactive")
+
+
 def small(name):
     torch.manual_seed(0)
     return NETWORKS[name](**SMALL[name])
 
 
 def scene(batch=2, dtype=torch.float32):
-    """Pairs of noisy images with a bright rectangle, and its mask; odd sizes."""
+    """Pairs of noisy images with a bright rectangle, and its masks; height and width are odd."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.zeros(batch, 2, *SIZE, dtype=torch.int64)
     masks[:, :, 30:70, 20:60] = 1
@@ -58,8 +61,11 @@ def loss_of(name, network):
     return network.loss(first, of_first, *([2] if name == "cas" else []))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_every_layer_learns_and_backends_agree(name):
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in LARGEST else []) for n in NETWORKS],
+)
+def test_every_parameter_has_a_gradient_that_backends_agree_on(name):
     def gradients(backend):
         network = small(name).double()
         with pk.use_backend(backend), testing.same_draws():
@@ -70,12 +76,12 @@ def test_every_layer_learns_and_backends_agree(name):
     (eager, expected), (default, found) = gradients("eager"), gradients(None)
     torch.testing.assert_close(default, eager)
     for key, gradient in found.items():
-        assert gradient is not None, f"{key} has no part in the loss"
+        assert gradient is not None, f"{key} has no gradient"
         torch.testing.assert_close(gradient, expected[key], msg=lambda m, key=key: f"{key}: {m}")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_documented_number_of_parameters(name):
+def test_number_of_parameters_is_as_documented(name):
     text = " ".join(NETWORKS[name].__doc__.split())
     documented = int(re.search(r"About (\d+) million parameters", text)[1])
     with torch.device("meta"):
@@ -83,7 +89,7 @@ def test_documented_number_of_parameters(name):
     assert round(sum(p.numel() for p in network.parameters()) / 1e6) == documented
 
 
-def test_shapes():
+def test_shapes_of_outputs():
     images, masks = scene()
     coseg = small("coseg")
     result = coseg(images)
@@ -102,7 +108,7 @@ def test_shapes():
 
 
 @pytest.mark.parametrize("kind", ["cross_entropy", "focal"])
-def test_co_segmentation_with_other_losses(kind):
+def test_co_segmentation_loss_is_a_sum(kind):
     network = small("coseg").eval()
     images, masks = scene()
     alone = network.loss(images, masks, segmentation=kind, triplet_weight=0)
@@ -117,19 +123,19 @@ def test_co_segmentation_with_other_losses(kind):
         torch.testing.assert_close(alone, expected)
 
 
-def test_displacement_correlation_is_its_definition():
+def test_displacement_correlation_follows_its_definition():
     x, y = torch.randn(2, 2, 5, 4, 3, dtype=torch.float64)
     found = models.displacement_correlation(x, y, 2).unflatten(1, (5, 5))
     for dy, dx in itertools.product(range(-2, 3), repeat=2):
         for row, column in itertools.product(range(4), range(3)):
             r, c = row + dy, column + dx
-            there = 0 <= r < 4 and 0 <= c < 3
-            expected = (x[:, :, row, column] * y[:, :, r, c]).mean(1) if there else torch.zeros(2)
+            inside = 0 <= r < 4 and 0 <= c < 3
+            expected = (x[:, :, row, column] * y[:, :, r, c]).mean(1) if inside else torch.zeros(2)
             at = found[:, dy + 2, dx + 2, row, column]
             torch.testing.assert_close(at, expected.double())
 
 
-def test_losses_by_hand():
+def test_losses_of_saturated_logits():
     logits = torch.full((1, 2, 2, 2), 40.0)
     logits[:, 0] = 0
     logits[0, 1, 1] = -40  # object in the upper row only
@@ -141,7 +147,7 @@ def test_losses_by_hand():
     assert models.class_agnostic_cross_entropy(logits, torch.ones_like(upper)) > 10
 
 
-def test_cas_chooses_the_channel_that_follows_the_mask(monkeypatch):
+def test_cas_chooses_the_channel_that_correlates_with_the_mask(monkeypatch):
     network = models.CASNet(3, **SMALL["cas"])
     images, masks = scene()
     target = masks[:, 0].float()
@@ -152,7 +158,7 @@ def test_cas_chooses_the_channel_that_follows_the_mask(monkeypatch):
     assert torch.equal(network.predict(images[:, 0], channel).long(), masks[:, 0])
 
 
-def test_transfer_is_the_sum_of_normalised_products():
+def test_transfer_scores_are_sums_of_normalised_products():
     network = small("transfer").eval()
     norm = network.similarity
     norm.running_mean.fill_(0.3), norm.running_var.fill_(2), norm.weight.data.fill_(1.5)
@@ -169,7 +175,7 @@ def test_transfer_is_the_sum_of_normalised_products():
 
 
 @pytest.mark.keeps_memory
-def test_a_video_is_labelled_in_fixed_memory():
+def test_memory_does_not_grow_with_the_video():
     network = small("transfer").eval()
     labels = scene()[1][0, 0]
 
@@ -191,7 +197,6 @@ def test_shots_of_the_support_are_averaged():
     network = small("interactive").eval()
     images, masks = scene()
     clicks = clicks_on(masks[:, 0])
-    # both images of a pair are support, in either order
     orders = [
         network(images[:, 0], clicks, Support(images[:, order], masks[:, order]))
         for order in ([0, 1], [1, 0], [1], [1, 1, 1])
@@ -201,8 +206,8 @@ def test_shots_of_the_support_are_averaged():
     assert not torch.allclose(orders[0], orders[2])
 
 
-def test_refinement_looks_at_the_squares_around_clicks():
-    """The misfit is that of the logits at full size under masks of the squares (f-BRS)."""
+def test_misfit_is_computed_from_squares_around_clicks():
+    """f-BRS computes it from logits at full size, under masks of the squares."""
     points = torch.tensor([[[0, 0], [5, 7], [6, 8], [-1, -1]], [[9, 12], [3, 3], [-1, -1], [2, 6]]])
     labels = torch.tensor([[1, 1, 1, -1], [0, 0, -1, 1]])
     size = (10, 13)
@@ -225,11 +230,12 @@ def test_refinement_looks_at_the_squares_around_clicks():
     assert models.refinement._Squares(one, size).misfit(fits * 0 - 9)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["before", "after"])
-def test_refinement_brings_the_logits_nearer_to_the_clicks(place):
+def test_refinement_reduces_the_misfit_at_clicks(place):
     network = small("interactive")
     with torch.no_grad():
-        for _ in range(20):  # the batch norms find their statistics
+        for _ in range(20):  # batch norms collect statistics
             loss_of("interactive", network)
     network.eval()
     images, masks = scene()
@@ -244,17 +250,17 @@ def test_refinement_brings_the_logits_nearer_to_the_clicks(place):
     assert after < 0.97 * before
     padding = clicks._replace(labels=torch.full_like(clicks.labels, -1))
     with torch.no_grad():
-        plain = network(images[:, 0], padding, support)
-    unmoved = models.refined_logits(network, images[:, 0], padding, support, place=place)
-    torch.testing.assert_close(unmoved, plain)
+        unrefined = network(images[:, 0], padding, support)
+    refined = models.refined_logits(network, images[:, 0], padding, support, place=place)
+    torch.testing.assert_close(refined, unrefined)
 
 
-def test_the_click_loop_stops_clicking_where_nothing_is_wrong(monkeypatch):
+def test_click_loop_skips_images_without_errors(monkeypatch):
     network = small("interactive").eval()
     images, masks = scene()
     target = masks[:, 0]
     answer = torch.where(target == 1, 1.0, -1.0)
-    answer[1, 30, 20] = -1  # one error is left in the second image
+    answer[1, 30, 20] = -1  # the only error, in the second image
     monkeypatch.setattr(network, "forward", lambda *_: answer)
     support = Support(images[:, 1:], masks[:, 1:])
     first, second = models.click_loop(network, images[:, 0], support, target, num_clicks=2)
@@ -264,23 +270,23 @@ def test_the_click_loop_stops_clicking_where_nothing_is_wrong(monkeypatch):
     assert second.clicks.labels[:, 1].tolist() == [-1, 1]
 
 
-def test_bad_input():
-    images, masks = scene()
-    with pytest.raises(ValueError, match="images: expected floats"):
-        small("coseg")(images[:, 0])
-    with pytest.raises(ValueError, match="at least 64 x 64"):
-        small("menet")(torch.zeros(1, 3, 63, 80))
-    with pytest.raises(ValueError, match="masks: expected"):
-        small("menet").loss(images[:, 0], masks[:, 0, 1:])
-    with pytest.raises(ValueError, match="kind: expected cas"):
-        small("cas").loss(images[:, 0], masks[:, 0], 2, kind="dice")
-    with pytest.raises(ValueError, match="pairs: expected sampled or all"):
-        small("transfer").loss(images, masks, 2, pairs="some")
-    with pytest.raises(ValueError, match="architecture: expected fcn or deeplab"):
-        models.CASNet(architecture="unet")
-    with pytest.raises(ValueError, match="weights: there are none"):
-        models.CASNet(depth=(1, 1, 1, 1), weights="DEFAULT")
-    with pytest.raises(ValueError, match="reference: expected the shape"):
-        models.displacement_correlation(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4), 1)
-    with pytest.raises(ValueError, match="place: expected before or after"):
-        models.refined_logits(small("interactive"), images, None, None, place="inside")
+def test_bad_input_is_refused():
+    (images, masks), menet = scene(), small("menet")
+    first, of_first = images[:, 0], masks[:, 0]
+    maps = torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4)
+    for reason, call in (
+        ("images: expected floats", lambda: small("coseg")(first)),
+        ("at least 64 x 64", lambda: menet(torch.zeros(1, 3, 63, 80))),
+        ("masks: expected", lambda: menet.loss(first, of_first[:, 1:])),
+        ("kind: expected cas", lambda: small("cas").loss(first, of_first, 2, kind="dice")),
+        ("pairs: expected sampled", lambda: small("transfer").loss(images, masks, 2, pairs="some")),
+        ("architecture: expected fcn or deeplab", lambda: models.CASNet(architecture="unet")),
+        ("weights: there are none", lambda: models.CASNet(depth=(1,) * 4, weights="DEFAULT")),
+        ("reference: expected the shape", lambda: models.displacement_correlation(*maps, 1)),
+        (
+            "place: expected before or after",
+            lambda: models.refined_logits(small("interactive"), images, None, None, place="inside"),
+        ),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            call()
