@@ -107,7 +107,7 @@ def test_channels_that_fit_a_tile_or_not(channels, dtype, reduce):
 
 @pytest.mark.parametrize("metric", ops.METRICS)
 def test_more_best_points_than_the_registers_hold(metric, monkeypatch):
-    monkeypatch.setattr(topk, "FEW", 2)
+    monkeypatch.setattr(topk, "MOST_KEPT", 2)
     check(*inputs(), scale=-0.05, metric=metric, reduce="topk", k=20)
 
 
@@ -144,7 +144,7 @@ def test_one_class(reduce):
 def test_of_equal_points_the_first_is_taken(metric, reduce, scale, monkeypatch):
     """Small integers keep similarities exact."""
     # both ways of finding the best
-    monkeypatch.setattr(topk, "FEW", 64 if scale else 0)
+    monkeypatch.setattr(topk, "MOST_KEPT", 64 if scale else 0)
     generator = torch.Generator().manual_seed(0)
     query, points = (
         torch.randint(-1, 2, (1, 2, 1, n), generator=generator).float() for n in (9, 90)

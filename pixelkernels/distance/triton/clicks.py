@@ -1,4 +1,4 @@
-"""click_maps: each tile of a map compares its pixels with the few clicks near enough to matter."""
+"""click_maps: a tile of a map compares its pixels with the few clicks that can be the nearest."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ TANH: tl.constexpr = tl.constexpr(ENCODINGS.index("tanh"))
 
 
 @triton.jit
-def apart(points, at, known, row, column):
-    """Squared distances of (row, column) to the clicks `at`; they are +inf where not `known`."""
+def squared_distances(points, at, known, row, column):
+    """Squared distances of (row, column) to the clicks `at`; +inf if not `known`."""
     r = tl.load(points + 2 * at, mask=known, other=float("inf"))
     c = tl.load(points + 2 * at + 1, mask=known, other=float("inf"))
     return (row - r) * (row - r) + (column - c) * (column - c)
@@ -37,13 +37,13 @@ def _click_maps_kernel(
     COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """One tile of one map. `scale` is what the encoding compares with or divides by."""
+    """One tile of one map. `scale` is the limit or the divisor of the encoding."""
     program = tl.program_id(0).to(tl.int64)
-    across, down = tl.cdiv(width, COLUMNS), tl.cdiv(height, ROWS)
-    left = (program % across).to(tl.int32) * COLUMNS
-    plane = program // across
-    top = (plane % down).to(tl.int32) * ROWS
-    plane //= down
+    tile_columns, tile_rows = tl.cdiv(width, COLUMNS), tl.cdiv(height, ROWS)
+    left = (program % tile_columns).to(tl.int32) * COLUMNS
+    plane = program // tile_columns
+    top = (plane % tile_rows).to(tl.int32) * ROWS
+    plane //= tile_rows
     points += plane // 2 * clicks * 2
     labels += plane // 2 * clicks
     label = 1 - plane % 2
@@ -55,9 +55,9 @@ def _click_maps_kernel(
     for first in range(0, clicks, CHUNK):
         at = first + lane
         own = tl.load(labels + at, mask=at < clicks, other=-1) == label
-        d2 = apart(points, at, own, middle, center)
+        d2 = squared_distances(points, at, own, middle, center)
         nearest = tl.minimum(nearest, tl.where(d2 == d2, d2, float("inf")))
-    # rounding must not lose a click: the slack is far above what float32 loses on either side
+    # the slack is far above the rounding errors of float32, so that no click is lost
     reach = (tl.sqrt(tl.min(nearest, axis=0)) + 2 * half_diagonal) * (1 + 1e-5) + 1e-3
     reach *= reach
 
@@ -68,10 +68,12 @@ def _click_maps_kernel(
         at = first + lane
         own = tl.load(labels + at, mask=at < clicks, other=-1) == label
         # false for NaN
-        near = own & (apart(points, at, own, middle, center) <= reach)
+        near = own & (squared_distances(points, at, own, middle, center) <= reach)
         i = tl.min(tl.where(near, lane, CHUNK), axis=0)
         while i < CHUNK:
-            d2 = apart(points, first + i, True, row.to(tl.float32), column.to(tl.float32))
+            d2 = squared_distances(
+                points, first + i, True, row.to(tl.float32), column.to(tl.float32)
+            )
             best = tl.minimum(best, d2)
             i = tl.min(tl.where(near & (lane > i), lane, CHUNK), axis=0)
 
@@ -102,7 +104,7 @@ def click_maps(
     rows, columns = min(next_power_of_2(height), 32), min(next_power_of_2(width), 64)
     scale = (truncate, radius**2, radius, 2 * radius**2)[encoding]
     if encoding != EUCLIDEAN.value:
-        # in float32 neither 0 nor infinite, so that nothing divided by it is NaN
+        # neither 0 nor infinite in float32, so that quotients are not NaN
         scale = min(max(scale, 1e-37), 1e37)
     if maps.numel():
         launch(
@@ -115,7 +117,7 @@ def click_maps(
             ROWS=rows,
             COLUMNS=columns,
             CHUNK=128,
-            # the bits of eager PyTorch, which decide on which side of the disk's edge a pixel lies
+            # the bits of eager PyTorch: they decide whether a pixel on the edge is in the disk
             enable_fp_fusion=False,
         )
     return maps

@@ -1,4 +1,4 @@
-"""distance_transform: distances along columns, then the nearest column of every pixel of a row."""
+"""distance_transform: distances along columns, then the nearest column for each pixel of a row."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from torch import Tensor
 
 from ..._core.triton import launch, next_power_of_2
 
-# Longest sides whose squared distances fit an int32, and whose distances fit an int16.
+# the longest sides with squared distances in int32 and distances in int16
 SHORT = 32767
 NOWHERE: tl.constexpr = tl.constexpr(2**31 - 1)
-# No row is so far, which leaves room to add rows to it.
+# beyond any row; adding a row does not overflow
 FAR: tl.constexpr = tl.constexpr(2**30)
-# Rows that a program scans at once.
+# rows per program of the column kernels
 SEGMENT = 128
-# Pixels from anchor to anchor: one for each thread of a warp.
+# pixels between anchors: one per thread of a warp
 BLOCK: tl.constexpr = tl.constexpr(32)
 
 
 @triton.jit
 def column_tile(mask, height, width, segments, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """This program's segment of some columns: its True pixels, where they are, and which it is."""
+    """The tile of this program: True pixels, rows, columns, offsets, validity, image, segment."""
     program = tl.program_id(0).to(tl.int64)
     across = tl.cdiv(width, COLUMNS)
     column = (program % across).to(tl.int32) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -47,7 +47,7 @@ def larger(a, b):
 
 @triton.jit
 def _ends_kernel(mask, ends, height, width, segments, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The first and the last True row of a segment: ends [N, segments, 2, W]."""
+    """The first and last True row of a segment, in each column: ends [N, segments, 2, W]."""
     true, row, column, _, _, image, segment = column_tile(
         mask, height, width, segments, ROWS, COLUMNS
     )
@@ -72,7 +72,7 @@ def _columns_kernel(
     COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """The distances of a segment's pixels to the nearest True pixel of their column, or NONE."""
+    """The distance of each pixel of a segment to the nearest True pixel of its column, or NONE."""
     true, row, column, offsets, inside, image, segment = column_tile(
         mask, height, width, segments, ROWS, COLUMNS
     )
@@ -102,13 +102,13 @@ def nearest_column(
     down, x, first, last, row_spacing, column_spacing, NONE: tl.constexpr, EXACT: tl.constexpr,
     CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """The first q of `first`..`last` that minimises the squared distance of x to column q."""
+    """The first q in [first, last] that minimises the squared distance of x to column q."""
     lane = tl.arange(0, CHUNK)
     if EXACT:
         best = tl.full([CHUNK], NOWHERE, tl.int32)
     else:
         best = tl.full([CHUNK], float("inf"), tl.float32)
-    place = tl.full([CHUNK], 0, tl.int32) + first
+    argmin = tl.full([CHUNK], 0, tl.int32) + first
     for start in range(first, last + 1, CHUNK):
         column = start + lane
         k = tl.load(down + column, mask=column <= last, other=NONE).to(tl.int32)
@@ -118,10 +118,10 @@ def nearest_column(
             rows = row_spacing * k.to(tl.float32)
             columns = column_spacing * (column - x).to(tl.float32)
             d2 = tl.where(k == NONE, float("inf"), rows * rows + columns * columns)
-        place = tl.where(d2 < best, column, place)
+        argmin = tl.where(d2 < best, column, argmin)
         best = tl.minimum(best, d2)
-    # where there is no True pixel all are equal and `first` is left, which keeps ranges short
-    return tl.min(tl.where(best == tl.min(best, axis=0), place, last), axis=0)
+    # without True pixels, `first` remains, which keeps ranges short
+    return tl.min(tl.where(best == tl.min(best, axis=0), argmin, last), axis=0)
 
 
 @triton.jit
@@ -129,16 +129,16 @@ def block_minimum(
     down, x0, first, end, row_spacing, column_spacing, NONE: tl.constexpr, EXACT: tl.constexpr,
     CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """min d^2 of the pixels x0 + x, x < BLOCK, over the columns from `first`, below `end`.
+    """min d^2 of the pixels x0 + x, x < BLOCK, over the columns in [first, end).
 
-    EXACT: of d^2 - x^2 - 2^30 = down^2 + q^2 - 2^30 - 2 q x, with q from x0 on, a multiplication
-    and a minimum for each pixel and column. No part overflows: d^2 is below 2^31, q x below 2^20.
-    Nothing is 3 * 2^29, give or take 2^21; what is there is at most 2^30.
+    EXACT: min of d^2 - x^2 - 2^30 = down^2 + q^2 - 2^30 - 2 q x, with q relative to x0: one
+    multiplication and one minimum per pixel and column. It does not overflow: d^2 < 2^31 and
+    q x < 2^20. Without a True pixel it is within 2^21 of 3 * 2^29; else it is at most 2^30.
     """
     lane = tl.arange(0, CHUNK)
     x = tl.arange(0, BLOCK)
-    # by way of float32, which is exact and optimised away: Triton hands an extended integer to the
-    # threads before it is extended, and then every thread computes every `level`
+    # The conversion through float32 is exact and free. Without it, Triton distributes the int16
+    # over the threads before extending it, and every thread computes every `level`.
     k = tl.load(down + first + lane, mask=first + lane < end, other=NONE)
     k = k.to(tl.float32).to(tl.int32) if EXACT else k.to(tl.int32)
     q = first - x0 + lane
@@ -156,7 +156,7 @@ def block_minimum(
 
 @triton.jit
 def root(squares):
-    """Rounded once, though float32 holds integers up to 2^24 alone; +inf where there is nothing."""
+    """The square root, rounded once also above 2^24, beyond the integers of float32; or +inf."""
     found = squares < NOWHERE
     distance = tl.sqrt_rn(squares.to(tl.float32))
     if tl.max(tl.where(found, squares, 0), axis=0) > 2**24:
@@ -171,7 +171,7 @@ def _rows_kernel(
     result,
     width,
     blocks,
-    halving,
+    bisection,
     row_spacing,
     column_spacing,
     NONE: tl.constexpr,
@@ -182,23 +182,24 @@ def _rows_kernel(
 ):
     """One row: the nearest columns of its anchors, then the distances of all pixels.
 
-    Anchor i stands at the first pixel of block i and is found in the step of the highest power of
-    two that divides i + 1, from `halving`, the highest one up to the number of blocks, down.
+    Anchor i is the first pixel of block i. Its argmin is found in the step of the highest power of
+    two that divides i + 1; steps start from `bisection`, the highest power up to the number of
+    blocks.
     """
     row = tl.program_id(0).to(tl.int64)
     down += row * width
     anchors += row * blocks
     result += row * width
-    step = halving
+    step = bisection
     while step > 0:
         for i in range(step - 1, blocks, 2 * step):
             first = tl.load(anchors + (i - step), mask=i >= step, other=0)
             last = tl.load(anchors + (i + step), mask=i + step < blocks, other=width - 1)
-            place = nearest_column(
+            argmin = nearest_column(
                 down, i * BLOCK, first, last, row_spacing, column_spacing, NONE, EXACT, CHUNK
             )
-            tl.store(anchors + i, place)
-        # one thread has stored what all will load
+            tl.store(anchors + i, argmin)
+        # all threads load what one thread stored
         tl.debug_barrier()
         step //= 2
 
@@ -207,7 +208,7 @@ def _rows_kernel(
         x0 = i * BLOCK
         first = tl.load(anchors + i)
         last = tl.load(anchors + (i + 1), mask=i + 1 < blocks, other=width - 1)
-        # on a mask without gaps this leaves 32 columns for the loop, which is one turn
+        # on a dense mask this leaves 32 columns for the loop: one iteration
         best = block_minimum(down, x0, last, last + 1, row_spacing, column_spacing, NONE, EXACT, 1)
         for start in range(first, last, BLOCK):
             more = block_minimum(
@@ -245,7 +246,7 @@ def distance_transform(
     tiles = images * segments * triton.cdiv(width, shape["COLUMNS"])
     ends = torch.empty((images, segments, 2, width), dtype=torch.int32, device=mask.device)
     args = (height, width, segments)
-    # Triton loads no bool
+    # Triton cannot load bool
     true = mask.view(torch.uint8)
     if segments > 1:
         launch(_ends_kernel, tiles, mask, true, ends, *args, **shape, num_warps=8)

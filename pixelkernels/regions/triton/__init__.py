@@ -1,21 +1,21 @@
-"""Regions in Triton: portable GPU kernels; TRITON_INTERPRET=1 runs the same ones on CPU tensors.
+"""Regions in Triton: portable GPU kernels; with TRITON_INTERPRET=1 they run on CPU tensors.
 
-Sums over regions. A program of one to four warps walks its block of pixels in short tiles
-[P pixels, CB channels]. In a tile it loops over the labels that occur there, smallest first, and
-sums the pixels of each under a select; the region at hand stays in registers from tile to tile and
-its partials go to memory when it changes. A short tile of a real label map has one or two labels,
-so this costs a few instructions per value and needs no table of regions in registers, whatever
-their number. Nothing is multiplied by a one-hot matrix: the NaN of a pixel stays in its region, and
-sums are in ordinary float32 on every device. A second kernel merges the blocks of each region in a
-fixed order, so the bits never change from run to run. Blocks grow with the number of regions to
-keep the partials below a quarter of the float32 features (if one block is the whole image, they
-are twice the table of means).
+Sums over regions. A program of one to eight warps reads its block of pixels in short tiles [P
+pixels, CB channels]. Within a tile it loops over the labels that occur, in ascending order, and
+sums the pixels of each with a select. The accumulators of the current region stay in registers from
+tile to tile; they go to memory when the region changes. A short tile of a real label map has one or
+two labels, so this takes a few instructions per value, and no table of regions in registers. There
+is no product with a one-hot matrix: the NaN of a pixel stays in its region, and sums are plain
+float32 on every device. A second kernel merges the blocks of each region in a fixed order, so every
+run gives the same bits. The block size grows with the number of regions, which keeps the partials
+below a quarter of the float32 features (with one block per image, they are twice the means).
 
-Maps from pixels to pixels (gradients, distances, scores) take tiles of many pixels and gather the
-rows of each pixel's region, out of tables with the regions side by side where threads hold pixels.
+Kernels that map pixels to pixels (gradients, distances, scores) read larger tiles and gather the
+rows of each pixel's region. If the threads of a warp hold different pixels, regions are contiguous
+in the gathered tables.
 
-Bytes moved, for features of F bytes, labels of L, one float per pixel of W; tables [B, R, C] and
-whatever is read twice by one program come from the caches:
+Bytes moved, for features of F bytes, labels of L, W for one float per pixel. The tables [B, R, C],
+and what a program reads twice, come from the caches:
 
     region_stats           F + L     region_stats_backward          2F + L  (mean alone: F + L)
     region_pull           2F + 2L    region_pull_backward           2F + L

@@ -1,4 +1,4 @@
-"""region_stats_backward and region_pull_backward: a pixel and its region's rows give a gradient."""
+"""region_stats_backward and region_pull_backward: gradients from a pixel and its region's rows."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ._common import (
     PULL_1,
     PULL_2,
     UNIT_MOMENTS,
-    bytes_of,
+    as_bytes,
     gather_rows,
     hinge,
     load_labels,
     pixel_tile,
-    pixels_adjoin,
+    pixels_are_adjacent,
     sign,
     tl,
     triton,
@@ -40,13 +40,13 @@ def _region_tables_kernel(
     RB: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """The means, and grad_mean - 2 grad_pull direction, in the order that the gathers want."""
+    """The means, and grad_mean - 2 grad_pull direction, in the layout of the gathers."""
     program = tl.program_id(0).to(tl.int64)
-    across = tl.cdiv(channels, CB)
-    down = tl.cdiv(num_regions, RB)
-    image = program // (across * down)
-    r = program // across % down * RB + tl.arange(0, RB)
-    c = program % across * CB + tl.arange(0, CB)
+    columns = tl.cdiv(channels, CB)
+    rows = tl.cdiv(num_regions, RB)
+    image = program // (columns * rows)
+    r = program // columns % rows * RB + tl.arange(0, RB)
+    c = program % columns * CB + tl.arange(0, CB)
     inside = (r < num_regions)[:, None] & (c < channels)[None, :]
     tables = image * num_regions * channels
     source = tables + r[:, None] * channels + c[None, :]
@@ -57,9 +57,9 @@ def _region_tables_kernel(
         gradient = tl.load(grad_mean + source, mask=inside)
     if HAS_PULL:
         scale = tl.load(grad_pull + image * num_regions + r, mask=r < num_regions, other=0.0)
-        toward = tl.load(direction + source, mask=inside)
-        # a region whose pull goes nowhere has none, NaN or not
-        gradient -= tl.where(scale[:, None] == 0, 0.0, 2 * scale[:, None] * toward)
+        pull_direction = tl.load(direction + source, mask=inside)
+        # a region whose pull has gradient 0 contributes 0, even if it is NaN
+        gradient -= tl.where(scale[:, None] == 0, 0.0, 2 * scale[:, None] * pull_direction)
     if HAS_MEAN or HAS_PULL:
         tl.store(grad_table + target, gradient, mask=inside)
 
@@ -98,10 +98,10 @@ def _region_gradient_kernel(
     P: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One tile of pixels: row_r / n_r plus the region's scale times what MODE says.
+    """One tile of pixels: row_r / n_r, plus the scale of the region times the term of MODE.
 
-    Ignored pixels get 0. Modes that need all channels of a pixel walk them twice, the second time
-    out of the cache.
+    Ignored pixels get 0. Modes that need all channels of a pixel read them twice, the second time
+    from the cache.
     """
     program = tl.program_id(0).to(tl.int64)
     chunk = (program % chunks).to(tl.int32)
@@ -161,7 +161,7 @@ def _region_gradient_kernel(
             force = hinge(distance, delta)
             if MODE == PULL_2:
                 force = tl.where(distance == 0, 0.0, tl.div_rn(force, distance))
-            # a region whose pull goes nowhere has none, NaN or not
+            # a region whose pull has gradient 0 contributes 0, even if it is NaN
             scale = tl.where(scale == 0, 0.0, scale * force)
             pulls = scale != 0
 
@@ -175,12 +175,12 @@ def _region_gradient_kernel(
         if MODE == UNIT_MOMENTS:
             x *= inverse[:, None]
         if HAS_SCALE:
-            away = x - gather_rows(mean, label, known, c0, channels, table_r, table_c, CB)
+            difference = x - gather_rows(mean, label, known, c0, channels, table_r, table_c, CB)
             if MODE == PULL_1:
-                away = sign(away)
+                difference = sign(difference)
             if MODE >= PULL_1:
-                away = tl.where(pulls[:, None], away, 0.0)
-            value += scale[:, None] * away
+                difference = tl.where(pulls[:, None], difference, 0.0)
+            value += scale[:, None] * difference
         if MODE == UNIT_MOMENTS:
             value = inverse[:, None] * (value - x * along[:, None])
         value = tl.where(known[:, None], value, 0.0)
@@ -200,7 +200,7 @@ def region_stats_backward(
 ) -> Tensor:
     mode = UNIT_MOMENTS if normalize else MOMENTS
     mean_table, rows, table_strides = mean, grad_mean, mean.stride()[1:]
-    if pixels_adjoin(features) and mean.shape[1] > 4:
+    if pixels_are_adjacent(features) and mean.shape[1] > 4:
         mean_table, rows, table_strides = _tables(mean, grad_mean, None, None, features)
     return _gradient(
         features, labels, count, mean_table, rows, table_strides, grad_variance, mode.value, 0.0
@@ -236,12 +236,12 @@ def _tables(
 ) -> tuple[Tensor, Tensor | None, tuple[int, ...]]:
     """Means and gradient rows for the gathers, and their strides over regions and channels.
 
-    Where the threads of a warp hold pixels, neighbouring entries are those of different regions.
+    If the threads of a warp hold different pixels, regions are contiguous.
     """
     batch, regions, channels = mean.shape
     rows = None if grad_mean is None and grad_pull is None else torch.empty_like(mean)
     table = torch.empty_like(mean)
-    table_strides = (1, regions) if pixels_adjoin(features) else (channels, 1)
+    table_strides = (1, regions) if pixels_are_adjacent(features) else (channels, 1)
     if table.numel():
         launch(
             _region_tables_kernel,
@@ -283,7 +283,7 @@ def _gradient(
         _region_gradient_kernel,
         batch * tiles * chunks,
         features,
-        *(features, gradient, bytes_of(labels), count, *_present(mean, mean, rows, scale)),
+        *(features, gradient, as_bytes(labels), count, *_present(mean, mean, rows, scale)),
         *(mean.shape[1], channels, pixels, width, tiles, chunks),
         *(*steps, *grad_steps, *table_strides, delta),
         MODE=mode,
@@ -297,5 +297,5 @@ def _gradient(
 
 
 def _present(default: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-    """Pointers for a launch: something valid where the kernel reads nothing."""
+    """Arguments of a launch; `default` stands for tensors that the kernel does not read."""
     return tuple(default if tensor is None else tensor for tensor in tensors)

@@ -1,4 +1,4 @@
-"""region_push: pairs of regions; region_contrast: each pixel against the means of two classes."""
+"""region_push: pairs of regions. region_contrast: each pixel against the means of two classes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..._core.triton import ceil_div, launch, load_tile, next_power_of_2, pixel_offsets, strides
-from ._common import bytes_of, load_labels, pixel_tile, sign, tl, triton
+from ._common import as_bytes, load_labels, pixel_tile, sign, tl, triton
 
 
 @triton.jit
@@ -22,26 +22,26 @@ def _region_push_kernel(
     BB: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One region a of one image against all others: its share of the push, the gradient in mean_a.
+    """One region a of one image against all others: its part of the push, and d push / d mean_a.
 
-    CB covers all channels. A pair counts in both orders, for the gradient too.
+    CB covers all channels. A pair counts in both orders, also in the gradient.
     """
     program = tl.program_id(0).to(tl.int64)
     image, a = program // num_regions, program % num_regions
     c = tl.arange(0, CB)
     mean += image * num_regions * channels
     present += image * num_regions
-    here = tl.load(present + a) != 0
-    own = tl.load(mean + a * channels + c, mask=(c < channels) & here, other=0.0)
+    is_present = tl.load(present + a) != 0
+    own = tl.load(mean + a * channels + c, mask=(c < channels) & is_present, other=0.0)
     loss = tl.zeros([BB], tl.float32)
-    slope = tl.zeros([CB], tl.float32)
+    grad_mean = tl.zeros([CB], tl.float32)
     for b0 in range(0, num_regions, BB):
         b = b0 + tl.arange(0, BB)
-        other = (b < num_regions) & (b != a) & here
+        other = (b < num_regions) & (b != a) & is_present
         other &= tl.load(present + b, mask=other, other=0) != 0
         rows = mean + b[:, None].to(tl.int64) * channels + c[None, :]
-        theirs = tl.load(rows, mask=other[:, None] & (c < channels)[None, :], other=0.0)
-        gap = tl.where(other[:, None], own[None, :] - theirs, 0.0)
+        other_means = tl.load(rows, mask=other[:, None] & (c < channels)[None, :], other=0.0)
+        gap = tl.where(other[:, None], own[None, :] - other_means, 0.0)
         if NORM == 1:
             distance = tl.sum(tl.abs(gap), axis=1)
         else:
@@ -50,12 +50,12 @@ def _region_push_kernel(
         force = tl.where(other & ~(force <= 0), force, 0.0)
         loss += force * force
         if NORM == 1:
-            slope += tl.sum(force[:, None] * sign(gap), axis=0)
+            grad_mean += tl.sum(force[:, None] * sign(gap), axis=0)
         else:
             force = tl.where(distance == 0, 0.0, tl.div_rn(force, distance))
-            slope += tl.sum(force[:, None] * gap, axis=0)
+            grad_mean += tl.sum(force[:, None] * gap, axis=0)
     tl.store(push + program, tl.sum(loss, axis=0))
-    tl.store(gradient + program * channels + c, -4 * slope, mask=c < channels)
+    tl.store(gradient + program * channels + c, -4 * grad_mean, mask=c < channels)
 
 
 @triton.jit(do_not_specialize=["tiles"])
@@ -77,7 +77,7 @@ def _region_contrast_kernel(
     P: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One tile of pixels: the squared distances to the own and to the other mean, subtracted."""
+    """One tile of pixels: squared distance to the own mean minus that to the other mean."""
     program = tl.program_id(0).to(tl.int64)
     start = program % tiles * P
     image = program // tiles
@@ -119,7 +119,7 @@ def region_push(mean: Tensor, present: Tensor, delta: float, norm: int) -> tuple
             _region_push_kernel,
             batch * regions,
             mean,
-            *(mean.contiguous(), bytes_of(present.contiguous()), push, gradient),
+            *(mean.contiguous(), as_bytes(present.contiguous()), push, gradient),
             *(regions, channels, delta),
             NORM=norm,
             BB=min(next_power_of_2(regions), max(4096 // block, 1)),
@@ -139,7 +139,7 @@ def region_contrast(features: Tensor, labels: Tensor, mean: Tensor, normalize: b
             _region_contrast_kernel,
             batch * tiles,
             features,
-            *(features, bytes_of(labels), mean, scores, channels, height * width, width, tiles),
+            *(features, as_bytes(labels), mean, scores, channels, height * width, width, tiles),
             *steps,
             NORMALIZE=normalize,
             FLAT=flat,

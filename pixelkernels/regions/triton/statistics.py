@@ -1,4 +1,4 @@
-"""region_stats and region_pull: sums over the pixels of each region, in blocks that are merged."""
+"""region_stats and region_pull: sums over the pixels of each region, in blocks, then merged."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ._common import (
     PULL_1,
     PULL_2,
     UNIT_MOMENTS,
-    bytes_of,
+    as_bytes,
     gather_rows,
     hinge,
     load_labels,
@@ -24,8 +24,8 @@ from ._common import (
 
 
 @triton.jit
-def few_bits(x):
-    """x cut to the 8 significant bits of a bfloat16."""
+def truncate_to_bfloat16(x):
+    """x truncated to the 8 significant bits of bfloat16."""
     return (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
 
 
@@ -58,9 +58,9 @@ def _region_partials_kernel(
 ):
     """One block of pixels, one chunk of channels: per region a count, a row of sums and a scalar.
 
-    Moments: the sums are of x - shift, and the scalar is the sum of squared distances to the
-    block's mean, put together tile by tile (Chan et al.), so that nothing cancels. The shift is
-    near the mean of a tile with many of the region's pixels, and exact for a constant region.
+    Moments: the sums are of x - shift. The scalar is the sum of squared distances to the mean of
+    the block, merged tile by tile (Chan et al.), without cancellation. The shift is close to the
+    mean of a tile with many pixels of the region, and equal to the value of a constant region.
     """
     program = tl.program_id(0).to(tl.int64)
     chunk = program % chunks
@@ -79,7 +79,7 @@ def _region_partials_kernel(
         lane = r + tl.arange(0, P)
         tl.store(counts + lane, tl.zeros([P], tl.int32), mask=lane < num_regions)
 
-    # The region at hand lives in registers; it changes seldom.
+    # the accumulators of the current region, which rarely changes
     current = num_regions
     count = 0
     spread = 0.0
@@ -98,7 +98,7 @@ def _region_partials_kernel(
         if not WHOLE:
             here = pixel_offsets(begin + i * P, width, stride_h, stride_w, P, FLAT)
             inside_here = begin + i * P + tl.arange(0, P) < end
-        # The next tile is on its way while this one is summed.
+        # prefetch the next tile
         ahead = begin + (i + 1) * P
         inside = ahead + tl.arange(0, P) < end
         label_ahead = load_labels(labels, ahead + tl.arange(0, P), inside, num_regions)
@@ -146,7 +146,7 @@ def _region_partials_kernel(
                 tl.store(sums + row, total, mask=(c < channels) & known_before)
                 tl.store(counts + current, count, mask=known_before)
                 tl.store(spreads + current, spread, mask=known_before)
-                # what was stored above, and before, may be loaded by another thread
+                # other threads may load what was just stored
                 tl.debug_barrier()
                 current = region
                 row = rows + region.to(tl.int64) * channels
@@ -157,11 +157,11 @@ def _region_partials_kernel(
                     shift = tl.load(shifts + row, mask=(c < channels) & (count > 0), other=0.0)
             if MODE <= UNIT_MOMENTS:
                 if count < count_here:
-                    # a value of the region, moved to about the mean of this tile; by few bits, so
-                    # that sums of small integers stay exact
+                    # The new shift: a value of the region, plus its distance to the mean of this
+                    # tile, truncated so that sums of small integers stay exact.
                     center = tl.max(tl.where(mine[:, None], x, -float("inf")), axis=0)
                     off = tl.sum(tl.where(mine[:, None], x - center[None, :], 0.0), axis=0)
-                    center += few_bits(off / count_here)
+                    center += truncate_to_bfloat16(off / count_here)
                     total += count * (shift - center)
                     shift = center
                     row = rows + region.to(tl.int64) * channels
@@ -170,7 +170,7 @@ def _region_partials_kernel(
                 sum_here = tl.sum(deviation, axis=0)
                 mean_here = sum_here / count_here
                 deviation = tl.where(mine[:, None], deviation - mean_here[None, :], 0.0)
-                # 0 before the first tile, where total and count are
+                # 0 for the first tile, where total and count are 0
                 gap = mean_here - total / tl.maximum(count, 1)
                 between = count.to(tl.float32) * count_here / (count + count_here)
                 spread += tl.sum(deviation * deviation) + tl.sum(gap * gap) * between
@@ -205,7 +205,7 @@ def _merge_moments_kernel(
     CB: tl.constexpr,
     CHUNKS: tl.constexpr,
 ):
-    """One region of one image: its blocks, in order, relative to the shift of the fullest one."""
+    """One region of one image: merge its blocks in order, relative to the shift of the largest."""
     program = tl.program_id(0).to(tl.int64)
     image, region = program // num_regions, program % num_regions
     j = tl.arange(0, CHUNKS)
@@ -213,15 +213,15 @@ def _merge_moments_kernel(
     total = tl.zeros([], tl.int64)
     spread = 0.0
     most = 0
-    fullest = 0
+    largest_block = 0
     for k0 in range(0, blocks, NB):
         k = k0 + tl.arange(0, NB)
         slot = (image * blocks + k) * chunks
         n = tl.load(counts + slot * num_regions + region, mask=k < blocks, other=0)
         total += tl.sum(n.to(tl.int64), axis=0)
         most_here = tl.max(n, axis=0)
-        fullest_here = tl.min(tl.where(n == most_here, k, blocks), axis=0)
-        fullest = tl.where(most_here > most, fullest_here, fullest)
+        largest_here = tl.min(tl.where(n == most_here, k, blocks), axis=0)
+        largest_block = tl.where(most_here > most, largest_here, largest_block)
         most = tl.maximum(most, most_here)
         where = spreads + (slot[:, None] + j[None, :]) * num_regions + region
         within = tl.load(where, mask=(n > 0)[:, None] & (j < chunks)[None, :], other=0.0)
@@ -230,7 +230,7 @@ def _merge_moments_kernel(
 
     for c0 in range(0, channels, CB):
         c = c0 + tl.arange(0, CB)
-        row = ((image * blocks + fullest) * num_regions + region) * channels + c
+        row = ((image * blocks + largest_block) * num_regions + region) * channels + c
         reference = tl.load(shifts + row, mask=(c < channels) & (most > 0), other=0.0)
         offset = tl.zeros([CB], tl.float32)
         for k0 in range(0, blocks, NB):
@@ -238,8 +238,8 @@ def _merge_moments_kernel(
             n, shift, sum_ = _load_blocks(
                 shifts, sums, counts, rows, blocks - k0, c, num_regions, channels, chunks, NB
             )
-            away = tl.where((n > 0)[:, None], shift - reference[None, :], 0.0)
-            offset += tl.sum(n[:, None] * away + sum_, axis=0)
+            from_mean = tl.where((n > 0)[:, None], shift - reference[None, :], 0.0)
+            offset += tl.sum(n[:, None] * from_mean + sum_, axis=0)
         offset = offset / divisor
         between = tl.zeros([CB], tl.float32)
         for k0 in range(0, blocks, NB):
@@ -247,9 +247,9 @@ def _merge_moments_kernel(
             n, shift, sum_ = _load_blocks(
                 shifts, sums, counts, rows, blocks - k0, c, num_regions, channels, chunks, NB
             )
-            away = (shift - reference[None, :]) + sum_ / tl.maximum(n, 1)[:, None]
-            away = tl.where((n > 0)[:, None], away - offset[None, :], 0.0)
-            between += tl.sum(n[:, None] * away * away, axis=0)
+            from_mean = (shift - reference[None, :]) + sum_ / tl.maximum(n, 1)[:, None]
+            from_mean = tl.where((n > 0)[:, None], from_mean - offset[None, :], 0.0)
+            between += tl.sum(n[:, None] * from_mean * from_mean, axis=0)
         spread += tl.sum(between, axis=0)
         tl.store(mean + program * channels + c, reference + offset, mask=c < channels)
     tl.store(count + program, total)
@@ -260,9 +260,9 @@ def _merge_moments_kernel(
 def _load_blocks(
     shifts, sums, counts, row, blocks, c, num_regions, channels, chunks, NB: tl.constexpr
 ):
-    """Count [NB], shift and sum [NB, CB] of a region in blocks from `row` on; 0 where absent."""
+    """Count [NB], shift and sum [NB, CB] of a region in the blocks from `row` on; 0 if absent."""
     k = tl.arange(0, NB)
-    # rows of counts are interleaved with those of the other chunks of channels, which are the same
+    # counts have one row per chunk of channels, all equal
     block, region = row // num_regions, row % num_regions
     n = tl.load(counts + (block + k) * chunks * num_regions + region, mask=k < blocks, other=0)
     where = (row + k.to(tl.int64) * num_regions)[:, None] * channels + c[None, :]
@@ -285,13 +285,13 @@ def _merge_pull_kernel(
     NB: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One region of one image: the sums over its blocks, in order."""
+    """One region of one image: the sum over its blocks, in order."""
     program = tl.program_id(0).to(tl.int64)
     image, region = program // num_regions, program % num_regions
     pulls = tl.zeros([NB], tl.float32)
     for k0 in range(0, blocks, NB):
         k = k0 + tl.arange(0, NB)
-        # every chunk of channels has the same pull
+        # all chunks of channels have the same pull
         slot = (image * blocks + k) * chunks * num_regions + region
         n = tl.load(counts + slot, mask=k < blocks, other=0)
         pulls += tl.load(spreads + slot, mask=n > 0, other=0.0)
@@ -364,10 +364,10 @@ def _partials(
     mode: int,
     delta: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per block: shifts and sums [B, blocks, R, C], counts and spreads [B, blocks, chunks, R]."""
+    """Per block: shifts, sums [B, blocks, R, C] and counts, spreads [B, blocks, chunks, R]."""
     batch, channels, height, width = features.shape
     pixels = height * width
-    # a program that needs all channels of a pixel had better hold them
+    # the other modes need all channels of a pixel in one program
     shape = tile(channels, 32 if mode == MOMENTS.value else 128)
     chunks = max(ceil_div(channels, shape["CB"]), 1)
     blocks, per_block = split(batch, pixels, channels, chunks, num_regions)
@@ -380,7 +380,7 @@ def _partials(
         _region_partials_kernel,
         batch * blocks * chunks,
         features,
-        *(features, bytes_of(labels), sums if means is None else means),
+        *(features, as_bytes(labels), sums if means is None else means),
         *(shifts, sums, counts, spreads),
         *(num_regions, channels, pixels, width, blocks, chunks, per_block, *steps, delta),
         MODE=mode,

@@ -1,6 +1,6 @@
 """weighted_mean and background_distance: a weighted mean per image, distances to it, gradients.
 
-A weight of exactly 0 keeps its pixel out of every sum by a select: a NaN there stays where it is.
+A pixel of weight exactly 0 is excluded from every sum by a select, so its NaN does not spread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ._common import pixel_tile, split, tile, tl, triton
 
 @triton.jit
 def distance_slope(grad, distance, SQUARED: tl.constexpr):
-    """c_i, the weight of f_i - mean in the gradient: 0 for no gradient and for no distance."""
+    """c_i, the factor of f_i - mean in the gradient: 0 if the gradient or the distance is 0."""
     if SQUARED:
         return 2 * grad
     return tl.where((grad == 0) | (distance == 0), 0.0, tl.div_rn(grad, distance))
@@ -44,9 +44,9 @@ def _weighted_sums_kernel(
     P: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One block of pixels and chunk of channels: sum of a_i f_i and of a_i, with a_i the weights.
+    """One block of pixels, one chunk of channels: sum_i w_i f_i and sum_i w_i.
 
-    SLOPES: the weights are a gradient of the distances, a_i = c_i, and f_i - mean stands for f_i.
+    SLOPES: `weights` is the gradient of the distances; the sums are of c_i (f_i - mean) and c_i.
     """
     program = tl.program_id(0).to(tl.int64)
     chunk = (program % chunks).to(tl.int32)
@@ -92,9 +92,9 @@ def _merge_sums_kernel(
     NB: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One chunk of channels of one image: the sums over its blocks, divided.
+    """One chunk of channels of one image: the sum over its blocks, divided by total + eps.
 
-    By total + eps, which is found here; SLOPES: by -total, which is given.
+    SLOPES: divided by -total, which is given.
     """
     program = tl.program_id(0).to(tl.int64)
     image, chunk = program // chunks, (program % chunks).to(tl.int32)
@@ -111,12 +111,12 @@ def _merge_sums_kernel(
             weight += tl.load(totals + slot, mask=inside, other=0.0)
     if SLOPES:
         divisor = tl.load(total + image)
-        # no weight: every distance is the constant 0
+        # without weights every distance is the constant 0
         acc = tl.where(divisor > 0, -tl.div_rn(acc, tl.zeros_like(acc) + divisor), 0.0)
     else:
-        whole = tl.sum(weight, axis=0)
-        tl.store(total + image, whole, mask=chunk == 0)
-        divisor = whole + eps
+        total_weight = tl.sum(weight, axis=0)
+        tl.store(total + image, total_weight, mask=chunk == 0)
+        divisor = total_weight + eps
         divisor = tl.where(divisor == 0, 1.0, divisor)
         acc = tl.div_rn(acc, tl.zeros_like(acc) + divisor)
     tl.store(result + image * channels + c, acc, mask=c < channels)
@@ -169,7 +169,7 @@ def _weighted_gradient_kernel(
     distance,
     mean,
     total,
-    toward,
+    mean_term,
     gradient,
     grad_weights,
     channels,
@@ -193,9 +193,10 @@ def _weighted_gradient_kernel(
     P: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One tile of pixels: w_i T, DISTANCE: + c_i (f_i - mean); for the weights (f_i - mean) . T.
+    """One tile of pixels: d f_i = w_i T, and d w_i = (f_i - mean) . T if READS.
 
-    T is `toward`, without DISTANCE divided by total + eps. Without READS w_i T alone.
+    DISTANCE: plus c_i (f_i - mean) in d f_i; T is `mean_term`. Otherwise T is
+    `mean_term` / (total + eps).
     """
     program = tl.program_id(0).to(tl.int64)
     start = program % tiles * P
@@ -209,18 +210,18 @@ def _weighted_gradient_kernel(
     w = tl.load(weights + image * pixels + pixel, mask=inside, other=0.0)
     slope = tl.zeros([P], tl.float32)
     share = 1.0
-    whole = tl.load(total + image)
+    total_weight = tl.load(total + image)
     if DISTANCE:
         slope = tl.load(grad_distance + image * pixels + pixel, mask=inside, other=0.0)
         d = tl.load(distance + image * pixels + pixel, mask=inside, other=0.0)
-        slope = tl.where(whole > 0, distance_slope(slope, d, SQUARED), 0.0)
+        slope = tl.where(total_weight > 0, distance_slope(slope, d, SQUARED), 0.0)
     else:
-        divisor = whole + eps
+        divisor = total_weight + eps
         share = tl.div_rn(1.0, tl.where(divisor == 0, 1.0, divisor))
     acc = tl.zeros([P], tl.float32)
     for c0 in range(0, channels, CB):
         c = c0 + tl.arange(0, CB)
-        t = share * tl.load(toward + image * channels + c, mask=c < channels, other=0.0)
+        t = share * tl.load(mean_term + image * channels + c, mask=c < channels, other=0.0)
         if READS:
             x = load_tile(features, offsets, inside, c0, channels, stride_c, CB).to(tl.float32)
             x -= tl.load(mean + image * channels + c, mask=c < channels, other=0.0)[None, :]
@@ -285,10 +286,12 @@ def background_distance_backward(
     total: Tensor,
     squared: bool,
 ) -> tuple[Tensor, Tensor]:
-    toward = torch.zeros_like(mean)
+    mean_term = torch.zeros_like(mean)
     if weights.numel():
-        _merged_sums(features, grad_distance, distance, mean, squared, toward, total, 0.0)
-    return _gradients(features, weights, grad_distance, distance, mean, total, toward, 0.0, squared)
+        _merged_sums(features, grad_distance, distance, mean, squared, mean_term, total, 0.0)
+    return _gradients(
+        features, weights, grad_distance, distance, mean, total, mean_term, 0.0, squared
+    )
 
 
 def _merged_sums(
@@ -301,7 +304,7 @@ def _merged_sums(
     total: Tensor,
     eps: float,
 ) -> None:
-    """The weighted means [B, C] into `result`, or with a distance the T of its gradient."""
+    """Write the weighted means [B, C] to `result`, or T of the gradient if `distance` is given."""
     batch, channels, height, width = features.shape
     pixels = height * width
     shape = tile(channels, 32)
@@ -343,11 +346,11 @@ def _gradients(
     distance: Tensor | None,
     mean: Tensor | None,
     total: Tensor,
-    toward: Tensor,
+    mean_term: Tensor,
     eps: float,
     squared: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Without a mean those of the features alone."""
+    """The gradients of features and weights; without `mean`, of the features alone."""
     gradient, grad_weights = torch.empty_like(features), torch.empty_like(weights)
     if weights.numel() == 0:
         return gradient, grad_weights
@@ -362,7 +365,7 @@ def _gradients(
         batch * tiles,
         features,
         *(features, weights, grad_distance if has_distance else weights),
-        *(distance if has_distance else weights, total if mean is None else mean, total, toward),
+        *(distance if has_distance else weights, total if mean is None else mean, total, mean_term),
         *(gradient, grad_weights),
         *(channels, pixels, width, tiles, eps, *steps, *grad_steps),
         READS=mean is not None,

@@ -1,4 +1,4 @@
-"""What the similarity kernels share: tiles of similarities, their order, class bookkeeping."""
+"""Shared by the similarity kernels: tiles of similarities, sort keys, the best label."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ MIN: tl.constexpr = tl.constexpr(REDUCES.index("min"))
 TOPK: tl.constexpr = tl.constexpr(REDUCES.index("topk"))
 SOFTMAX: tl.constexpr = tl.constexpr(REDUCES.index("softmax"))
 
-# Below the key of every number, -inf too.
+# below the key of every number, including -inf
 NO_KEY: tl.constexpr = tl.constexpr(-(2**31))
 NOWHERE: tl.constexpr = tl.constexpr(2**31 - 1)
-# The inverse of the least norm; what reaches it had a smaller one.
+# just below the inverse of the smallest norm, 1e-12: from here on the norm was clamped
 MOST_INVERSE: tl.constexpr = tl.constexpr(0.999999e12)
 
-# Packed rows are padded with zeros to a multiple of this.
+# packed rows are padded with zeros to a multiple of this
 ROUND: tl.constexpr = tl.constexpr(16)
-# Programs of large tiles that fill a large GPU.
+# programs of large tiles that fill a large GPU
 PROGRAMS = 512
 
 
 @triton.jit
 def padded(channels):
-    """The length of packed rows, for which loads are vectorised whatever the number of channels."""
+    """The length of packed rows, whose loads are vectorised for any number of channels."""
     return tl.cdiv(channels, ROUND) * ROUND
 
 
 @triton.jit
 def load_points(points, j, known, first_channel, channels, BLOCK_D: tl.constexpr):
-    """Rows j of the packed points: [BLOCK_K, BLOCK_D], 0 where not `known`."""
+    """Rows j of the packed points: [BLOCK_K, BLOCK_D]; 0 if not `known`."""
     c = first_channel + tl.arange(0, BLOCK_D)
     where = points + j.to(tl.int64)[:, None] * padded(channels) + c[None, :]
     return tl.load(where, mask=known[:, None] & (c < padded(channels))[None, :], other=0.0)
@@ -54,22 +54,22 @@ def load_points(points, j, known, first_channel, channels, BLOCK_D: tl.constexpr
 
 @triton.jit
 def products(
-    query, points, channels, ACROSS: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
+    query, points, channels, TRANSPOSED: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """<q_i, r_j> [BLOCK_Q, BLOCK_K]; ACROSS: [BLOCK_K, BLOCK_Q], of the same bits.
+    """<q_i, r_j> [BLOCK_Q, BLOCK_K], or with the same bits TRANSPOSED [BLOCK_K, BLOCK_Q].
 
-    query: the features, the offsets of the tile's pixels, whether they exist, the stride of the
-    channels, and the tile, if WHOLE says that one holds all channels; points likewise.
+    query: the features, the offsets of the pixels of the tile, whether these are inside, the stride
+    of the channels, and the tile itself if it holds all channels (WHOLE); points likewise.
     """
     features, offsets, inside, stride_c, whole_q = query
     rows, j, known, whole_r = points
-    if ACROSS:
+    if TRANSPOSED:
         product = tl.zeros([BLOCK_K, BLOCK_Q], tl.float32)
     else:
         product = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
     if WHOLE:
-        if ACROSS:
+        if TRANSPOSED:
             product = tl.dot(whole_r, tl.trans(whole_q), product, input_precision=PRECISION)
         else:
             product = tl.dot(whole_q, tl.trans(whole_r), product, input_precision=PRECISION)
@@ -78,7 +78,7 @@ def products(
             q = load_tile(features, offsets, inside, c0, channels, stride_c, BLOCK_D)
             q = q.to(rows.dtype.element_ty)
             r = load_points(rows, j, known, c0, channels, BLOCK_D)
-            if ACROSS:
+            if TRANSPOSED:
                 product = tl.dot(r, tl.trans(q), product, input_precision=PRECISION)
             else:
                 product = tl.dot(q, tl.trans(r), product, input_precision=PRECISION)
@@ -87,12 +87,12 @@ def products(
 
 @triton.jit
 def similarity(product, query_norm, point_norm, METRIC: tl.constexpr):
-    """s from <q, r> and what `norm` says about both."""
+    """s from <q, r> and the `norm` of both."""
     if METRIC == COSINE:
         return product * query_norm * point_norm
     if METRIC == SQEUCLIDEAN:
         distance = query_norm + point_norm - 2 * product
-        # NaN stays
+        # keep NaN
         return tl.where(distance < 0, 0.0, distance)
     return product
 
@@ -103,7 +103,7 @@ def valid_points(
     METRIC: tl.constexpr, WHOLE: tl.constexpr, PRECISION: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """The points from j0 on, which of them are below `end`, and their similarities."""
+    """The points from j0 on, whether they are below `end`, and their similarities."""
     j = j0 + tl.arange(0, BLOCK_K)
     known = j < end
     r = 0.0
@@ -125,7 +125,7 @@ def query_tile(
     stride_b, stride_c, stride_h, stride_w, DTYPE: tl.constexpr, METRIC: tl.constexpr,
     WHOLE: tl.constexpr, FLAT: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """A tile of query pixels as `products` wants it, which exist, and their norms."""
+    """A tile of query pixels for `products`, their norms and flat indices."""
     query += image * stride_b
     pixel = start + tl.arange(0, BLOCK_Q)
     inside = pixel < pixels
@@ -141,7 +141,7 @@ def query_tile(
 
 @triton.jit
 def norm(square, METRIC: tl.constexpr):
-    """What the metric needs to know of a vector: 1 / max(|x|, 1e-12), or |x|^2."""
+    """1 / max(|x|, 1e-12) for the cosine, |x|^2 for squared distances."""
     if METRIC == COSINE:
         root = tl.sqrt_rn(square)
         return tl.div_rn(1.0, tl.where(root < 1e-12, 1e-12, root))
@@ -164,7 +164,7 @@ def smaller_is_better(scale, METRIC: tl.constexpr):
 
 @triton.jit
 def preference(scale, METRIC: tl.constexpr, REDUCE: tl.constexpr):
-    """1 where max, min or topk takes the largest similarities, -1 where it takes the smallest."""
+    """1 if max, min or topk selects the largest similarities, -1 if the smallest."""
     if REDUCE == TOPK and METRIC == SQEUCLIDEAN:
         return tl.where(scale >= 0, -1.0, -1.0)
     toward = tl.where(scale >= 0, 1.0, -1.0)
@@ -173,7 +173,7 @@ def preference(scale, METRIC: tl.constexpr, REDUCE: tl.constexpr):
 
 @triton.jit
 def key_of(s):
-    """An int32 that orders as the floats do: -0 and 0 are one, NaN is above all, as in torch."""
+    """An int32 in the order of the floats: -0 equals 0, NaN is above all, as in torch."""
     bits = (s + 0.0).to(tl.int32, bitcast=True)
     key = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     return tl.where(s == s, key, NOWHERE)
@@ -186,7 +186,7 @@ def of_key(key):
 
 @triton.jit
 def better_label(best, label, score, present, smaller, c):
-    """The best rank and its class so far, after class c with `score`; NaN only before any other."""
+    """The best rank and its class so far, after class c with `score`; NaN loses to any number."""
     rank = tl.where(smaller, -score, score)
     take = present & ((label < 0) | (rank > best) | ((best != best) & (rank == rank)))
     return tl.where(take, rank, best), tl.where(take, c, label)
@@ -195,10 +195,10 @@ def better_label(best, label, score, present, smaller, c):
 def tile(query: Tensor, rows: Tensor, tall: bool = True) -> dict[str, Any]:
     """Tile shape, warps and stages of a kernel that multiplies the query with rows [B, P, D].
 
-    WHOLE tiles hold all channels: the query's is loaded once for all points. `tall` ones halve the
-    reads of the points, where there are enough of them to fill a GPU; loading channels in steps
-    besides would not leave them enough registers. Half-precision features are multiplied exactly,
-    whatever PRECISION says.
+    WHOLE tiles hold all channels, so the query tile is loaded once for all points. `tall` tiles
+    halve the reads of the points; they need enough query pixels to fill a GPU, and whole tiles,
+    because loading channels in steps takes registers. Half-precision features are multiplied
+    exactly, whatever the PRECISION.
     """
     batch, channels, height, width = query.shape
     half = rows.dtype.itemsize == 2

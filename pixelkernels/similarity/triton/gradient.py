@@ -1,4 +1,4 @@
-"""matching_scores_backward: the tiles of similarities once more, and what each entry passes on."""
+"""matching_scores_backward: recomputes the tiles of similarities and sums their gradients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .slopes import derivative, multiplied, saved_of, slopes
 def _softmax_means_kernel(
     grad, scores, offsets, means, pixels, num_classes, tiles, P: tl.constexpr
 ):
-    """sum_c g_ci score_ci over the classes that are present: what softmax subtracts."""
+    """sum_c g_ci score_ci over the present classes: the mean in the gradient of softmax."""
     program = tl.program_id(0).to(tl.int64)
     image = program // tiles
     pixel = program % tiles * P + tl.arange(0, P)
@@ -54,7 +54,7 @@ def _query_gradient_kernel(
     offsets,
     grad,
     edge,
-    place,
+    index,
     means,
     values,
     scale,
@@ -92,9 +92,9 @@ def _query_gradient_kernel(
     BLOCK_D: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One tile of query pixels, one chunk of channels: the gradient over all points.
+    """One tile of query pixels, one chunk of channels: the gradient, summed over all points.
 
-    The first chunk also sums those by scale and shift.
+    The first chunk also sums the gradients of scale and shift.
     """
     program = tl.program_id(0).to(tl.int64)
     chunk = (program % chunks).to(tl.int32)
@@ -111,7 +111,7 @@ def _query_gradient_kernel(
     point_norms += image * num_points
     offsets += image * (num_classes + 1)
     saved = saved_of(
-        image, grad, edge, place, means, values, classes, offsets, pixels, num_points, num_classes,
+        image, grad, edge, index, means, values, classes, offsets, pixels, num_points, num_classes,
         REDUCE,
     )  # fmt: skip
     a = tl.load(scale)
@@ -131,8 +131,8 @@ def _query_gradient_kernel(
             q, (points, j, known, r), channels, False, WHOLE, PRECISION, BLOCK_Q, BLOCK_K, BLOCK_D
         )
         if METRIC != DOT:
-            theirs = tl.load(point_norms + j, mask=known, other=0.0)
-            s = similarity(s, query_norm[:, None], theirs[None, :], METRIC)
+            point_norm = tl.load(point_norms + j, mask=known, other=0.0)
+            s = similarity(s, query_norm[:, None], point_norm[None, :], METRIC)
         slope, _ = slopes(
             saved, s, pixel[:, None], j[None, :], inside[:, None] & known[None, :], a, b,
             pixels, num_classes, k, METRIC, TRANSFORM, REDUCE, COLLAPSED, HAS_VALUES,
@@ -144,7 +144,7 @@ def _query_gradient_kernel(
         slope *= a
         if METRIC == COSINE:
             along += a * moment
-            slope *= theirs[None, :]
+            slope *= point_norm[None, :]
         if METRIC == SQEUCLIDEAN:
             along += a * total
         acc = multiplied(slope, r, acc, SECOND)
@@ -172,7 +172,7 @@ def matching_scores_backward(
     shift: Tensor,
     scores: Tensor,
     edge: Tensor,
-    place: Tensor,
+    index: Tensor,
     metric: int,
     transform: int,
     reduce: int,
@@ -202,12 +202,12 @@ def matching_scores_backward(
             P=256,
         )
     shape = tile(query, points.rows, tall=False)
-    brief = points.rows.dtype == torch.bfloat16
-    block = shape["BLOCK_D"] if shape["WHOLE"] else 128 if brief else 64
+    is_bfloat16 = points.rows.dtype == torch.bfloat16
+    block = shape["BLOCK_D"] if shape["WHOLE"] else 128 if is_bfloat16 else 64
     steps, flat = strides(query)
     options = {
         **shape,
-        # the registers hold a tile of the gradient too
+        # registers also hold a tile of the gradient
         "BLOCK_K": min(shape["BLOCK_K"], 32),
         "num_warps": 8,
         "METRIC": metric,
@@ -220,7 +220,7 @@ def matching_scores_backward(
         "CB": block,
     }
     ordered = scores if values is None else values.gather(1, order)
-    saved = (grad_scores, edge, place, means, ordered, scale, shift)
+    saved = (grad_scores, edge, index, means, ordered, scale, shift)
     tiles = ceil_div(pixels, shape["BLOCK_Q"])
     chunks = max(ceil_div(channels, block), 1)
     grad_query = torch.empty_like(query)
@@ -242,7 +242,7 @@ def matching_scores_backward(
     )
     grad_values = scale.new_empty(0)
     if values is not None:
-        # every place occurs once in `order`
+        # `order` is a permutation
         grad_values = torch.zeros_like(values).scatter_(1, order, by_values)
     by_scale, by_shift = scalars.sum(0)
     return grad_query, grad_reference, grad_values, by_scale.clone(), by_shift.clone()

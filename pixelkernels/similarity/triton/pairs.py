@@ -1,4 +1,4 @@
-"""pair_terms: all pairs, in tiles, once with x at rest and, for the gradient, once with y."""
+"""pair_terms: all pairs, in tiles, once per tile of x and, for the gradient, once per tile of y."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from .slopes import multiplied
 def cross_entropy(z, same):
     """softplus(z) - t z and its derivative sigmoid(z) - t, with t = 1 where `same`, else 0.
 
-    log(1 + e) = 2 artanh(e / (2 + e)) keeps its digits however small e is; the series, a polynomial
-    in the square, is within 5e-9.
+    log(1 + e) = 2 artanh(e / (2 + e)) is accurate for small e. The polynomial approximates artanh
+    within 5e-9.
     """
     sign = tl.where(same, -1.0, 1.0)
     z *= sign
@@ -71,9 +71,9 @@ def _pairs_kernel(
     BLOCK_D: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One tile of one side against all of the other; one chunk of channels of the gradient.
+    """One tile of one side against all pixels of the other, one chunk of channels of the gradient.
 
-    Both sides come in `order`, valid pixels first. TOTALS: the first chunk sums them up.
+    On both sides, valid pixels come first. TOTALS: the first chunk writes the sums.
     """
     program = tl.program_id(0).to(tl.int64)
     chunk = (program % chunks).to(tl.int32)
@@ -110,14 +110,14 @@ def _pairs_kernel(
         )  # fmt: skip
         other = tl.load(other_labels + j, mask=known, other=-1)
         loss, slope = cross_entropy(a * s + shift, label[:, None] == other[None, :])
-        here = inside[:, None] & known[None, :]
+        valid_pairs = inside[:, None] & known[None, :]
         if TOTALS:
-            losses += tl.sum(tl.where(here, loss, 0.0), axis=1)
-            slope = tl.where(here, slope, 0.0)
+            losses += tl.sum(tl.where(valid_pairs, loss, 0.0), axis=1)
+            slope = tl.where(valid_pairs, slope, 0.0)
             by_shift += tl.sum(slope, axis=1)
             by_scale += tl.sum(slope * s, axis=1)
         if GRADIENT:
-            rest = tl.where(here, slope - (alpha + beta * s), 0.0)
+            rest = tl.where(valid_pairs, slope - (alpha + beta * s), 0.0)
             acc = multiplied(rest, r, acc, SECOND)
     if TOTALS:
         first = chunk == 0
@@ -125,11 +125,11 @@ def _pairs_kernel(
         tl.store(totals + slot * 3 + 1, tl.sum(by_shift, axis=0), mask=first)
         tl.store(totals + slot * 3 + 2, tl.sum(by_scale, axis=0), mask=first)
     if GRADIENT:
-        there = pixel < pixels
-        position = tl.load(order + image * pixels + pixel, mask=there, other=0)
+        exists = pixel < pixels
+        position = tl.load(order + image * pixels + pixel, mask=exists, other=0)
         c = chunk * CB + tl.arange(0, CB)
         to = (image * channels + c[None, :]) * pixels + position[:, None]
-        tl.store(gradient + to, a * acc, mask=there[:, None] & (c < channels)[None, :])
+        tl.store(gradient + to, a * acc, mask=exists[:, None] & (c < channels)[None, :])
 
 
 def pair_terms(
@@ -149,7 +149,7 @@ def pair_terms(
 
 
 def _side(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Rows [B, N, D], labels and positions [B, N], valid ones first; how many are valid [B]."""
+    """Rows [B, N, D], labels and positions [B, N], valid pixels first; their number [B]."""
     valid = labels >= 0
     order = (~valid).byte().sort(dim=1, stable=True).indices
     _, rows = norms_of(features, DOT.value, order, True)
@@ -172,7 +172,7 @@ def _visit(
     half = rows.dtype.itemsize == 2
     block = options["BLOCK_D"] if options["WHOLE"] else 128 if half else 64
     if gradient:
-        # the registers hold a tile of the gradient too, and what the totals need of each pair
+        # registers also hold a tile of the gradient, and for the totals the loss of each pair
         narrow = with_totals or not half
         options |= {"BLOCK_K": min(options["BLOCK_K"], 32 if narrow else 64), "num_warps": 8}
     tiles = ceil_div(pixels, options["BLOCK_Q"])

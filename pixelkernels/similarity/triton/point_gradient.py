@@ -1,4 +1,4 @@
-"""The part of matching_scores_backward that ends in the reference and in the values."""
+"""The gradients of matching_scores in the reference and in the values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _points_gradient_kernel(
     order,
     grad,
     edge,
-    place,
+    index,
     means,
     values,
     scale,
@@ -81,7 +81,7 @@ def _points_gradient_kernel(
 ):
     """One tile of points, one chunk of channels, one split of the query: the sums over it.
 
-    DIRECT: there is one split, and the gradient is finished and goes where the points came from.
+    DIRECT: there is one split, so finish the gradient and write it to the points' positions.
     """
     program = tl.program_id(0).to(tl.int64)
     chunk = (program % chunks).to(tl.int32)
@@ -96,11 +96,11 @@ def _points_gradient_kernel(
         last = num_classes
     known = j < last
     r = load_points(points, j, known, chunk * CB, channels, CB)
-    theirs = 0.0
+    point_norm = 0.0
     if METRIC != DOT:
-        theirs = tl.load(point_norms + image * num_points + j, mask=known, other=0.0)
+        point_norm = tl.load(point_norms + image * num_points + j, mask=known, other=0.0)
     saved = saved_of(
-        image, grad, edge, place, means, values, classes, offsets, pixels, num_points, num_classes,
+        image, grad, edge, index, means, values, classes, offsets, pixels, num_points, num_classes,
         REDUCE,
     )  # fmt: skip
     a = tl.load(scale)
@@ -122,7 +122,7 @@ def _points_gradient_kernel(
             q, (points, j, known, r), channels, True, WHOLE, PRECISION, BLOCK_Q, BLOCK_K, BLOCK_D
         )
         if METRIC != DOT:
-            s = similarity(s, query_norm[None, :], theirs[:, None], METRIC)
+            s = similarity(s, query_norm[None, :], point_norm[:, None], METRIC)
         slope, weight = slopes(
             saved, s, pixel[None, :], j[:, None], known[:, None] & inside[None, :], a, b,
             pixels, num_classes, k, METRIC, TRANSFORM, REDUCE, COLLAPSED, HAS_VALUES,
@@ -147,8 +147,8 @@ def _points_gradient_kernel(
         tl.store(by_values + row, by_value, mask=exists & (chunk == 0))
     if DIRECT:
         if METRIC != DOT:
-            acc = derivative(acc, r.to(tl.float32), total[:, None], theirs[:, None], METRIC)
-        # a query that is NaN multiplies the zeros of ignored points too
+            acc = derivative(acc, r.to(tl.float32), total[:, None], point_norm[:, None], METRIC)
+        # NaN in the query times the zeros of ignored points
         acc = tl.where(known[:, None], acc, 0.0)
         position = tl.load(order + image * num_points + j, mask=exists, other=0)
         to = flat_offsets(position, point_width, grad_h, grad_w, GRAD_FLAT)
@@ -191,7 +191,7 @@ def _finish_kernel(
     P: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One tile of reference points: their gradients out of the sums [B, K, D], or [B, L, D]."""
+    """One tile of reference points: their gradients from the sums [B, K, D], or [B, L, D]."""
     program = tl.program_id(0).to(tl.int64)
     image = program // tiles
     j = program % tiles * P + tl.arange(0, P)
@@ -210,22 +210,22 @@ def _finish_kernel(
         count = tl.load(offsets + label + 1, mask=known, other=1)
         count -= tl.load(offsets + label, mask=known, other=0)
         share = tl.div_rn(share, count.to(tl.float32))
-    toward = tl.zeros([P], tl.float32)
+    along_x = tl.zeros([P], tl.float32)
     if METRIC != DOT:
         own = tl.load(norms + image * pixels + j, mask=known, other=0.0)
         if METRIC == COSINE and COLLAPSED:
-            # each point has a length of its own to lose
+            # the normalisation of each point
             for c0 in range(0, channels, CB):
                 x = load_tile(reference, where, known, c0, channels, stride_c, CB).to(tl.float32)
-                toward += tl.sum(x * load_points(sums, row, known, c0, channels, CB), axis=1)
-            toward *= own
+                along_x += tl.sum(x * load_points(sums, row, known, c0, channels, CB), axis=1)
+            along_x *= own
         else:
-            toward = tl.load(along + row, mask=known, other=0.0)
+            along_x = tl.load(along + row, mask=known, other=0.0)
     for c0 in range(0, channels, CB):
         value = load_points(sums, row, known, c0, channels, CB)
         if METRIC != DOT:
             x = load_tile(reference, where, known, c0, channels, stride_c, CB).to(tl.float32)
-            value = derivative(value, x, toward[:, None], own[:, None], METRIC)
+            value = derivative(value, x, along_x[:, None], own[:, None], METRIC)
         value = tl.where(known[:, None], value * share[:, None], 0.0)
         c = c0 + tl.arange(0, CB)
         target = gradient + (to[:, None] + c[None, :].to(tl.int64) * grad_c)
@@ -243,7 +243,7 @@ def points_gradient(
     k: int,
     options: dict[str, Any],
 ) -> tuple[Tensor, Tensor]:
-    """The gradients in reference and, in class order, in the values [B, K]."""
+    """The gradients in the reference, and in the values [B, K], in class order."""
     batch, num_points, depth = points.rows.shape
     _, channels, height, width = query.shape
     pixels, num_classes = height * width, offsets.shape[1] - 1
@@ -253,7 +253,7 @@ def points_gradient(
     block, query_block = options["CB"], options["BLOCK_Q"]
     chunks = max(ceil_div(channels, block), 1)
     tiles = ceil_div(num_points, options["BLOCK_K"])
-    # a part per split never is more than 16 MiB: PROGRAMS tiles of 64 points and 128 channels
+    # the parts take at most 16 MiB: PROGRAMS tiles of 64 points and 128 channels
     splits = min(PROGRAMS // (batch * tiles * chunks), ceil_div(pixels, 4 * query_block))
     splits = max(splits, 1)
     per_split = ceil_div(ceil_div(pixels, splits), query_block) * query_block

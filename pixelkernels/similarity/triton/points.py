@@ -1,4 +1,4 @@
-"""What is multiplied: the points in class order, or one prototype per class; and their norms."""
+"""The points in class order, or one prototype per class, and their norms."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from ._common import (
 
 
 class Points(NamedTuple):
-    """rows [B, P, D], padded; norms [B, P] as the metric wants them; classes, int32, L for none.
+    """rows [B, P, D], padded; norms [B, P] of the metric; classes [B, P], int32, L if ignored.
 
-    `collapsed`: the rows are the prototypes of the classes, float32, and point c that of class c.
+    `collapsed`: row c is the prototype of class c, in float32.
     """
 
     rows: Tensor
@@ -65,7 +65,7 @@ def _norms_kernel(
     P: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One tile of pixels, ORDERED: taken in that order; PACK: and copied in it, channels last."""
+    """The norms of a tile of pixels. ORDERED: in that order; PACK: with copies, channels last."""
     program = tl.program_id(0).to(tl.int64)
     start = program % tiles * P
     image = program // tiles
@@ -112,9 +112,9 @@ def _class_sums_kernel(
     P: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One split of the points of one class, one chunk of channels: the sum of r_j or r_j / |r_j|.
+    """One split of the points of one class, one chunk of channels: sum_j r_j, or r_j / |r_j|.
 
-    For squared distances also the sum of |r_j|^2.
+    For squared distances also sum_j |r_j|^2.
     """
     program = tl.program_id(0).to(tl.int64)
     chunk = (program % chunks).to(tl.int32)
@@ -147,7 +147,7 @@ def _class_sums_kernel(
 
 
 def norms_of(features: Tensor, metric: int, order: Tensor | None, pack: bool) -> tuple:
-    """Norms [B, M] of the pixels, in `order` if given, and copies [B, M, D], padded, or None."""
+    """The norms [B, M] of the pixels, in `order` if given, and packed copies [B, M, D], or None."""
     batch, channels, height, width = features.shape
     pixels = height * width
     norms = features.new_empty((batch, pixels), dtype=torch.float32)
@@ -187,7 +187,7 @@ def points_of(
     transform: int,
     reduce: int,
 ) -> Points:
-    """The points of a call. A sum or a mean without a transform is that of one point per class."""
+    """The points of a call; for a sum or mean without a transform, one prototype per class."""
     batch, num_classes = len(offsets), offsets.shape[1] - 1
     collapsed = transform == IDENTITY.value and reduce in (SUM.value, MEAN.value)
     if collapsed:
@@ -199,15 +199,15 @@ def points_of(
 
 
 def classes_of(order: Tensor, offsets: Tensor) -> Tensor:
-    """The class of each place in `order`, int32 [B, M], L for ignored ones."""
-    place = torch.arange(order.shape[1], device=order.device).expand(order.shape).contiguous()
-    return torch.searchsorted(offsets[:, 1:].contiguous(), place, right=True, out_int32=True)
+    """The class of each position in `order`, int32 [B, M]; L if ignored."""
+    positions = torch.arange(order.shape[1], device=order.device).expand(order.shape).contiguous()
+    return torch.searchsorted(offsets[:, 1:].contiguous(), positions, right=True, out_int32=True)
 
 
 def _prototypes(
     reference: Tensor, order: Tensor, offsets: Tensor, metric: int
 ) -> tuple[Tensor, Tensor]:
-    """For each class the mean of its points, of unit length for the cosine, and of their |r|^2."""
+    """The mean of each class's points (of unit vectors for the cosine), and of their |r|^2."""
     batch, channels, height, width = reference.shape
     pixels, num_classes = height * width, offsets.shape[1] - 1
     norms, _ = norms_of(reference, metric, order, False)
@@ -232,5 +232,5 @@ def _prototypes(
     count = offsets.diff().clamp(min=1)
     squares = squares.sum(2) / count
     rows = torch.nn.functional.pad(sums.sum(2) / count[..., None], (0, -channels % ROUND.value))
-    # prototypes of unit vectors are not normalised again
+    # the mean of unit vectors is not normalised again
     return rows, torch.ones_like(squares) if metric == COSINE.value else squares

@@ -1,4 +1,4 @@
-"""prior_scores: the best cosine to a support pixel of the mask."""
+"""prior_scores: the largest cosine with a support pixel of the mask."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _prior_kernel(
     order,
     counts,
     scores,
-    place,
+    index,
     channels,
     pixels,
     width,
@@ -51,10 +51,10 @@ def _prior_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One tile of query pixels against the support pixels of the mask.
+    """One tile of query pixels against the support pixels of nonzero weight.
 
-    Weights enter after the product: <q, w s> = w <q, s>. If pixels are left out, there is a 0 that
-    the others must beat.
+    Weights are applied after the product: <q, w s> = w <q, s>. If there are pixels of weight 0, the
+    maximum starts at their score, 0.
     """
     program = tl.program_id(0).to(tl.int64)
     image = program // tiles
@@ -69,27 +69,27 @@ def _prior_kernel(
     weights += image * num_points
     order += image * num_points
     count = tl.load(counts + image).to(tl.int32)
-    all_in = (count == num_points) & (count > 0)
+    all_weighted = (count == num_points) & (count > 0)
     best = tl.full([BLOCK_Q], NO_KEY, tl.int32)
-    best = tl.where(all_in, best, key_of(tl.zeros([BLOCK_Q], tl.float32)))
-    at = tl.full([BLOCK_Q], -1, tl.int32)
+    best = tl.where(all_weighted, best, key_of(tl.zeros([BLOCK_Q], tl.float32)))
+    argbest = tl.full([BLOCK_Q], -1, tl.int32)
     for j0 in range(0, count, BLOCK_K):
         j, known, product = valid_points(
             q, square, points, point_squares, channels, j0, count,
             DOT, WHOLE, PRECISION, BLOCK_Q, BLOCK_K, BLOCK_D,
         )  # fmt: skip
         w = tl.load(weights + j, mask=known, other=0.0)
-        theirs = tl.sqrt_rn(tl.load(point_squares + j, mask=known, other=1.0)) * w
-        cosine = product * w[None, :] / (length[:, None] * theirs[None, :] + eps)
+        point_length = tl.sqrt_rn(tl.load(point_squares + j, mask=known, other=1.0)) * w
+        cosine = product * w[None, :] / (length[:, None] * point_length[None, :] + eps)
         key = tl.where(known[None, :], key_of(cosine), NO_KEY)
         most = tl.max(key, axis=1)
         first = tl.min(tl.where(key == most[:, None], j[None, :], NOWHERE), axis=1)
-        at = tl.where(most > best, first, at)
+        argbest = tl.where(most > best, first, argbest)
         best = tl.maximum(best, most)
     inside = pixel < pixels
     tl.store(scores + image * pixels + pixel, of_key(best), mask=inside)
-    found = tl.load(order + at, mask=at >= 0, other=-1).to(tl.int32)
-    tl.store(place + image * pixels + pixel, found, mask=inside)
+    flat_index = tl.load(order + argbest, mask=argbest >= 0, other=-1).to(tl.int32)
+    tl.store(index + image * pixels + pixel, flat_index, mask=inside)
 
 
 def prior_scores(
@@ -98,16 +98,16 @@ def prior_scores(
     batch, channels, height, width = query.shape
     pixels = height * width
     scores = query.new_empty((batch, height, width), dtype=torch.float32)
-    place = scores.new_empty(scores.shape, dtype=torch.int32)
+    index = scores.new_empty(scores.shape, dtype=torch.int32)
     if scores.numel() == 0:
-        return scores, place
+        return scores, index
     weights = weights.flatten(1)
-    # those of the mask first, in order
+    # pixels of nonzero weight first, in order
     order = (weights == 0).byte().argsort(dim=1, stable=True)
     counts = (weights != 0).sum(1)
     squares, rows = norms_of(support, SQEUCLIDEAN.value, order, True)
     query_squares, _ = norms_of(query, SQEUCLIDEAN.value, None, False)
-    # a tall tile and the norms of its pixels do not fit the registers
+    # a tall tile and the norms of its pixels do not fit in registers
     shape = tile(query, rows, tall=False)
     tiles = ceil_div(pixels, shape["BLOCK_Q"])
     steps, flat = strides(query)
@@ -116,8 +116,8 @@ def prior_scores(
         batch * tiles,
         query,
         *(query, query_squares, rows, squares, weights.gather(1, order), order, counts),
-        *(scores, place, channels, pixels, width, rows.shape[1], tiles, eps, *steps),
+        *(scores, index, channels, pixels, width, rows.shape[1], tiles, eps, *steps),
         FLAT=flat,
         **shape,
     )
-    return scores, place
+    return scores, index

@@ -1,4 +1,4 @@
-"""sample_ranks: the beginning of a random permutation of each set."""
+"""sample_ranks: the first values of a random permutation of each set."""
 
 from __future__ import annotations
 

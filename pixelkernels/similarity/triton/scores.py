@@ -1,7 +1,7 @@
-"""matching_scores: tiles of similarities, reduced over each class as they come.
+"""matching_scores: tiles of similarities, reduced over each class on the fly.
 
-The best points of a class, for max, min and topk, are chosen by keys: int32 that order as the
-similarities do. Only the chosen ones are transformed.
+max, min and topk select points by int32 keys in the order of the similarities, and transform only
+the selected ones.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _scores_kernel(
     scores,
     labels,
     edge,
-    place,
+    index,
     channels,
     pixels,
     width,
@@ -78,8 +78,8 @@ def _scores_kernel(
 ):
     """One tile of query pixels against all points, class by class.
 
-    softmax goes twice over the points, the first time for the sum that it divides by. ONE_CLASS:
-    once, with the sums for the largest value so far.
+    softmax takes two passes over the points, the first for the logsumexp. With ONE_CLASS it takes
+    one, with sums relative to the running maximum.
     """
     program = tl.program_id(0).to(tl.int64)
     image = program // tiles
@@ -95,12 +95,12 @@ def _scores_kernel(
     values += image * num_points
     a = tl.load(scale)
     b = tl.load(shift)
-    toward = preference(a, METRIC, REDUCE)
+    direction = preference(a, METRIC, REDUCE)
     smaller = smaller_is_better(a, METRIC)
     worst = tl.where(smaller, float("inf"), -float("inf"))
 
     highest = tl.full([BLOCK_Q], -float("inf"), tl.float32)
-    whole = tl.zeros([BLOCK_Q], tl.float32)
+    denominator = tl.zeros([BLOCK_Q], tl.float32)
     total = tl.zeros([BLOCK_Q], tl.float32)
     if REDUCE == SOFTMAX:
         last = tl.load(offsets + num_classes).to(tl.int32)
@@ -110,19 +110,19 @@ def _scores_kernel(
                 METRIC, WHOLE, PRECISION, BLOCK_Q, BLOCK_K, BLOCK_D,
             )  # fmt: skip
             v = tl.where(known[None, :], transformed(a * s + b, TRANSFORM), -float("inf"))
-            raised = tl.maximum(highest, tl.max(v, axis=1))
-            # nothing but -inf so far: subtracted from themselves they would be NaN
-            base = tl.where(raised == -float("inf"), 0.0, raised)
+            new_highest = tl.maximum(highest, tl.max(v, axis=1))
+            # -inf - -inf would be NaN
+            base = tl.where(new_highest == -float("inf"), 0.0, new_highest)
             part = tl.exp(v - base[:, None])
-            fade = tl.exp(highest - base)
-            whole = whole * fade + tl.sum(part, axis=1)
+            decay = tl.exp(highest - base)
+            denominator = denominator * decay + tl.sum(part, axis=1)
             if ONE_CLASS:
                 if HAS_VALUES:
                     part *= tl.load(values + j, mask=known, other=0.0)[None, :]
-                total = total * fade + tl.sum(part, axis=1)
-            highest = raised
+                total = total * decay + tl.sum(part, axis=1)
+            highest = new_highest
         base = tl.where(highest == -float("inf"), 0.0, highest)
-        log_sum = tl.where(last > 0, base + tl.log(whole), 0.0)
+        log_sum = tl.where(last > 0, base + tl.log(denominator), 0.0)
         tl.store(edge + image * pixels + pixel, log_sum, mask=inside)
 
     rank = tl.full([BLOCK_Q], -float("inf"), tl.float32)
@@ -132,7 +132,7 @@ def _scores_kernel(
         end = tl.load(offsets + c + 1).to(tl.int32)
         to = (image * num_classes + c) * pixels + pixel
         best = tl.full([BLOCK_Q], NO_KEY, tl.int32)
-        at = tl.full([BLOCK_Q], -1, tl.int32)
+        argbest = tl.full([BLOCK_Q], -1, tl.int32)
         if REDUCE != SOFTMAX or not ONE_CLASS:
             total = tl.zeros([BLOCK_Q], tl.float32)
             for j0 in range(begin, end, BLOCK_K):
@@ -141,10 +141,10 @@ def _scores_kernel(
                     METRIC, WHOLE, PRECISION, BLOCK_Q, BLOCK_K, BLOCK_D,
                 )  # fmt: skip
                 if (REDUCE == MAX) | (REDUCE == MIN):
-                    key = tl.where(known[None, :], key_of(s * toward), NO_KEY)
+                    key = tl.where(known[None, :], key_of(s * direction), NO_KEY)
                     most = tl.max(key, axis=1)
                     first = tl.min(tl.where(key == most[:, None], j[None, :], NOWHERE), axis=1)
-                    at = tl.where(most > best, first, at)
+                    argbest = tl.where(most > best, first, argbest)
                     best = tl.maximum(best, most)
                 else:
                     v = transformed(a * s + b, TRANSFORM)
@@ -155,13 +155,13 @@ def _scores_kernel(
                     total += tl.sum(tl.where(known[None, :], v, 0.0), axis=1)
         score = total
         if REDUCE == SOFTMAX:
-            # not exp(v - log_sum), which loses the digits that a large log_sum has in front
-            score = tl.div_rn(total, whole)
+            # exp(v - log_sum) would round to the precision of a large log_sum
+            score = tl.div_rn(total, denominator)
         if REDUCE == MEAN:
             score = tl.div_rn(total, tl.zeros_like(total) + (end - begin).to(tl.float32))
         if (REDUCE == MAX) | (REDUCE == MIN):
-            score = transformed(a * (of_key(best) * toward) + b, TRANSFORM)
-            tl.store(place + to, at, mask=inside)
+            score = transformed(a * (of_key(best) * direction) + b, TRANSFORM)
+            tl.store(index + to, argbest, mask=inside)
         present = end > begin
         score = tl.where(present, score, worst)
         tl.store(scores + to, score, mask=inside)
@@ -196,9 +196,9 @@ def _prototype_scores_kernel(
     BLOCK_K: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """One tile of query pixels against the prototypes: the mean similarity, or the sum.
+    """One tile of query pixels against the prototypes: the mean of the similarities, or the sum.
 
-    The query is read once where the classes fit one tile; its norms are found on the way.
+    The query is read once if the classes fit one tile; its norms are computed on the fly.
     """
     program = tl.program_id(0).to(tl.int64)
     image = program // tiles
@@ -217,7 +217,7 @@ def _prototype_scores_kernel(
     worst = tl.where(smaller, float("inf"), -float("inf"))
     highest = tl.full([BLOCK_Q], -float("inf"), tl.float32)
     label = tl.full([BLOCK_Q], -1, tl.int32)
-    settled = tl.zeros([BLOCK_Q], tl.int32)
+    has_number = tl.zeros([BLOCK_Q], tl.int32)
     for first in range(0, num_classes, BLOCK_K):
         c = first + tl.arange(0, BLOCK_K)
         known = c < num_classes
@@ -229,8 +229,8 @@ def _prototype_scores_kernel(
             if METRIC != DOT:
                 square += tl.sum(q * q, axis=1)
             s = tl.dot(q, tl.trans(r), s, input_precision=PRECISION)
-        theirs = tl.load(prototype_norms + c, mask=known, other=0.0)
-        s = similarity(s, norm(square, METRIC)[:, None], theirs[None, :], METRIC)
+        squares = tl.load(prototype_norms + c, mask=known, other=0.0)
+        s = similarity(s, norm(square, METRIC)[:, None], squares[None, :], METRIC)
         begin = tl.load(offsets + c, mask=known, other=0)
         count = tl.load(offsets + c + 1, mask=known, other=0) - begin
         present = (count > 0)[None, :]
@@ -245,12 +245,12 @@ def _prototype_scores_kernel(
         rank = tl.where(number, rank, -float("inf"))
         most = tl.max(rank, axis=1)
         some = tl.max(number.to(tl.int32), axis=1)
-        # a class may have the rank of one that is absent or NaN
+        # classes with -inf have the rank of absent ones and of NaN: select the known ones first
         candidate = number | (present & (some == 0)[:, None])
         best = tl.where(candidate & (rank == most[:, None]), c[None, :], NOWHERE)
         best = tl.min(best, axis=1)
-        take = (best < NOWHERE) & ((label < 0) | (most > highest) | (some > settled))
-        settled = tl.maximum(settled, some)
+        take = (best < NOWHERE) & ((label < 0) | (most > highest) | (some > has_number))
+        has_number = tl.maximum(has_number, some)
         label = tl.where(take, best, label)
         highest = tl.where(take, most, highest)
     tl.store(labels + image * pixels + pixel, label.to(tl.int64), mask=inside)
@@ -275,9 +275,9 @@ def matching_scores(
     labels = query.new_empty((batch, height, width), dtype=torch.int64)
     edges = {TOPK.value: num_classes, SOFTMAX.value: 1}.get(reduce, 0)
     edge = scores.new_empty((batch, edges, height, width))
-    places = num_classes if reduce in (MAX.value, MIN.value, TOPK.value) else 0
-    place = scores.new_empty((batch, places, height, width), dtype=torch.int32)
-    result = (scores, labels, edge, place)
+    indices = num_classes if reduce in (MAX.value, MIN.value, TOPK.value) else 0
+    index = scores.new_empty((batch, indices, height, width), dtype=torch.int32)
+    result = (scores, labels, edge, index)
     if labels.numel() == 0:
         return result
     points = points_of(reference, order, offsets, metric, transform, reduce)

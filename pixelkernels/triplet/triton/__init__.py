@@ -1,15 +1,15 @@
-"""Triplets in Triton: portable GPU kernels; TRITON_INTERPRET=1 runs them on CPU tensors.
+"""Triplets in Triton: portable GPU kernels; with TRITON_INTERPRET=1 they run on CPU tensors.
 
-A draw counts the pixels inside the mask once (a cumulative sum), permutes ranks, and looks each up
-in the counts: no sort of all pixels, and nothing waits for the device.
+A draw takes a prefix sum of the mask, permutes ranks, and finds the pixel of each rank by binary
+search: there is no sort of all pixels, and no synchronisation.
 
-A program of the forward reads the pixels of a tile of rows, all sets of it, channel by channel. The
-gradient is filled with zeros, and the rows' entries are sorted by pixel, so that one program adds
-up, in a fixed order, all that a pixel gets, and writes it once. Bytes moved, for features of F
-bytes, C channels, S sets of K rows:
+A program of the forward reads the pixels of a tile of rows, of all sets, channel by channel. In the
+backward, the gradient is filled with zeros and the entries of the rows are sorted by pixel. One
+program sums all contributions to a pixel, in a fixed order, and writes them once. Bytes moved, for
+features of F bytes, C channels, S sets of K rows:
 
-    forward     F C S K, a sector of 32 bytes for each where channels lie apart
-    backward    as much again, and F C H W written twice where rows lie
+    forward     F C S K; a sector of 32 bytes per value if channels are not contiguous
+    backward    the same again, and F C H W, written twice at sampled pixels
 """
 
 from .hinges import triplet_hinges, triplet_hinges_backward

@@ -1,4 +1,4 @@
-"""triplet_hinges: distances of a tile of rows, and what every pixel gets of their gradient."""
+"""triplet_hinges: the distances of a tile of rows, and the sum of each pixel's gradients."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..._core.triton import ceil_div, flat_offsets, launch, load_tile, next_powe
 
 @triton.jit
 def set_of(pair, SETS: tl.constexpr, OTHER: tl.constexpr):
-    """The sets of a pair, as in reference.HINGES: pairs 2h and 2h + 1 are those of hinge h."""
+    """One of the two sets of a pair; hinge h of reference.HINGES has the pairs 2h and 2h + 1."""
     if SETS == 3:
         return pair + 1 if OTHER else 0
     if OTHER:
@@ -21,17 +21,17 @@ def set_of(pair, SETS: tl.constexpr, OTHER: tl.constexpr):
 
 
 @triton.jit
-def pixels_of(sets, row, there, which, rows):
-    return tl.load(sets + which * rows + row, mask=there, other=-1)
+def pixels_of(sets, row, valid, which, rows):
+    return tl.load(sets + which * rows + row, mask=valid, other=-1)
 
 
 @triton.jit
 def vectors_of(
-    features, pixel, there, first, channels, width, stride_c, stride_h, stride_w,
+    features, pixel, valid, first, channels, width, stride_c, stride_h, stride_w,
     FLAT: tl.constexpr, CB: tl.constexpr,
 ):  # fmt: skip
     offsets = flat_offsets(pixel, width, stride_h, stride_w, FLAT)
-    return load_tile(features, offsets, there, first, channels, stride_c, CB).to(tl.float32)
+    return load_tile(features, offsets, valid, first, channels, stride_c, CB).to(tl.float32)
 
 
 @triton.jit(do_not_specialize=["rows", "tiles"])
@@ -57,32 +57,32 @@ def _hinges_kernel(
     P: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One tile of rows: the distances of every pair of sets, and the hinges."""
+    """One tile of rows: the distances of the pairs of sets, and the hinges."""
     program = tl.program_id(0).to(tl.int64)
     image = program // tiles
     row = program % tiles * P + tl.arange(0, P)
     features += image * stride_b
     sets += image * SETS * rows
-    there = row < rows
+    valid = row < rows
     for i in tl.static_range(SETS):
         pixel = pixels_of(sets, row, row < rows, i, rows)
-        there &= (pixel >= 0) & (pixel < pixels)
+        valid &= (pixel >= 0) & (pixel < pixels)
     for hinge in tl.static_range(SETS - 2):
         own = tl.zeros([P], tl.float32)
         other = tl.zeros([P], tl.float32)
-        a = pixels_of(sets, row, there, set_of(2 * hinge, SETS, False), rows)
-        p = pixels_of(sets, row, there, set_of(2 * hinge, SETS, True), rows)
-        n = pixels_of(sets, row, there, set_of(2 * hinge + 1, SETS, True), rows)
+        a = pixels_of(sets, row, valid, set_of(2 * hinge, SETS, False), rows)
+        p = pixels_of(sets, row, valid, set_of(2 * hinge, SETS, True), rows)
+        n = pixels_of(sets, row, valid, set_of(2 * hinge + 1, SETS, True), rows)
         for c0 in range(0, channels, CB):
             known = (c0 + tl.arange(0, CB) < channels)[None, :]
             u = vectors_of(
-                features, a, there, c0, channels, width, stride_c, stride_h, stride_w, FLAT, CB
+                features, a, valid, c0, channels, width, stride_c, stride_h, stride_w, FLAT, CB
             )
             v = vectors_of(
-                features, p, there, c0, channels, width, stride_c, stride_h, stride_w, FLAT, CB
+                features, p, valid, c0, channels, width, stride_c, stride_h, stride_w, FLAT, CB
             )
             w = vectors_of(
-                features, n, there, c0, channels, width, stride_c, stride_h, stride_w, FLAT, CB
+                features, n, valid, c0, channels, width, stride_c, stride_h, stride_w, FLAT, CB
             )
             near = tl.where(known, u - v + eps, 0.0)
             far = tl.where(known, u - w + eps, 0.0)
@@ -91,14 +91,14 @@ def _hinges_kernel(
         if not SQUARED:
             own = tl.sqrt_rn(own)
             other = tl.sqrt_rn(other)
-        over = own - other + margin
-        # NaN stays
-        over = tl.where((over < 0) | ~there, 0.0, over)
+        hinge_value = own - other + margin
+        # keep NaN
+        hinge_value = tl.where((hinge_value < 0) | ~valid, 0.0, hinge_value)
         to = image * (SETS - 2) * rows + hinge * rows + row
-        tl.store(hinges + to, over, mask=row < rows)
+        tl.store(hinges + to, hinge_value, mask=row < rows)
         to = image * 2 * (SETS - 2) * rows + 2 * hinge * rows + row
-        tl.store(distances + to, tl.where(there, own, 0.0), mask=row < rows)
-        tl.store(distances + to + rows, tl.where(there, other, 0.0), mask=row < rows)
+        tl.store(distances + to, tl.where(valid, own, 0.0), mask=row < rows)
+        tl.store(distances + to + rows, tl.where(valid, other, 0.0), mask=row < rows)
 
 
 @triton.jit(do_not_specialize=["rows", "tiles"])
@@ -133,9 +133,9 @@ def _hinges_gradient_kernel(
     P: tl.constexpr,
     CB: tl.constexpr,
 ):
-    """One tile of entries, sorted by pixel, one chunk of channels.
+    """One tile of entries, sorted by pixel, and one chunk of channels.
 
-    The first entry of a pixel adds up those that follow and writes their sum.
+    The lane of a pixel's first entry adds the contributions of all its entries, in order.
     """
     program = tl.program_id(0).to(tl.int64)
     first = (program % chunks).to(tl.int32) * CB
@@ -159,33 +159,33 @@ def _hinges_gradient_kernel(
     more = head
     step = 0
     while tl.max(more.to(tl.int32), axis=0) > 0:
-        listed = tl.load(order + entry + step, mask=more, other=0)
-        which = listed // rows
-        row = listed % rows
+        flat_entry = tl.load(order + entry + step, mask=more, other=0)
+        which = flat_entry // rows
+        row = flat_entry % rows
         for p in tl.static_range(2 * (SETS - 2)):
             one = set_of(p, SETS, False)
             other = set_of(p, SETS, True)
-            mine = more & ((which == one) | (which == other))
-            near = tl.load(distances + (p // 2 * 2) * rows + row, mask=mine, other=0.0)
-            far = tl.load(distances + (p // 2 * 2 + 1) * rows + row, mask=mine, other=0.0)
-            g = tl.load(grad + (p // 2) * rows + row, mask=mine, other=0.0)
+            used = more & ((which == one) | (which == other))
+            near = tl.load(distances + (p // 2 * 2) * rows + row, mask=used, other=0.0)
+            far = tl.load(distances + (p // 2 * 2 + 1) * rows + row, mask=used, other=0.0)
+            g = tl.load(grad + (p // 2) * rows + row, mask=used, other=0.0)
             g = tl.where(near - far + margin >= 0, g, 0.0)
             length = far if p % 2 else near
-            rise = tl.where(length == 0, 0.0, tl.div_rn(1.0, tl.where(length == 0, 1.0, length)))
+            slope = tl.where(length == 0, 0.0, tl.div_rn(1.0, tl.where(length == 0, 1.0, length)))
             if SQUARED:
-                rise = tl.full([P], 2.0, tl.float32)
-            factor = (-g if p % 2 else g) * rise
+                slope = tl.full([P], 2.0, tl.float32)
+            factor = (-g if p % 2 else g) * slope
             partner = tl.where(which == one, other, one)
-            at = pixels_of(sets, row, mine, partner, rows)
-            theirs = vectors_of(
-                features, at, mine, first, channels, width, stride_c, stride_h, stride_w, FLAT, CB
+            at = pixels_of(sets, row, used, partner, rows)
+            partner_vector = vectors_of(
+                features, at, used, first, channels, width, stride_c, stride_h, stride_w, FLAT, CB
             )
             shift = tl.where(which == one, eps, -eps)
-            part = factor[:, None] * (own - theirs + shift[:, None])
-            total += tl.where(mine[:, None], part, 0.0)
+            part = factor[:, None] * (own - partner_vector + shift[:, None])
+            total += tl.where(used[:, None], part, 0.0)
         step += 1
-        follows = tl.load(entries + entry + step, mask=more & (entry + step < count), other=pixels)
-        more &= follows == pixel
+        after = tl.load(entries + entry + step, mask=more & (entry + step < count), other=pixels)
+        more &= after == pixel
     c = first + tl.arange(0, CB)
     to = flat_offsets(pixel, width, grad_h, grad_w, GRAD_FLAT)
     to = gradient + image * grad_b + (to[:, None] + c[None, :].to(tl.int64) * grad_c)
@@ -234,8 +234,8 @@ def triplet_hinges_backward(
     if gradient.numel() == 0 or rows == 0:
         return gradient
     pixels = height * width
-    there = ((sets >= 0) & (sets < pixels)).all(1, keepdim=True)
-    entries, order = torch.where(there, sets, pixels).flatten(1).sort(dim=1, stable=True)
+    valid = ((sets >= 0) & (sets < pixels)).all(1, keepdim=True)
+    entries, order = torch.where(valid, sets, pixels).flatten(1).sort(dim=1, stable=True)
     steps, flat = strides(features)
     grad_steps, grad_flat = strides(gradient)
     block = min(next_power_of_2(channels), 64)

@@ -1,4 +1,4 @@
-"""draw_pixels: random ranks, looked up in a running count of the pixels inside."""
+"""draw_pixels: random ranks, looked up in a prefix sum of the mask."""
 
 from __future__ import annotations
 
