@@ -1,5 +1,5 @@
-"""Drop-ins with the signatures and results of public projects' functions: one module for each
-project, and `patch`, which swaps them in an installed one.
+"""Drop-in replacements for functions of public projects, with the same signatures and results: one
+module per project, and `patch`, which installs them into a project.
 """
 
 from ._patch import Patch, patch

@@ -1,4 +1,4 @@
-"""Swapping a project's functions for these, and back."""
+"""Replacement of a project's functions, and its reversal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROJECTS = (
 
 
 class Patch:
-    """What `patch` has swapped; `undo()` or leaving a `with` block puts it back."""
+    """The replacements made by `patch`. `undo()`, or leaving a `with` block, reverts them."""
 
     def __init__(self) -> None:
         self._saved: list[tuple[Any, str, Any]] = []
@@ -56,32 +56,32 @@ class Patch:
 
 
 def patch(project: str, *names: str, package: str | None = None) -> Patch:
-    """Swap a project's functions for those of `pixelkernels.compat.<project>`, also in those of its
-    loaded modules that have imported them by name.
+    """Replace a project's functions by those of `pixelkernels.compat.<project>`, also in its loaded
+    modules that imported them by name.
 
     Args:
-        project: a module of `pixelkernels.compat` that says what it replaces.
-        names: of the project's functions that are to be replaced; none for all.
-        package: the project's package, where it is not the usual one: RITM's code is `isegm`, in
-            Cutie it is `gui.ritm`.
+        project: a module of `pixelkernels.compat` that defines `REPLACES`.
+        names: the functions to replace; none means all.
+        package: the project's package, if it is not the usual one: RITM's code is `isegm`, and
+            `gui.ritm` in Cutie.
 
-    Raises ValueError for another project or name, and ImportError or AttributeError, with nothing
-    swapped, where the project does not have what would be replaced.
+    Raises ValueError for an unknown project or name. Raises ImportError or AttributeError, and
+    replaces nothing, if the project lacks a function to replace.
     """
     if project not in PROJECTS:
         raise ValueError(f"project: expected one of {', '.join(PROJECTS)}, got {project!r}")
     ours = importlib.import_module(f"pixelkernels.compat.{project}")
     root = package or ours.PACKAGE
-    places = {place.partition(":")[2]: place for place in ours.REPLACES}
-    found = []
-    for name in names or places:
-        if name not in places:
-            raise ValueError(f"names: expected some of {', '.join(places)}, got {name!r}")
-        module = places[name].partition(":")[0]
+    targets = {target.partition(":")[2]: target for target in ours.REPLACES}
+    replacements = []
+    for name in names or targets:
+        if name not in targets:
+            raise ValueError(f"names: expected some of {', '.join(targets)}, got {name!r}")
+        module = targets[name].partition(":")[0]
         owner, last = _owner(f"{root}.{module}" if module else root, name)
-        found.append((owner, last, ours.REPLACES[places[name]]))
+        replacements.append((owner, last, ours.REPLACES[targets[name]]))
     patched = Patch()
-    for owner, name, value in found:
+    for owner, name, value in replacements:
         original = vars(owner)[name]
         patched.swap(owner, name, value)
         if isinstance(owner, ModuleType):
@@ -91,7 +91,7 @@ def patch(project: str, *names: str, package: str | None = None) -> Patch:
 
 
 def _owner(module: str, name: str) -> tuple[Any, str]:
-    """What has the attribute, a module or a class, and the attribute's own name."""
+    """The module or class that has the attribute, and the attribute's name in it."""
     try:
         owner: Any = importlib.import_module(module)
     except ImportError as error:
@@ -106,7 +106,7 @@ def _owner(module: str, name: str) -> tuple[Any, str]:
 
 
 def _importers(root: str, original: Any) -> list[tuple[ModuleType, str]]:
-    """The loaded modules of a package that know an object by name, and the name."""
+    """The loaded modules of a package that bind an object, and the name they bind it to."""
     return [
         (module, alias)
         for key, module in list(sys.modules.items())

@@ -1,4 +1,4 @@
-"""Distances to every pixel of a window, a row of the window at a time."""
+"""Squared distances to the pixels of a window, one row of the window at a time."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor
 def window_rows(
     query: Tensor, previous: Tensor, radius: int, step: int = 1
 ) -> Iterator[tuple[int, Tensor]]:
-    """For every row offset dy from -radius to radius that is a multiple of step, dy + radius and
-    |query(y, x) - previous(y + dy, x + dx)|^2 of all column offsets, [2 * radius + 1, H, W]; inf
-    outside.
+    """For each row offset dy in [-radius, radius] that is a multiple of step: dy + radius, and
+    |query(y, x) - previous(y + dy, x + dx)|^2 for dx from -radius to radius, [2 * radius + 1, H,
+    W]; inf outside the image.
 
     Args:
         query, previous: [D, H, W].
-        radius: of the window.
+        radius: of the window, in pixels.
         step: >= 1.
     """
     _, height, width = query.shape
@@ -30,7 +30,7 @@ def window_rows(
         near = slice(first, first + height)
         products = torch.einsum("dyx,dyz->yxz", query, rows[:, near])
         distances = square + far[near] - 2 * products
-        # pixel x of a row looks at x to x + 2 radius of the padded one
+        # pixel x sees columns x to x + 2 radius of the padded row: a view, no copy
         row, column, padded = distances.stride()
         shape, strides = (2 * radius + 1, height, width), (padded, row, column + padded)
         yield first, distances.as_strided(shape, strides)

@@ -1,4 +1,4 @@
-"""The CAS loss as released (cas.py of class_agnostic_loss_saliency), for masks of two regions."""
+"""The released CAS loss (cas.py of class_agnostic_loss_saliency), for masks of two regions."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from torch import Tensor, nn
 
 from pixelkernels.regions import cas_loss
 
-BATCH_SIZE = 40  # a constant of the original's module, which divides by it whatever the batch is
+BATCH_SIZE = 40  # the original divides by this constant, whatever the batch size
 
 
 class lss(nn.Module):
-    """`lss()(gt, softmaxed)`: masks [B, 1, H, W] or [B, 2, H, W] (one mask twice), 0/1, and softmax
-    outputs [B, C, H, W]. The original's weights would take soft masks too; these must be hard.
+    """`lss()(gt, softmaxed)` of 0/1 masks [B, 1, H, W], or [B, 2, H, W] with the mask twice, and
+    softmax outputs [B, C, H, W]. Unlike the original, it does not accept soft masks.
 
     Args:
         batch_size: the divisor.

@@ -1,4 +1,4 @@
-"""CFBI's matching with the first and the previous frames (networks/layers/matching.py)."""
+"""CFBI's matching with the first and the previous frame (networks/layers/matching.py)."""
 
 from __future__ import annotations
 
@@ -30,18 +30,17 @@ def global_matching(
 
     Args:
         reference_embeddings, query_embeddings: [H, W, D].
-        reference_labels: soft [H, W, objects]; a pixel is an object's where its label is at least
-            0.1, perhaps several objects', and enters at all where the labels sum to more than 0.9.
+        reference_labels: soft [H, W, objects]. A pixel is used if its labels sum to more than 0.9;
+            it belongs to every object whose label is at least 0.1.
         dis_bias: [objects].
-        ori_size: what to resize to (bilinear, aligned corners).
-        atrous_rate: of the reference only every so manieth pixel is looked at, of objects larger
-            than atrous_obj_pixel_num * atrous_rate^2.
-        n_chunks, use_float16: without effect: no matrix of pairs is made, products are accumulated
-            in float32.
+        ori_size: the size of the result (resized bilinearly with aligned corners).
+        atrous_rate: objects larger than atrous_obj_pixel_num * atrous_rate^2 pixels are subsampled
+            to every atrous_rate-th row and column.
+        n_chunks, use_float16: ignored: there is no matrix of pairs, and sums are in float32.
 
-    Returns: [1, *ori_size, objects, 1], 1 for an object that is not there; 1 everywhere, in the
-    query's size, where no reference pixel enters. `reference_labels` stay as they are, which the
-    original thins out in place.
+    Returns: [1, *ori_size, objects, 1], 1 for an absent object. If no reference pixel is used, 1
+    everywhere in the query's size. `reference_labels` stay unchanged; the original subsamples them
+    in place.
     """
     return global_matching_for_eval(
         [reference_embeddings], query_embeddings, [reference_labels],
@@ -60,26 +59,26 @@ def global_matching_for_eval(
     use_float16: bool = True,
     atrous_obj_pixel_num: int = 0,
 ) -> Tensor:
-    """`global_matching` with the pixels of several reference frames."""
+    """`global_matching` against several reference frames."""
     points, memberships = [], []
     for embeddings, labels in zip(all_reference_embeddings, all_reference_labels, strict=True):
         if atrous_rate > 1:
-            labels = _thinned(labels, atrous_rate, atrous_obj_pixel_num)
+            labels = _subsampled(labels, atrous_rate, atrous_obj_pixel_num)
         points.append(embeddings.flatten(0, 1))
         memberships.append(labels.flatten(0, 1))
     soft = torch.cat(memberships)
     height, width = query_embeddings.shape[:2]
     objects = soft.shape[1]
-    entering = soft.sum(1) > 0.9
-    if not entering.any():
+    used = soft.sum(1) > 0.9
+    if not used.any():
         return torch.ones(1, height, width, objects, 1, device=soft.device)
-    # a pixel of several objects is a point of each
-    place, label = ((soft >= 0.1) & entering[:, None]).nonzero().T
+    # a pixel of several objects becomes one point per object
+    pixel, label = ((soft >= 0.1) & used[:, None]).nonzero().T
     distances = matching_scores(
-        query_embeddings.movedim(-1, 0)[None], torch.cat(points)[place].T[None], label[None],
+        query_embeddings.movedim(-1, 0)[None], torch.cat(points)[pixel].T[None], label[None],
         objects, metric="sqeuclidean", reduce="min",
     )[0]  # fmt: skip
-    return _answer(distances[:, None], dis_bias, ori_size)
+    return _probabilities(distances[:, None], dis_bias, ori_size)
 
 
 def local_matching(
@@ -94,22 +93,22 @@ def local_matching(
     allow_downsample: bool = True,
     allow_parallel: bool = True,
 ) -> Tensor:
-    """2 sigmoid(d + dis_bias) - 1 of the squared distance d to the nearest pixel of each object
-    that is at most so many rows and columns away.
+    """2 sigmoid(d + dis_bias) - 1 of the squared distance d to the nearest pixel of each object in
+    a square window.
 
     Args:
         prev_frame_embedding, query_embedding: [H, W, D].
-        prev_frame_labels: [H, W, objects]; a pixel is an object's where its label exceeds 0.9.
+        prev_frame_labels: [H, W, objects]; a pixel belongs to an object if its label exceeds 0.9.
         dis_bias: [objects].
-        multi_local_distance: one or more distances, ascending.
-        ori_size: what to resize to (bilinear, aligned corners); None: H x W.
-        atrous_rate: only offsets that are its multiples count.
-        allow_downsample: match at half the size plus 1 (features bilinear with aligned corners,
-            labels nearest).
-        use_float16, allow_parallel: without effect.
+        multi_local_distance: the windows' radii in pixels, ascending.
+        ori_size: the size of the result (resized bilinearly with aligned corners); None: H x W.
+        atrous_rate: offsets that are not its multiples are skipped.
+        allow_downsample: match at H // 2 + 1 x W // 2 + 1 (features resized bilinearly with aligned
+            corners, labels to the nearest).
+        use_float16, allow_parallel: ignored.
 
-    Returns: [1, *ori_size, objects, distances]: the largest distance first, then the others as they
-    come; 1 for an object that is not there. Differentiable.
+    Returns: [1, *ori_size, objects, radii]: the largest radius first, the others in order; 1 for
+    an absent object. Differentiable.
     """
     query, previous, labels = (
         x.movedim(-1, 0) for x in (query_embedding, prev_frame_embedding, prev_frame_labels)
@@ -124,30 +123,32 @@ def local_matching(
         )
         labels = F.interpolate(labels[None], size, mode="nearest")[0]
     largest = multi_local_distance[-1]
-    reaches = [largest, *multi_local_distance[:-1]]
+    radii = [largest, *multi_local_distance[:-1]]
     masks = F.pad(labels > 0.9, (largest,) * 4)
-    found = [query.new_full((len(labels), *size), torch.inf) for _ in reaches]
+    nearest = [query.new_full((len(labels), *size), torch.inf) for _ in radii]
     for row, window in window_rows(query, previous, largest, atrous_rate):
-        near = masks[:, row : row + size[0]].unfold(2, size[1], 1).movedim(2, 1)
-        distances = torch.where(near, window, torch.inf)
-        for i, reach in enumerate(reaches):
-            step = reach // atrous_rate * atrous_rate
-            if abs(row - largest) <= step:
-                columns = slice(largest - step, largest + step + 1, atrous_rate)
-                found[i] = torch.minimum(found[i], distances[:, columns].amin(1))
-    return _answer(torch.stack(found, 1), dis_bias, ori_size)
+        inside = masks[:, row : row + size[0]].unfold(2, size[1], 1).movedim(2, 1)
+        distances = torch.where(inside, window, torch.inf)
+        for i, radius in enumerate(radii):
+            last = radius // atrous_rate * atrous_rate
+            if abs(row - largest) <= last:
+                columns = slice(largest - last, largest + last + 1, atrous_rate)
+                nearest[i] = torch.minimum(nearest[i], distances[:, columns].amin(1))
+    return _probabilities(torch.stack(nearest, 1), dis_bias, ori_size)
 
 
-def _thinned(labels: Tensor, rate: int, least: int) -> Tensor:
-    """Labels [H, W, objects] on every so manieth row and column only, those of large objects."""
+def _subsampled(labels: Tensor, rate: int, least: int) -> Tensor:
+    """Labels [H, W, objects], those of large objects 0 except at every rate-th row and column."""
     lattice = torch.zeros_like(labels[..., :1])
     lattice[::rate, ::rate] = 1
     large = labels.sum((0, 1)) > least * rate**2
     return torch.where(large, labels * lattice, labels)
 
 
-def _answer(distances: Tensor, dis_bias: Tensor | float, size: Sequence[int] | None) -> Tensor:
-    """Distances [objects, n, h, w] as the original returns them, [1, *size, objects, n]."""
+def _probabilities(
+    distances: Tensor, dis_bias: Tensor | float, size: Sequence[int] | None
+) -> Tensor:
+    """Distances [objects, n, h, w] -> 2 sigmoid(d + dis_bias) - 1, [1, *size, objects, n]."""
     bias = dis_bias.view(-1, 1, 1, 1) if isinstance(dis_bias, Tensor) else dis_bias
     maps = ((distances + bias).sigmoid() - 0.5) * 2
     if size is not None and tuple(size) != tuple(maps.shape[2:]):

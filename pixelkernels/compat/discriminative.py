@@ -1,4 +1,4 @@
-"""The discriminative loss in three projects' conventions: torch-em, nyoki-mtl and Wizaron."""
+"""The discriminative loss with the conventions of torch-em, nyoki-mtl and Wizaron."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ PACKAGE = "torch_em"
 
 
 class ContrastiveLoss(nn.Module):
-    """torch-em's (loss/contrastive.py), of embeddings [B, E, H, W] and labels [B, 1, H, W].
+    """torch-em's (loss/contrastive.py), of embeddings [B, E, H, W] and labels [B, 1, H, W], or of
+    volumes [B, E, D, H, W] and [B, 1, D, H, W].
 
-    Ids need not be consecutive, `ignore_label` is left out of everything, and `impl` is without
-    effect. Volumes [B, E, D, H, W] are served as images of D * H rows.
+    Ids need not be consecutive. Pixels of `ignore_label` have no part in any term. `impl` is
+    ignored.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ def nyoki_loss(
 
     Args:
         input: [B, E, H, W].
-        target: one-hot masks [B, n, H, W]; the first n_clusters[b] of image b count. A pixel of no
-            mask belongs to no cluster, and masks must not overlap.
+        target: one-hot masks [B, n, H, W], of which image b uses the first n_clusters[b]. A pixel
+            without a mask belongs to no cluster. Masks must not overlap.
     """
     labels = _labels(target, n_clusters)
     return discriminative_loss(
@@ -81,8 +82,8 @@ def wizaron_loss(
     scale_dist: float = 1.0,
     scale_reg: float = 0.001,
 ) -> Tensor:
-    """Wizaron's DiscriminativeLoss: as nyoki's with the paper's distance term, and a variance term
-    that is the mean over all pixels of clusters.
+    """Wizaron's DiscriminativeLoss: as nyoki's, but with the paper's distance term, and a variance
+    term that is the mean over the pixels of all clusters.
     """
     labels = _labels(target, n_clusters)
     return discriminative_loss(
@@ -92,14 +93,14 @@ def wizaron_loss(
 
 
 def order_of(norm: str | int) -> int:
-    """1 or 2, of a norm as `torch.norm` names it for vectors."""
+    """1 or 2, for the norm of a vector as `torch.norm` names it."""
     if norm not in ("fro", 1, 2):
         raise ValueError(f"norm: expected 'fro', 1 or 2, got {norm!r}")
     return 2 if norm == "fro" else int(norm)
 
 
 def _labels(target: Tensor, n_clusters: Sequence[int]) -> Tensor:
-    """One-hot masks as labels, -1 where there is none."""
+    """Labels of one-hot masks, -1 where there is no mask."""
     order = torch.arange(target.shape[1], device=target.device)
     counts = torch.as_tensor(n_clusters, device=target.device)
     masks = (target > 0) & (order < counts[:, None])[..., None, None]

@@ -1,4 +1,6 @@
-"""The correlation layer of DOCS (models/correlation_package), without its CUDA extension."""
+"""The correlation layer of DOCS (models/correlation_package), without its CUDA extension. It needs
+`pip install 'pixelkernels[models]'`.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +12,16 @@ PACKAGE = "models"
 
 
 class Correlation(nn.Module):
-    """FlowNet's correlation of features [B, C, H, W]: their products, divided by C, at every
-    displacement that is a multiple of stride2 up to max_displacement, row displacement first, as
-    [B, channels, H, W]; 0 outside.
+    """FlowNet's correlation of features [B, C, H, W]: the inner product divided by C, for each
+    displacement that is a multiple of stride2 up to max_displacement, 0 outside the image. The
+    result is [B, displacements, H, W], with the column displacement varying fastest.
 
     Args:
-        pad_size: must be max_displacement, which keeps the size of the features.
+        pad_size: must be max_displacement, so that the size stays the same.
         kernel_size, stride1, corr_multiply: must be 1, as in DOCS.
         max_displacement, stride2: as above.
 
-    Raises ValueError for what DOCS does not use.
+    Raises ValueError for other values.
     """
 
     def __init__(

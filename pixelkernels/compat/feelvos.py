@@ -1,4 +1,4 @@
-"""Nearest neighbours of every object, as FEELVOS and MANet match frames (networks/IntVOS.py)."""
+"""Nearest-neighbour matching of frames in FEELVOS and MANet (networks/IntVOS.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pixelkernels.similarity import matching_scores
 from ._window import window_rows
 
 PACKAGE = "networks"
-# the distance to an object that is not there
+# the distance to an absent object
 WRONG_LABEL_PADDING_DISTANCE = 1e20
 
 
@@ -28,13 +28,13 @@ def nearest_neighbor_features_per_object(
     Args:
         reference_embeddings, query_embeddings: [H, W, D].
         reference_labels: [H, W, 1], integer.
-        k_nearest_neighbors: k; an object of fewer pixels counts its farthest one again.
-        gt_ids: the objects' labels [objects], as FEELVOS has them; one number, as MANet passes it:
-            the labels from 0 up to it; None: from 0 up to the largest one there is.
-        n_chunks: without effect: no matrix over pairs of pixels is made.
+        k_nearest_neighbors: k. If an object has fewer pixels, its farthest one is repeated.
+        gt_ids: the objects' labels [objects], as in FEELVOS; or the largest label, as in MANet; or
+            None for all labels from 0 to the largest in `reference_labels`.
+        n_chunks: ignored: there is no matrix of pairs.
 
-    Returns: ([1, H, W, objects, 1]; the labels [objects]). An object that is not there is 1e20 away
-    for k = 1, and 0 for more, as in the original.
+    Returns: ([1, H, W, objects, 1]; the labels [objects]). The distance to an absent object is 1e20
+    for k = 1 and 0 for k > 1, as in the original.
     """
     labels = reference_labels[..., 0]
     if not isinstance(gt_ids, Tensor) or gt_ids.dim() == 0:
@@ -51,13 +51,13 @@ def nearest_neighbor_features_per_object(
         )[0]
 
     k = k_nearest_neighbors
-    found = distances("min") if k == 1 else distances("topk", k)
+    mean = distances("min") if k == 1 else distances("topk", k)
     if k > 1:
-        there = same.flatten(0, 1).sum(0)[:, None, None]
-        padded = (there * found + (k - there) * distances("max")) / k
-        found = torch.where(there < k, padded, found).masked_fill(there == 0, 0)
-    found = torch.where(found.isinf(), WRONG_LABEL_PADDING_DISTANCE, found)
-    return found.movedim(0, -1)[None, ..., None], gt_ids
+        size = same.flatten(0, 1).sum(0)[:, None, None]
+        padded = (size * mean + (k - size) * distances("max")) / k
+        mean = torch.where(size < k, padded, mean).masked_fill(size == 0, 0)
+    mean = torch.where(mean.isinf(), WRONG_LABEL_PADDING_DISTANCE, mean)
+    return mean.movedim(0, -1)[None, ..., None], gt_ids
 
 
 def local_previous_frame_nearest_neighbor_features_per_object(
@@ -68,36 +68,37 @@ def local_previous_frame_nearest_neighbor_features_per_object(
     max_distance: int = 12,
 ) -> Tensor:
     """The distance of every query pixel to the nearest pixel of each object in a window of the
-    previous frame, MANet's with its defaults (frames halved by average pooling, unfolded window).
+    previous frame, as MANet computes it with its defaults.
 
-    d = 2 sigmoid(|x - y|^2) - 1 at half the size, for every offset of the window resized to the
-    full one (bilinear, aligned corners), then the least over the offsets whose pixel, twice as far
-    away at the full size, has the object's label; 1 where there is none. What lies outside has
-    label 0, which shows where the resizing has mixed its infinite distance with others.
+    Both frames are halved by average pooling. There d = 2 sigmoid(|x - y|^2) - 1 is computed for
+    every offset in the window and resized to the frame's size (bilinear, aligned corners). The
+    result is the minimum of d over the offsets whose pixel (at twice the offset, in the frame) has
+    the object's label; 1 if there is none. Pixels outside the frame have label 0, and resizing
+    mixes their infinite distance into the border.
 
     Args:
         prev_frame_embedding, query_embedding: [H, W, D].
         prev_frame_labels: [H, W, 1], integer.
         gt_ids: the objects' labels [objects].
-        max_distance: of the window, in halved pixels.
+        max_distance: the window's radius, in pixels of the halved frame.
 
-    Returns: [1, H, W, objects, 1]. Differentiable. Memory: of the (2 * max_distance + 1)^2 maps of
-    the size of the frame, one row of offsets; for gradients autograd keeps them all.
+    Returns: [1, H, W, objects, 1]. Differentiable. Memory: 2 * max_distance + 1 maps of the frame's
+    size, those of one row of offsets; with gradients autograd keeps those of all rows.
     """
-    size, reach = prev_frame_labels.shape[:2], 2 * max_distance
+    size, radius = prev_frame_labels.shape[:2], 2 * max_distance
     query, previous = (
         F.avg_pool2d(x.movedim(-1, 0)[None], 2)[0] for x in (query_embedding, prev_frame_embedding)
     )
-    masks = F.pad(prev_frame_labels[..., 0], (reach,) * 4) == gt_ids[:, None, None]
-    found = query.new_ones(len(gt_ids), *size)
+    masks = F.pad(prev_frame_labels[..., 0], (radius,) * 4) == gt_ids[:, None, None]
+    nearest = query.new_ones(len(gt_ids), *size)
     for row, window in window_rows(query, previous, max_distance):
         maps = F.interpolate(
             (window.sigmoid() - 0.5)[None] * 2, size, mode="bilinear", align_corners=True
         )[0]
         for column, distance in enumerate(maps):
-            there = masks[:, 2 * row : 2 * row + size[0], 2 * column : 2 * column + size[1]]
-            found = torch.where(there, torch.minimum(found, distance), found)
-    return found.movedim(0, -1)[None, ..., None]
+            inside = masks[:, 2 * row : 2 * row + size[0], 2 * column : 2 * column + size[1]]
+            nearest = torch.where(inside, torch.minimum(nearest, distance), nearest)
+    return nearest.movedim(0, -1)[None, ..., None]
 
 
 REPLACES = {

@@ -13,11 +13,11 @@ PACKAGE = "model"
 
 
 def get_similarity(q: Tensor, s: Tensor, mask: Tensor) -> Tensor:
-    """The best cosine of each query position with the masked support, [B, 1, h, w], not rescaled.
+    """The largest cosine of each query position with the masked support: [B, 1, h, w], unscaled.
 
     Args:
-        q, s: [B, C, h, w]; not necessarily square, as the original's must be.
-        mask: [B, H, W] or [B, 1, H, W]; where it is 1 is the object; resized by nearest neighbours.
+        q, s: [B, C, h, w]. The original requires h = w.
+        mask: [B, H, W] or [B, 1, H, W], 1 on the object; resized to the nearest.
     """
     mask = mask[:, None] if mask.dim() == 3 else mask
     small = F.interpolate((mask == 1).to(q.dtype), q.shape[-2:])

@@ -1,4 +1,4 @@
-"""kornia's distance transform, exact where the original approximates."""
+"""kornia's distance transform, made exact."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PACKAGE = "kornia"
 def distance_transform(image: Tensor, kernel_size: int = 3, h: float = 0.35) -> Tensor:
     """The distance of every pixel to the nearest nonzero one of its channel, [B, C, H, W].
 
-    `kernel_size` and `h` belong to the original's approximation (a cascade of convolutions under
-    log-sum-exp), which is off by a fraction of a pixel and gives 0 far from any nonzero pixel; here
-    the distance is exact, +inf in a channel without one, and has no gradient.
+    The distance is exact and has no gradient; in a channel of zeros it is +inf. The original is an
+    approximation by logsumexp and convolutions, off by a fraction of a pixel and 0 far from any
+    nonzero pixel; `kernel_size` and `h` are its parameters and have no effect here.
     """
     if not isinstance(image, Tensor):
         raise TypeError(f"image: expected a tensor, got {type(image)}")

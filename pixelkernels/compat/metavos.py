@@ -1,4 +1,4 @@
-"""MetaVOS's label transfer (src/label_transfer.py), of the authors of the label-transfer paper."""
+"""MetaVOS's label transfer (src/label_transfer.py), by the authors of the label-transfer paper."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 PACKAGE = "src"
-# so many scores at a time stay in the cache
+# a block of so many scores stays in the cache
 BLOCK = 1 << 21
 
 
@@ -27,25 +27,25 @@ def label_transfer(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels from the similarity of every pixel with picked points of each class.
 
-    Per class the mean of the sigmoids over its points (avg_k_max=None), the largest (1), or the
-    mean of the avg_k_max largest; divided by their sum over the classes, resized to the labels
-    (bilinear), and the class with the largest.
+    The score of a class is the mean of the sigmoids over its points (avg_k_max=None), or over the
+    avg_k_max largest. Scores are divided by their sum over the classes and resized to the labels
+    (bilinear); the label is the class with the largest.
 
     Args:
-        scores: [1, 1, K, h * w], before the sigmoid, class by class.
-        labels_1: [1, H, W]; its classes, negative ones aside, in ascending order.
-        images_2, flow_2: of the CRF, not looked at.
+        scores: [1, 1, K, h * w], before the sigmoid, sorted by class.
+        labels_1: [1, H, W]; the classes are its values >= 0, in ascending order.
+        images_2, flow_2: for the CRF, ignored.
         emb_size: (dimensions, h, w).
-        picked_points: of each class, its points.
-        crf_niter: must be 0; the CRF is pydensecrf's.
+        picked_points: the points of each class.
+        crf_niter: must be 0: the CRF is in pydensecrf.
 
-    Returns: labels int64 [H, W], and the first class's scores [H, W], on the host.
-    `pixelkernels.label_transfer` starts from the embeddings and needs no K x h * w scores.
+    Returns: labels int64 [H, W] and the first class's scores [H, W], as NumPy arrays.
+    `pixelkernels.label_transfer` takes the embeddings and needs no K x h * w scores.
     """
     if crf_niter > 0:
         raise ValueError(f"crf_niter: expected 0, the CRF is pydensecrf's, got {crf_niter}")
     _, height, width = emb_size
-    # one more, so that the negative ones are 0
+    # negative labels are counted in bin 0, which is dropped
     classes = labels_1.flatten().clamp(min=-1).add_(1).bincount()[1:].nonzero()[:, 0]
     counts = [len(points) for points in picked_points[: len(classes)]]
     rows = scores[0, 0, : sum(counts)].detach()
@@ -53,20 +53,20 @@ def label_transfer(
     if avg_k_max is None:
         means = torch.block_diag(*(rows.new_full((1, n), 1 / n) for n in counts))
         step = max(BLOCK // max(rows.shape[1], 1), 1)
-        found = rows.new_zeros(len(counts), rows.shape[1])
-        kept = rows.new_empty(min(step, len(rows)), rows.shape[1])
+        mean = rows.new_zeros(len(counts), rows.shape[1])
+        buffer = rows.new_empty(min(step, len(rows)), rows.shape[1])
         for some, block in zip(means.split(step, 1), rows.split(step), strict=True):
-            found.addmm_(some, torch.sigmoid(block, out=kept[: len(block)]))
+            mean.addmm_(some, torch.sigmoid(block, out=buffer[: len(block)]))
     else:
-        # the sigmoid keeps the order
+        # the sigmoid is monotonic, so it can follow topk
         ks = [min(avg_k_max, n) for n in counts]
         best = [x.topk(k, 0, sorted=False).values for x, k in zip(of_class, ks, strict=True)]
-        found = torch.stack([x.sigmoid().mean(0) for x in best])
-    found /= found.sum(0)
+        mean = torch.stack([x.sigmoid().mean(0) for x in best])
+    mean /= mean.sum(0)
     resized = F.interpolate(
-        found.view(1, len(classes), height, width), labels_1.shape[1:], mode="bilinear"
+        mean.view(1, len(classes), height, width), labels_1.shape[1:], mode="bilinear"
     )[0]
-    # max, whose indices take a twentieth of argmax's time
+    # the indices of max(0) are the argmax, twenty times as fast
     return classes.take(resized.max(0).indices).cpu().numpy(), resized[0].cpu().numpy()
 
 

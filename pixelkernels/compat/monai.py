@@ -24,17 +24,17 @@ def distance_transform_edt(
     block_params: tuple[int, int, int] | None = None,
     float64_distances: bool = False,
 ) -> Any:
-    """Each channel's distances to its nearest zero, on the device of the image.
+    """The distance of every pixel to the nearest zero of its channel, on the image's device.
 
     Args:
         img: [C, H, W], array or tensor; nonzero is inside.
-        sampling: of rows and columns.
-        distances: where to write, in place of returning.
-        block_params: without effect, as on the CPU there.
-        float64_distances: on a GPU, float64 in place of float32; on the CPU it is float64 always.
+        sampling: the spacing of rows and columns.
+        distances: is written to, and None returned.
+        block_params: ignored, as by MONAI on the CPU.
+        float64_distances: return float64 on a GPU, instead of float32. The CPU returns float64.
 
-    Indices, volumes and, without `sampling`, sides above 32767 are not served: ValueError. A
-    channel without a zero has distance +inf.
+    Raises ValueError for indices, for volumes and, without `sampling`, for sides above 32767. A
+    channel without a zero has the distance +inf.
     """
     tensor = torch.as_tensor(np.asarray(img)) if not isinstance(img, Tensor) else img
     if return_indices or not return_distances or indices is not None:
@@ -45,20 +45,20 @@ def distance_transform_edt(
     if sampling is None:
         squares = distance_transform(zeros, squared=True)
         far = ~zeros.flatten(1).any(1)[:, None, None]
-        found = _root(squares).masked_fill_(far, torch.inf)
+        result = _root(squares).masked_fill_(far, torch.inf)
     else:
         rows, columns = np.broadcast_to(np.asarray(sampling, dtype=float), 2)
-        found = distance_transform(zeros, sampling=(float(rows), float(columns)))
-    found = found.to(torch.float64 if float64_distances or tensor.is_cpu else torch.float32)
-    result = found if isinstance(img, Tensor) else found.numpy()
+        result = distance_transform(zeros, sampling=(float(rows), float(columns)))
+    result = result.to(torch.float64 if float64_distances or tensor.is_cpu else torch.float32)
+    output = result if isinstance(img, Tensor) else result.numpy()
     if distances is None:
-        return result
-    distances[...] = result
+        return output
+    distances[...] = output
     return None
 
 
 def _root(squares: Tensor) -> Tensor:
-    """In float64, on the CPU correctly rounded, which torch's is not everywhere."""
+    """In float64. NumPy's is correctly rounded on every CPU, torch's is not."""
     if not squares.is_cpu:
         return squares.double().sqrt()
     return torch.from_numpy(np.sqrt(squares.numpy().astype(np.float64)))

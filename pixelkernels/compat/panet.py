@@ -14,14 +14,14 @@ PACKAGE = "models"
 
 
 def getFeatures(self: Any, fts: Tensor, mask: Tensor) -> Tensor:
-    """`FewShotSeg.getFeatures`: features [1, C, h, w] upsampled to the mask [1, H, W] and averaged
-    over it, [1, C]; without the upsampled features.
+    """`FewShotSeg.getFeatures`: the mean [1, C] over the mask [1, H, W] of features [1, C, h, w]
+    upsampled to its size. Memory: the upsampled features are never stored.
     """
     return masked_average_pool(fts, mask.to(fts.dtype), upsample="bilinear")
 
 
 def calDist(self: Any, fts: Tensor, prototype: Tensor, scaler: float = 20) -> Tensor:
-    """`FewShotSeg.calDist`: scaler * cosine of features [N, C, H, W] and a prototype [1, C],
+    """`FewShotSeg.calDist`: scaler * cosine of features [N, C, H, W] with a prototype [1, C], as
     [N, H, W].
     """
     count = len(fts)

@@ -13,7 +13,7 @@ PACKAGE = "persam"
 
 
 def target_embedding(ref_feat: Tensor, ref_mask: Tensor) -> Tensor:
-    """The mean [1, C] of the reference's features [h, w, C] where its mask [h, w] is above 0."""
+    """The mean [1, C] of the reference's features [h, w, C] where the mask [h, w] is positive."""
     features = ref_feat.movedim(-1, 0)[None]
     return masked_average_pool(features, (ref_mask > 0).to(features.dtype)[None], eps=0.0)
 
@@ -27,19 +27,19 @@ def similarity(target_feat: Tensor, test_feat: Tensor) -> Tensor:
 def point_selection(
     mask_sim: Tensor, topk: int = 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The most and the least similar pixels of a map [H, W].
+    """The pixels of a map [H, W] with the largest and the smallest values.
 
-    Returns: (x, y) of the topk largest [topk, 2], their labels, ones; the same of the smallest,
-    with zeros. Of equal pixels the original's choice is torch.topk's, for one point this takes the
-    first.
+    Returns: (x, y) of the topk largest values [topk, 2] and their labels, all 1; the same for the
+    smallest, with labels 0. Among equal values topk = 1 takes the first, more take torch.topk's, as
+    the original always does.
     """
     if topk == 1:
         rows = [mask_sim.amax(1).argmax()[None], mask_sim.amin(1).argmin()[None]]
         columns = [mask_sim[rows[0]].argmax(1), mask_sim[rows[1]].argmin(1)]
     else:
         flat, width = mask_sim.flatten(), mask_sim.shape[1]
-        places = [flat.topk(topk, largest=largest).indices for largest in (True, False)]
-        rows, columns = [p // width for p in places], [p % width for p in places]
+        pixels = [flat.topk(topk, largest=largest).indices for largest in (True, False)]
+        rows, columns = [p // width for p in pixels], [p % width for p in pixels]
     points = zip(columns, rows, strict=True)
     best, worst = (torch.stack(point, 1).cpu().numpy() for point in points)
     return best, np.ones(topk, np.int64), worst, np.zeros(topk, np.int64)

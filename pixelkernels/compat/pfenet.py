@@ -14,20 +14,20 @@ PACKAGE = "model"
 
 
 def prior(query_feat: Tensor, supp_feats: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
-    """The prior of all shots, [B, 1, h, w]: what PFENet's forward has before it resizes it.
+    """The prior of all shots, [B, 1, h, w], as in PFENet's forward before its resizing.
 
     Args:
         query_feat: high-level features [B, C, h, w].
-        supp_feats: of each shot, [B, C, h, w], not yet masked.
-        masks: of each shot, [B, 1, H, W], float; resized with aligned corners.
+        supp_feats: [B, C, h, w] for each shot, not masked.
+        masks: [B, 1, H, W] for each shot, float; resized bilinearly with aligned corners.
     """
-    found = prior_mask(query_feat, torch.stack(list(supp_feats), 1), torch.cat(list(masks), 1))
-    return found[:, None]
+    shots = torch.stack(list(supp_feats), 1)
+    return prior_mask(query_feat, shots, torch.cat(list(masks), 1))[:, None]
 
 
 def weighted_gap(supp_feat: Tensor, mask: Tensor) -> Tensor:
-    """`Weighted_GAP`: sum f m / (sum m + 5e-4) of features [B, C, h, w] and mask [B, 1, h, w], as
-    [B, C, 1, 1].
+    """`Weighted_GAP`: sum f m / (sum m + 5e-4), [B, C, 1, 1], of features f [B, C, h, w] and a
+    mask m [B, 1, h, w].
     """
     return masked_average_pool(supp_feat, mask[:, 0], eps=5e-4)[..., None, None]
 

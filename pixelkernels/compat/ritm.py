@@ -1,7 +1,7 @@
 """RITM's clicks (isegm of RITM, SimpleClick, ClickSEG and f-BRS; gui.ritm of Cutie).
 
-Exact distances everywhere: `cpu_mode` of the original is off by up to a quarter of a pixel, and the
-transform that its training draws clicks from by up to two percent.
+All distances are exact. The original is off by up to a quarter of a pixel with `cpu_mode`, and by
+up to two percent in the transform from which training clicks are drawn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pixelkernels import numpy as arrays
 from pixelkernels.distance import click_maps, next_click
 
 PACKAGE = "isegm"
-# so many pixels at a time stay in the cache
+# a block of so many pixels stays in the cache
 BLOCK = 1 << 18
 
 
@@ -26,11 +26,11 @@ class DistMaps(nn.Module):
 
     Args:
         norm_radius, spatial_scale, use_disks: as in the original.
-        cpu_mode: without effect: the exact maps are also the fast ones.
+        cpu_mode: ignored: the exact maps are fast on every device.
 
-    Points [B, 2n, 2] or [B, 2n, 3], (row, column) and perhaps an order, n positive ones first; a
-    point is padding where row and column are both negative. Differs from the original where a disk
-    of 1000 pixels or more meets padding, which the original takes for a click.
+    Points are [B, 2n, 2] (row, column), or [B, 2n, 3] with an order; the first n are positive. A
+    point whose row and column are both negative is padding. The original takes padding for a click
+    if a disk's radius is 1000 or more.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class DistMaps(nn.Module):
         self.use_disks = use_disks
 
     def get_coord_features(self, points: Tensor, batchsize: int, rows: int, cols: int) -> Tensor:
-        """float32 [B, 2, rows, cols], the positive map first."""
-        place = points.view(batchsize, -1, points.shape[-1])[..., :2]
-        half = place.shape[1] // 2
-        sides = torch.arange(2 * half, device=points.device) < half
-        labels = torch.where(place.amax(-1) < 0, -1, sides.long())
+        """float32 [B, 2, rows, cols]: the positive map, the negative map."""
+        clicks = points.view(batchsize, -1, points.shape[-1])[..., :2]
+        half = clicks.shape[1] // 2
+        positive = torch.arange(2 * half, device=points.device) < half
+        labels = torch.where(clicks.amax(-1) < 0, -1, positive.long())
         return click_maps(
-            place * self.spatial_scale if self.spatial_scale != 1 else place,
+            clicks * self.spatial_scale if self.spatial_scale != 1 else clicks,
             labels,
             (rows, cols),
             encoding="disk" if self.use_disks else "tanh",
@@ -65,46 +65,47 @@ class DistMaps(nn.Module):
 
 
 def get_next_click(clicker: Any, pred_mask: np.ndarray, padding: bool = True) -> Any:
-    """`Clicker._get_next_click`: the deepest error of a prediction, as the Click of its module.
+    """`Clicker._get_next_click`: the deepest error, as a Click of the clicker's own module.
 
     Args:
-        clicker: has `gt_mask` and `not_clicked_map`; what RITM's `not_ignore_mask` leaves out, or
-            where f-BRS's `gt_mask` is -1, is no error.
+        clicker: has `gt_mask` and `not_clicked_map`. Where RITM's `not_ignore_mask` is False or
+            f-BRS's `gt_mask` is -1, there are no errors.
         pred_mask: [H, W].
-        padding: whether what lies outside is no error.
+        padding: whether pixels outside the image bound an error.
     """
     target, predicted = clicker.gt_mask, np.asarray(pred_mask).astype(bool)
     if hasattr(clicker, "not_ignore_mask"):
         target = np.where(clicker.not_ignore_mask, target, -1)
     if padding:
-        found = arrays.next_click(
+        click = arrays.next_click(
             predicted[None], np.asarray(target)[None].astype(np.int64),
             not_clicked=np.asarray(clicker.not_clicked_map)[None],
         )  # fmt: skip
-        positive, point = bool(found.labels[0]), found.points[0]
+        positive, point = bool(click.labels[0]), click.points[0]
     else:
         known, is_object = target != -1, target == 1
-        sides = np.stack([is_object & ~predicted & known, ~is_object & predicted & known])
-        depth = arrays.distance_transform(~sides, squared=True) * clicker.not_clicked_map
-        positive = bool(depth[0].max() > depth[1].max())
-        side = depth[0] if positive else depth[1]
-        point = np.unravel_index(side.argmax(), side.shape)
-    made = sys.modules[type(clicker).__module__].Click
-    return made(is_positive=positive, coords=(int(point[0]), int(point[1])))
+        errors = np.stack([is_object & ~predicted & known, ~is_object & predicted & known])
+        missed, wrong = arrays.distance_transform(~errors, squared=True) * clicker.not_clicked_map
+        positive = bool(missed.max() > wrong.max())
+        depth = missed if positive else wrong
+        point = np.unravel_index(depth.argmax(), depth.shape)
+    Click = sys.modules[type(clicker).__module__].Click
+    return Click(is_positive=positive, coords=(int(point[0]), int(point[1])))
 
 
 def get_next_points(
     pred: Tensor, gt: Tensor, points: Tensor, click_indx: int, pred_thresh: float = 0.49
 ) -> Tensor:
-    """A click on each image's largest error, for training: uniform among the error's pixels that
-    are deeper than half of its depth, from torch's generator.
+    """A training click on the largest error of each image: drawn uniformly, from torch's generator,
+    among the error's pixels that are deeper than half of its depth.
 
     Args:
         pred: probabilities [B, 1, H, W].
         gt: [B, 1, H, W], object above 0.5.
-        points: [B, 2n, 3]; a copy comes back with the new click at `n - click_indx` (positive) or
-            `2n - click_indx` (negative) and its number `click_indx`. Images without an error keep
-            theirs.
+        points: [B, 2n, 3].
+
+    Returns: a copy of `points` with the new click at `n - click_indx` (positive) or
+    `2n - click_indx` (negative) and its order `click_indx`; unchanged for images without an error.
     """
     assert click_indx > 0
     predicted, target = _masks(pred.detach()[:, 0], gt.detach()[:, 0], pred_thresh)
@@ -113,24 +114,23 @@ def get_next_points(
     new = torch.cat([click.points, order[:, None]], 1).to(points.dtype)
     half = points.shape[1] // 2
     slot = torch.where(click.labels.bool(), half, 2 * half) - click_indx
-    found = points.clone()
+    result = points.clone()
     images = torch.arange(len(pred), device=pred.device)
-    found[images, slot] = torch.where(click.valid[:, None], new, found[images, slot])
-    return found
+    result[images, slot] = torch.where(click.valid[:, None], new, result[images, slot])
+    return result
 
 
 def _masks(pred: Tensor, gt: Tensor, pred_thresh: float) -> tuple[Tensor, Tensor]:
-    """What is predicted and what is object; a probability of exactly the threshold is neither.
+    """The predicted mask and the object's mask; a probability equal to the threshold is in neither.
 
-    On the CPU torch takes several times as long to compare into bools as into floats, if those
-    stay in the cache.
+    On the CPU torch compares into a float buffer in the cache several times as fast as into bools.
     """
     predicted, target = torch.empty(2, *pred.shape, dtype=torch.bool, device=pred.device)
     step = max(BLOCK // max(pred[:1].numel(), 1), 1) if pred.device.type == "cpu" else len(pred)
-    room = pred.new_empty(2, min(step, len(pred)), *pred.shape[1:])
+    buffer = pred.new_empty(2, min(step, len(pred)), *pred.shape[1:])
     parts = (x.split(step) for x in (pred, gt, predicted, target))
     for some_pred, some_gt, some_predicted, some_target in zip(*parts, strict=True):
-        above, differs = room[:, : len(some_pred)]
+        above, differs = buffer[:, : len(some_pred)]
         some_predicted.copy_(torch.gt(some_pred, pred_thresh, out=above))
         torch.ne(some_pred, pred_thresh, out=differs)
         some_target.copy_(torch.gt(some_gt, 0.5, out=above).mul_(differs))

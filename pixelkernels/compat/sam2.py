@@ -1,4 +1,4 @@
-"""Correction clicks of SAM 2 (sam2/modeling/sam2_utils.py), without leaving the device."""
+"""SAM 2's correction clicks (sam2/modeling/sam2_utils.py), computed on the masks' device."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def sample_one_point_from_error_center(
     """The deepest pixel of each mask's larger error.
 
     Args:
-        gt_masks, pred_masks: bool [B, 1, H, W]; None: nothing is predicted.
-        padding: whether what lies outside is no error.
+        gt_masks, pred_masks: bool [B, 1, H, W]; None is an empty prediction.
+        padding: whether pixels outside the image bound an error.
 
     Returns: (points [B, 1, 2], (x, y) float32; labels [B, 1] int32, 1 positive, 0 negative). A
     perfect prediction gives a negative point at (0, 0).
@@ -28,10 +28,10 @@ def sample_one_point_from_error_center(
         click = next_click(predicted, target)
         points, labels = click.points, click.labels
     else:
-        sides = torch.stack([target & ~predicted, ~target & predicted])
-        depth = distance_transform(~sides, squared=True).flatten(2)
-        labels = (depth[0].amax(1) > depth[1].amax(1)).long()
-        pixel = torch.where(labels[:, None] == 1, depth[0], depth[1]).argmax(1)
+        errors = torch.stack([target & ~predicted, ~target & predicted])
+        missed, wrong = distance_transform(~errors, squared=True).flatten(2)
+        labels = (missed.amax(1) > wrong.amax(1)).long()
+        pixel = torch.where(labels[:, None] == 1, missed, wrong).argmax(1)
         width = target.shape[-1]
         points = torch.stack([pixel // width, pixel % width], 1)
     return points.flip(1)[:, None].float(), labels[:, None].int()
@@ -40,10 +40,9 @@ def sample_one_point_from_error_center(
 def sample_random_points_from_errors(
     gt_masks: Tensor, pred_masks: Tensor | None, num_pt: int = 1
 ) -> tuple[Tensor, Tensor]:
-    """Points drawn uniformly, each on its own, from the pixels that are wrong.
+    """Points drawn uniformly and independently from the wrong pixels.
 
-    Where a mask is predicted perfectly they are negative points of the background, and where that
-    is empty too, (0, 0).
+    A perfect prediction gives negative points on the background, or at (0, 0) if there is none.
 
     Returns: (points [B, num_pt, 2], (x, y) float32; labels [B, num_pt] int32).
     """

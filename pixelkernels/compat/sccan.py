@@ -23,24 +23,25 @@ def generate_prior(
     mask_list: Sequence[Tensor],
     fts_size: Sequence[int],
 ) -> Tensor:
-    """`OneModel.generate_prior`: the support's mask, averaged by the softmax of the cosines with
-    the unmasked support, scaled to [0, 1], resized to fts_size, and the mean over the shots.
+    """`OneModel.generate_prior`: the mean of the support's mask, weighted by the softmax of the
+    cosines with the unmasked support, scaled to [0, 1], averaged over the shots, and resized to
+    fts_size.
 
     Args:
         query_feat_high: [B, C, h, w].
-        final_supp_list: of each shot, [B, C, h', w'].
-        mask_list: of each shot, [B, 1, H, W], float; resized with aligned corners.
+        final_supp_list: [B, C, h', w'] for each shot.
+        mask_list: [B, 1, H, W] for each shot, float; resized bilinearly with aligned corners.
 
-    Returns: [B, 1, *fts_size]. Where a feature vector is all but 0 the original adds 1e-7 to the
-    product of the norms, this does not.
+    Returns: [B, 1, *fts_size]. The original adds 1e-7 to the product of the norms, which shows only
+    for feature vectors near 0.
     """
-    found = prior_mask(
+    prior = prior_mask(
         query_feat_high,
         torch.stack(list(final_supp_list), 1),
         torch.cat(list(mask_list), 1),
         reduce="softmax",
     )[:, None]
-    return F.interpolate(found, size=tuple(fts_size), mode="bilinear", align_corners=True)
+    return F.interpolate(prior, size=tuple(fts_size), mode="bilinear", align_corners=True)
 
 
 REPLACES = {"SCCAN:OneModel.generate_prior": generate_prior, "SCCAN:Weighted_GAP": weighted_gap}

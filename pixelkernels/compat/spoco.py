@@ -1,4 +1,4 @@
-"""spoco's contrastive loss (spoco/losses.py), also of pytorch-3dunet and PlantSeg."""
+"""spoco's contrastive loss (spoco/losses.py), also in pytorch-3dunet and PlantSeg."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ PACKAGE = "spoco"
 
 
 class ContrastiveLoss(nn.Module):
-    """spoco's `ContrastiveLoss`, of embeddings [N, E, H, W] and instance ids [N, H, W], or volumes
-    [N, E, D, H, W] and [N, D, H, W].
+    """spoco's `ContrastiveLoss`, of embeddings [N, E, H, W] and instance ids [N, H, W], or of
+    volumes [N, E, D, H, W] and [N, D, H, W].
 
-    Label 0 is left out of the pull and push terms, but not of the regulariser, of each image that
-    asks for it: with `zero_label_push`, where it has that label; with `ignore_label`, where the
-    original ids have that one (the target is then [N, 2, ...], ids from 0 and original ids).
+    The pull and push terms of an image skip id 0, which the regulariser includes, in two cases:
+    `zero_label_push` is set and the image has id 0; or `ignore_label` is set and the original ids
+    of the image include it. With `ignore_label` the target is [N, 2, ...]: ids from 0, and original
+    ids.
 
     Args:
         delta_var, delta_dist, norm, alpha, beta, gamma: as in the original.
 
-    Ids need not be consecutive; an image of label 0 alone has a pull and push of 0. The terms of
-    `SpocoContrastiveLoss`, which this one has with weight 0, are not here.
+    Ids need not be consecutive. The pull and push terms of an image with id 0 alone are 0. The
+    additional terms of `SpocoContrastiveLoss` have weight 0 in the original and are left out.
     """
 
     def __init__(
@@ -51,15 +52,15 @@ class ContrastiveLoss(nn.Module):
         features = input_.flatten(2, -2)
         if self.ignore_label is None:
             ids = target.flatten(1, -2)
-            without = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+            skips = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
         else:
             ids, original = (x.flatten(1, -2) for x in target.unbind(1))
-            without = (original == self.ignore_label).flatten(1).any(1)
-        nothing = ids == 0
+            skips = (original == self.ignore_label).flatten(1).any(1)
+        zero = ids == 0
         if self.zero_label_push:
-            without |= nothing.flatten(1).any(1)
+            skips |= zero.flatten(1).any(1)
         labels, count = compact_labels(ids)
-        kept = torch.where(nothing & without[:, None, None], -1, labels)
+        kept = torch.where(zero & skips[:, None, None], -1, labels)
         images = (kept >= 0).flatten(1).any(1).sum()
         pull_and_push = discriminative_loss(
             features, kept, count, delta_var=self.delta_var, delta_dist=self.delta_dist,
