@@ -1,11 +1,9 @@
-"""The reference networks of five papers, on the library's public functions only, so that
-`pixelkernels.use_backend` chooses what computes them. They need `pip install
-'pixelkernels[models]'`.
+"""Reference networks of five papers, built from the library's public functions, so that
+`pixelkernels.use_backend` selects their backend. They need `pip install 'pixelkernels[models]'`.
 """
 
-from pixelkernels.models.correlation import displacement_correlation
-
 from .cas import CASNet
+from .correlation import displacement_correlation
 from .coseg import CoSegmentation, CoSegNet
 from .interactive import Clicks, FewShotInteractiveNet, Support
 from .losses import class_agnostic_cross_entropy, dice_loss

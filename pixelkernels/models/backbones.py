@@ -1,4 +1,4 @@
-"""Networks of torchvision, cut into the feature maps that the models take up."""
+"""Networks of torchvision, split into stages whose feature maps the models use."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torchvision.models import VGG, get_model, resnet, vgg
 
 
 class ResNetStages(nn.Module):
-    """The maps of a bottleneck ResNet at strides 2, 4, 8, 16 and 32.
+    """The feature maps of a bottleneck ResNet at strides 2, 4, 8, 16 and 32.
 
     Args:
-        depth: 50, 101 or 152, or the number of blocks in each of the four stages of another one.
-        weights: torchvision's name of weights for it ("DEFAULT", ...), or None.
-        dilated: the last two stages keep stride 8 and dilate instead, as DeepLab does.
-        width: channels of the first stage's 3x3 convolutions. The maps have 64, 256, 512, 1024
-            and 2048 channels whatever it is.
+        depth: 50, 101 or 152, or the number of blocks in each of the four stages.
+        weights: torchvision's name of pretrained weights ("DEFAULT", ...), or None.
+        dilated: the last two stages keep stride 8 and use dilation, as in DeepLab.
+        width: channels of the first stage's 3x3 convolutions. The maps always have 64, 256, 512,
+            1024 and 2048 channels.
     """
 
     channels = (64, 256, 512, 1024, 2048)
@@ -60,12 +60,12 @@ class ResNetStages(nn.Module):
 
 
 class VGGStages(nn.Module):
-    """The maps of VGG16's third, fourth and fifth block, before their pooling: strides 4, 8, 16.
+    """The feature maps of VGG16's third, fourth and fifth block before pooling: strides 4, 8, 16.
 
     Args:
-        count: how many of the three.
-        weights: torchvision's name of weights ("DEFAULT", ...), or None.
-        batch_norm: the variant with batch norm.
+        count: the number of blocks, 1 to 3.
+        weights: torchvision's name of pretrained weights ("DEFAULT", ...), or None.
+        batch_norm: use the variant with batch norm.
         width: channels of the first block; the maps have 4, 8 and 8 times as many.
     """
 
@@ -84,10 +84,10 @@ class VGGStages(nn.Module):
             raise ValueError(f"weights: there are none for a VGG16 of width {width}, only of 64")
         else:
             plan = [x if isinstance(x, str) else x * width // 64 for x in vgg.cfgs["D"]]
-            # VGG gives the layers their initial values
+            # VGG initialises the layers
             layers = VGG(vgg.make_layers(plan, batch_norm), num_classes=1).features
         ends = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-        # a stage begins with the pooling of the block before it
+        # a stage begins with the pooling of the previous block
         starts = [0, *ends[2:]]
         self.stages = nn.ModuleList(layers[starts[i] : ends[2 + i]] for i in range(count))
         self.channels = (4 * width, 8 * width, 8 * width)[:count]

@@ -1,4 +1,4 @@
-"""Segmentation without class labels (the CAS paper)."""
+"""Class-agnostic segmentation (the CAS paper)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADS = {"fcn": FCNHead, "deeplab": DeepLabHead}
 
 
 class CASNet(nn.Module):
-    """FCN-ResNet101 or DeepLab-v3 whose softmax output describes every pixel.
+    """FCN-ResNet101 or DeepLab-v3 whose softmax output is a descriptor of each pixel.
 
     About 52 million parameters with "fcn", 59 million with "deeplab".
 
@@ -53,12 +53,12 @@ class CASNet(nn.Module):
         self.head = HEADS[architecture](self.backbone.channels[-1], channels)
 
     def logits(self, images: Tensor) -> Tensor:
-        """[B, channels, H, W], before the softmax."""
+        """The descriptors before the softmax, [B, channels, H, W]."""
         check_images(images, "B 3 H W", self.LEAST)
         return resized(self.head(self.backbone(images)[-1]), size_of(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """The descriptors [B, channels, H, W] of images [B, 3, H, W]: they sum to 1."""
+        """The descriptors [B, channels, H, W] of images [B, 3, H, W]; each sums to 1."""
         return self.logits(images).softmax(1)
 
     def loss(
@@ -74,10 +74,11 @@ class CASNet(nn.Module):
 
         Args:
             images: [B, 3, H, W].
-            labels: [B, H, W], a region for each pixel; those outside [0, num_regions) are ignored.
+            labels: [B, H, W], the region of each pixel; labels outside [0, num_regions) are
+                ignored.
             num_regions: the largest number of regions in an image.
-            kind: "cas", or what the paper compares it with, for two regions: "cross_entropy", which
-                takes labels for classes, and "class_agnostic_cross_entropy".
+            kind: "cas", or one of the paper's baselines for two regions: "cross_entropy", which
+                takes labels as classes, and "class_agnostic_cross_entropy".
             alpha: of `cas_loss`.
         """
         check_like("labels", labels, images)
@@ -93,9 +94,10 @@ class CASNet(nn.Module):
 
     @torch.no_grad()
     def choose_channel(self, images: Tensor, masks: Tensor) -> int:
-        """The channel whose descriptors go most with the masks [B, H, W], by Pearson correlation.
+        """The channel with the largest Pearson correlation with the masks [B, H, W].
 
-        Without classes no channel means "object"; a few annotated images tell which one does.
+        Training without classes does not fix which channel is the object; a few annotated images
+        decide it.
         """
         check_like("masks", masks, images)
         maps = self(images).transpose(0, 1).flatten(1)
@@ -105,5 +107,5 @@ class CASNet(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor, channel: int) -> Tensor:
-        """The masks of a channel, bool [B, H, W]: descriptors of at least twice their mean."""
+        """The masks of a channel, bool [B, H, W]: where it is at least twice the image's mean."""
         return adaptive_mask(self(images)[:, channel])

@@ -1,4 +1,4 @@
-"""The correlation of co-segmentation networks (DOCS), over all displacements or a window."""
+"""The correlation layer of co-segmentation networks (DOCS)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from torch import Tensor
 def displacement_correlation(
     query: Tensor, reference: Tensor, displacement: int, step: int = 1
 ) -> Tensor:
-    """`out[b, dy, dx, y, x] = <query[b, :, y, x], reference[b, :, y + dy, x + dx]> / C`, 0 where
-    that is outside, for the multiples dy and dx of step from -displacement to displacement,
-    row-major in the channels.
+    """Correlation of each position with the displaced positions of another image:
+    `out[b, dy, dx, y, x] = <query[b, :, y, x], reference[b, :, y + dy, x + dx]> / C`, 0 where
+    (y + dy, x + dx) is outside the image.
 
     Args:
         query: features [B, C, H, W].
         reference: features of the same shape.
-        displacement: at least max(H, W) - 1 compares every position with every other.
-        step: >= 1.
+        displacement: the largest |dy| and |dx|. From max(H, W) - 1 on, every position is compared
+            with every other.
+        step: dy and dx are multiples of it, >= 1.
 
     Returns:
-        [B, (2 * (displacement // step) + 1) ** 2, H, W].
+        [B, (2 * (displacement // step) + 1) ** 2, H, W], dx varying fastest.
     """
     if query.shape != reference.shape:
         raise ValueError(
@@ -32,7 +33,7 @@ def displacement_correlation(
     products = query.flatten(2).mT @ reference.flatten(2) / channels
     d = displacement // step * step
     padded = F.pad(products.view(batch, height, width, height, width), (d, d, d, d))
-    # (y, x, y + dy, x + dx) moves by the strides of both positions when y or x does
+    # y and x step both positions of (y, x, y + dy, x + dx), so their strides are sums of two
     image, row, column, far_row, far_column = padded.stride()
     strides = (image, step * far_row, step * far_column, row + far_row, column + far_column)
     shifted = padded.as_strided((batch, window, window, height, width), strides)

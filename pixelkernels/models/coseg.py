@@ -8,37 +8,38 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pixelkernels.models.correlation import displacement_correlation
 from pixelkernels.triplet import is_triplet_loss
 
 from .backbones import ResNetStages
+from .correlation import displacement_correlation
 from .layers import Convolution, Deconvolution, cat, check_images, check_like, size_of
 from .losses import segmentation_loss
 
 
 class CoSegmentation(NamedTuple):
-    """What both images of every pair became, a pair's two one after the other."""
+    """The outputs for both images of every pair; the images of a pair are adjacent."""
 
     embedding: Tensor  # [2B, embedding_channels, H, W]
     logits: Tensor  # [2B, 2, H, W], of background and object
 
 
 class CoSegNet(nn.Module):
-    """A Siamese ResNet U-net that segments the object which two images have in common.
+    """A Siamese ResNet U-net that segments the object common to two images.
 
-    The encoder's deepest maps of both images meet in a correlation block. Six deconvolutions
-    follow, of which the first keeps the size and each other one doubles it and takes up the
-    encoder's map of that scale (the last: the image), up to an embedding of the input's size; a 1x1
-    convolution makes two channels of it. About 44 million parameters as the paper has it.
+    A correlation layer compares the encoder's deepest maps of both images. Six deconvolutions
+    follow: the first keeps the size, each of the others doubles it and is concatenated with the
+    encoder's map of that scale (the last with the image). The result is an embedding of the input's
+    size, which a 1x1 convolution maps to two classes. About 44 million parameters in the paper's
+    configuration.
 
-    Layers: `encoder` (ResNetStages), `squeeze` (1x1, to 512 channels beside the correlation),
-    `deconvolutions`, `joins` (3x3, after the concatenations), `classify` (1x1).
+    Layers: `encoder` (ResNetStages), `squeeze` (1x1, to 512 channels that are concatenated with the
+    correlation), `deconvolutions`, `joins` (3x3, after the concatenations), `classify` (1x1).
 
     Args:
         depth: of the ResNet, see ResNetStages.
         weights: of the ResNet, torchvision's name or None.
         width: of the ResNet.
-        displacement: of the correlation, in cells of 32 pixels; 13 compares all of 448 x 448.
+        displacement: of the correlation, in cells of 32 pixels; 13 covers images of 448 x 448.
         decoder: channels after the first five deconvolutions.
         embedding_channels: after the sixth.
     """
@@ -61,8 +62,8 @@ class CoSegNet(nn.Module):
         self.encoder = ResNetStages(depth, weights=weights, width=width)
         self.displacement = displacement
         self.squeeze = nn.Conv2d(self.encoder.channels[-1], decoder[0], 1)
-        met = decoder[0] + (2 * displacement + 1) ** 2
-        channels, skips = [met, *decoder], [3, *self.encoder.channels[:-1]][::-1]
+        first = decoder[0] + (2 * displacement + 1) ** 2
+        channels, skips = [first, *decoder], [3, *self.encoder.channels[:-1]][::-1]
         outs = [*decoder, embedding_channels]
         self.deconvolutions = nn.ModuleList(
             Deconvolution(channels[i], outs[i], stride=2 if i else 1) for i in range(6)
@@ -98,13 +99,13 @@ class CoSegNet(nn.Module):
         margin: float = 3.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Eq. 5: a segmentation loss and `triplet_weight` times the IS-Triplet loss.
+        """Eq. 5: a segmentation loss plus `triplet_weight` times the IS-Triplet loss.
 
         Args:
             images: [B, 2, 3, H, W].
             masks: [B, 2, H, W], 0/1.
             segmentation: "dice", "cross_entropy" or "focal".
-            triplet_weight: lambda; the paper starts at 1 and takes 0.85 of it after each epoch.
+            triplet_weight: lambda; the paper starts at 1 and multiplies by 0.85 after each epoch.
             num_samples, margin, generator: as in `is_triplet_loss`.
         """
         check_like("masks", masks, images)

@@ -1,6 +1,4 @@
-"""Interactive segmentation that a few annotated images teach its class (few-shot interactive
-segmentation with clicks, Bhatia).
-"""
+"""Few-shot interactive segmentation with clicks (Bhatia): a few annotated images show the class."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from pixelkernels.similarity import prior_mask
 from .backbones import VGGStages
 from .layers import Convolution, cat, check_images, check_like, resized, size_of
 
-FARTHEST = 255.0  # a click map is truncated there
+FARTHEST = 255.0  # click maps are truncated at this distance
 
 
 class Support(NamedTuple):
@@ -35,16 +33,16 @@ class Clicks(NamedTuple):
 
 
 class FewShotInteractiveNet(nn.Module):
-    """Segments the instance that was clicked on, of a class that the support images show.
+    """Segments the clicked instance of the class that the support images show.
 
-    Three channels of features meet in the feature junction (section 2.4): those of the query image
-    fused with its click maps; those of the support images, averaged over their masks; and the prior
-    of the interactive prior focus, which likens the query to the support in features of a network
-    that is not trained, and is fused with the click maps in turn. About 25 million parameters as
-    the thesis has it, of which 15 million are not trained.
+    The feature junction (section 2.4) joins three inputs: the features of the query image fused
+    with its click maps; those of the support images, averaged over their masks; and the interactive
+    prior focus, which is the prior mask (similarity of query and support in the features of a
+    frozen network) fused with the click maps. About 25 million parameters in the thesis'
+    configuration, of which 15 million are frozen.
 
     Layers: `fuse` (5 to 3 channels), `features` (VGGStages), `middle` (1x1), `prior_features`
-    (VGGStages, not trained), `focus` (3 channels to 1), `junction`, `head`.
+    (VGGStages, frozen), `focus` (3 channels to 1), `junction`, `head`.
 
     Args:
         weights: of both VGG16, torchvision's name or None.
@@ -80,11 +78,11 @@ class FewShotInteractiveNet(nn.Module):
 
     def train(self, mode: bool = True) -> FewShotInteractiveNet:
         super().train(mode)
-        self.prior_features.eval()  # its batch norms keep their statistics
+        self.prior_features.eval()  # frozen, so batch norms must not update their statistics
         return self
 
     def join(self, images: Tensor, clicks: Clicks, support: Support) -> Tensor:
-        """What goes into the junction: [B, joined_channels, h, w] at stride 4."""
+        """The input of the junction: [B, joined_channels, h, w] at stride 4."""
         check_images(images, "B 3 H W", self.LEAST)
         check_images(support.images, "B S 3 H W", self.LEAST)
         check_like("support.masks", support.masks, support.images)
@@ -95,7 +93,7 @@ class FewShotInteractiveNet(nn.Module):
             )
         maps = click_maps(*clicks, size_of(images), truncate=FARTHEST) / FARTHEST
         shots, masks = support.images.flatten(0, 1), support.masks.flatten(0, 1).to(images.dtype)
-        # in one batch, so that batch norms meet the same mixture in training and in evaluation
+        # one batch, so that the statistics of batch norms cover query and support together
         fused = self.fuse(cat(images, maps))
         both = self._middle(torch.cat([fused, shots.to(fused)]))
         query, shots = both[: len(images)], both[len(images) :]
@@ -107,7 +105,7 @@ class FewShotInteractiveNet(nn.Module):
         return cat(query, prototype[..., None, None].expand_as(query), focused)
 
     def classify(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """The junction's features to logits [B, H, W]."""
+        """Features of the junction -> logits [B, H, W]."""
         return resized(self.head(features), size)[:, 0]
 
     def forward(self, images: Tensor, clicks: Clicks, support: Support) -> Tensor:

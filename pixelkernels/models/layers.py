@@ -1,4 +1,4 @@
-"""Layers that several networks are made of."""
+"""Layers, resizing and checks that several networks share."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Convolution(nn.Sequential):
 
 
 class Deconvolution(nn.Module):
-    """Transposed 3x3 convolution, batch norm, ReLU. Stride 2 undoes a ceil(size / 2): the size to
-    reach is told, so that odd ones come out right.
+    """Transposed 3x3 convolution, batch norm, ReLU. Stride 2 inverts ceil(size / 2); the caller
+    gives the output size, which may be odd.
     """
 
     def __init__(self, channels: int, out: int, stride: int = 2) -> None:
@@ -41,12 +41,12 @@ def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def resized_labels(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """The labels [B, H, W] of the nearest pixels."""
+    """Labels [B, H, W] resized to the nearest."""
     return F.interpolate(labels[:, None].double(), size, mode="nearest-exact")[:, 0].long()
 
 
 def check_images(images: Tensor, shape: str, least: int) -> None:
-    """Raises unless `images` are floats of the shape told ("B 3 H W") and large enough."""
+    """Raises ValueError unless `images` are floats of the shape ("B 3 H W") and large enough."""
     names = shape.split()
     fits = images.dim() == len(names) and all(
         size == int(name) for size, name in zip(images.shape, names, strict=True) if name.isdigit()
@@ -59,14 +59,14 @@ def check_images(images: Tensor, shape: str, least: int) -> None:
 
 
 def check_like(name: str, x: Tensor, images: Tensor) -> None:
-    """Raises unless there is a value for each pixel of each image."""
+    """Raises ValueError unless `x` has one value per pixel of each image."""
     expected = [*images.shape[:-3], *images.shape[-2:]]
     if list(x.shape) != expected:
         raise ValueError(f"{name}: expected {expected} to fit the images, got {list(x.shape)}")
 
 
 def object_logits(logits: Tensor) -> Tensor:
-    """[B, 2, H, W] of background and object -> [B, H, W], whose sigmoid is the object's softmax."""
+    """Logits [B, 2, H, W] of background and object -> [B, H, W] with the same probability."""
     return logits[:, 1] - logits[:, 0]
 
 

@@ -1,4 +1,4 @@
-"""Losses that the papers combine with the library's or compare them with."""
+"""Losses that the papers combine with the library's losses or use as baselines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from .layers import object_logits
 
 
 def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
-    """1 - 2 |P T| / (|P| + |T|) of each image's object probabilities P and mask T, on average.
+    """1 - (2 |P T| + 1) / (|P| + |T| + 1) of an image's object probabilities P and mask T, averaged
+    over images; 0 if both are empty.
 
     Args:
         logits: [B, 2, H, W], of background and object.
-        mask: [B, H, W], 0/1. Where object and prediction are both empty, the loss is 0.
+        mask: [B, H, W], 0/1.
     """
     probability, target = object_logits(logits).sigmoid().flatten(1), mask.to(logits).flatten(1)
     overlap, sizes = (probability * target).sum(1), probability.sum(1) + target.sum(1)
@@ -23,7 +24,7 @@ def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 def segmentation_loss(logits: Tensor, mask: Tensor, kind: str = "dice") -> Tensor:
-    """ "dice", "cross_entropy" or "focal" (gamma 2, no class weights)."""
+    """The loss of a kind: "dice", "cross_entropy" or "focal" (gamma 2, no class weights)."""
     if kind == "dice":
         return dice_loss(logits, mask)
     if kind == "cross_entropy":
@@ -35,13 +36,12 @@ def segmentation_loss(logits: Tensor, mask: Tensor, kind: str = "dice") -> Tenso
 
 
 def class_agnostic_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
-    """For each image the smaller cross entropy of the mask and of its complement, on average.
+    """The smaller of the cross entropies with the mask and its complement, averaged over images.
 
-    The class-agnostic cross entropy that the CAS paper compares with (section 4): it asks for two
-    regions, and for either name of each.
+    A baseline of the CAS paper (section 4): either channel may be the object.
     """
-    named = [
-        F.cross_entropy(logits, side.long(), reduction="none").flatten(1).mean(1)
-        for side in (mask.bool(), ~mask.bool())
+    losses = [
+        F.cross_entropy(logits, target.long(), reduction="none").flatten(1).mean(1)
+        for target in (mask.bool(), ~mask.bool())
     ]
-    return torch.minimum(*named).mean()
+    return torch.minimum(*losses).mean()

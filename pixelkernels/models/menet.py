@@ -21,13 +21,13 @@ class Saliency(NamedTuple):
 
 
 class MEnet(nn.Module):
-    """A symmetric encoder-decoder whose 13 scales each give one map to every pixel's features.
+    """A symmetric encoder-decoder. Each of its 13 scales contributes one map to the metric space.
 
-    Six encoder stages halve the size and double the channels, the last one down to 1x1; six decoder
-    stages double it again and take up the encoder's map of that scale. From the image and from each
-    stage a convolution makes one map, repeated to the input's size (nearest, eq. 14); 16 kernels
-    mix the 13 maps into the metric space, of which 2 kernels make the classes. About 62 million
-    parameters as the paper has it.
+    Six encoder stages halve the size and double the channels, and the last map is averaged to 1x1;
+    six decoder stages double the size and are concatenated with the encoder's map of that scale.
+    Convolutions make one map of the image and of each stage, resized to the input's size (nearest,
+    eq. 14). 16 kernels combine the 13 maps into the metric space, and 2 kernels make the classes
+    from it. About 62 million parameters in the paper's configuration.
 
     Layers: `encoder`, `upward` and `decoder` (each stage `convolutions` layers), `scales` (the 13
     single maps), `balance` and `norm` (batch norms before and after `metric`), `metric`,
@@ -63,7 +63,7 @@ class MEnet(nn.Module):
             nn.Conv2d(channels, 1, 3, padding=1) for channels in (*down, *up[1:])
         )
         count = len(self.scales)
-        # the scales are uneven, and eq. 3 has no lower bound where nothing holds the features' size
+        # the scales differ in size, and eq. 3 is unbounded below unless the features are bounded
         self.balance, self.norm = nn.BatchNorm2d(count), nn.BatchNorm2d(metric_channels)
         self.metric = nn.Conv2d(count, metric_channels, 3, padding=1, bias=False)
         self.classify = nn.Conv2d(metric_channels, 2, 3, padding=1)
@@ -79,7 +79,7 @@ class MEnet(nn.Module):
         for i, (upward, stage) in enumerate(zip(self.upward, self.decoder, strict=True)):
             skip = maps[STAGES - 1 - i]
             size = size_of(skip)
-            # there is nothing but 1x1 to spread at first
+            # the first input is 1x1, so it is broadcast
             x = upward(x).expand(-1, -1, *size) if i == 0 else upward(x, size)
             x = stage(cat(x, skip))
             maps.append(x)
@@ -94,14 +94,14 @@ class MEnet(nn.Module):
     def loss(
         self, images: Tensor, masks: Tensor, *, mining: str | None = "hard", normalize: bool = True
     ) -> Tensor:
-        """Eq. 4: the metric loss (eq. 3) and the cross entropy.
+        """Eq. 4: the metric loss (eq. 3) plus the cross entropy.
 
         Args:
             images: [B, 3, H, W].
             masks: [B, H, W], 0/1.
-            mining: "hard" takes as many pixels of the larger class as the smaller one has.
-            normalize: features of length 1, as in the released code; without it eq. 3 has no lower
-                bound.
+            mining: "hard" uses as many pixels of the larger class as the smaller one has.
+            normalize: normalise the features, as in the released code; otherwise eq. 3 is unbounded
+                below.
         """
         check_like("masks", masks, images)
         metric, logits = self(images)
@@ -110,8 +110,8 @@ class MEnet(nn.Module):
 
     @torch.no_grad()
     def saliency(self, images: Tensor) -> Tensor:
-        """Eq. 5: every pixel's distance to the mean of what the classes call background, scaled to
-        [0, 1] in each image; [B, H, W].
+        """Eq. 5: the distance of each pixel to the mean of the predicted background, scaled to
+        [0, 1] per image; [B, H, W].
         """
         metric, logits = self(images)
         background = (logits[:, 0] > logits[:, 1]).to(metric.dtype)
@@ -124,8 +124,8 @@ class MEnet(nn.Module):
 
 
 def adaptive_mask(saliency: Tensor) -> Tensor:
-    """Saliency [B, H, W] in [0, 1] of at least twice the image's mean, or of 1 where that is less
-    (eq. 15 of the paper).
+    """Where saliency [B, H, W] in [0, 1] is at least twice the mean of its image, or 1 if that is
+    more (eq. 15 of the paper).
     """
     return saliency >= (2 * saliency.mean((-2, -1), keepdim=True)).clamp(max=1)
 

@@ -1,4 +1,4 @@
-"""The figures that the papers report, by torchmetrics."""
+"""The metrics that the papers report, computed with torchmetrics."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from .menet import adaptive_mask
 
 
 def jaccard(prediction: Tensor, target: Tensor) -> float:
-    """|P T| / |P + T| of masks of any shape, all pixels together; 0 where both are empty."""
+    """Intersection over union of all pixels of two masks; 0 if both are empty."""
     return float(binary_jaccard_index(prediction.long(), target.long()))
 
 
 def pixel_precision(prediction: Tensor, target: Tensor) -> float:
-    """The share of pixels, of object and background, that are right (co-segmentation)."""
+    """The share of correct pixels, object and background (co-segmentation)."""
     return float(binary_accuracy(prediction.long(), target.long()))
 
 
 def mean_iou(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> float:
-    """The mean over classes of the IoU of the class's pixels, all images together."""
+    """The mean over classes of the IoU over all images of a class."""
     pairs = zip(predictions, targets, strict=True)
     return sum(jaccard(p, t) for p, t in pairs) / len(targets)
 
 
 def foreground_background_iou(prediction: Tensor, target: Tensor) -> float:
-    """FB-IoU: the mean of the object's IoU and the background's, whatever the classes."""
+    """FB-IoU: the mean of the IoUs of object and background, regardless of class."""
     prediction, target = prediction.bool(), target.bool()
     return (jaccard(prediction, target) + jaccard(~prediction, ~target)) / 2
 
 
 def saliency_measures(saliency: Tensor, target: Tensor) -> dict[str, float]:
     """F-beta (beta^2 = 0.3, eq. 16 of the MEnet paper) of the masks at twice the mean saliency, and
-    the mean absolute error (eq. 17); both on average over images.
+    the mean absolute error (eq. 17), averaged over images.
 
     Args:
         saliency: [B, H, W] in [0, 1].
@@ -56,8 +56,8 @@ def saliency_measures(saliency: Tensor, target: Tensor) -> dict[str, float]:
 
 
 def clicks_to_reach(ious: Tensor, threshold: float) -> Tensor:
-    """The number of clicks after which the IoU first is at least `threshold`, or their number where
-    it never is; int64 [B] for the IoUs [clicks, B].
+    """The number of clicks until the IoU is at least `threshold`, or all clicks if it never is;
+    int64 [B] for IoUs [clicks, B].
     """
     reached = torch.cat([ious >= threshold, torch.ones_like(ious[:1], dtype=torch.bool)])
     return (reached.int().argmax(0) + 1).clamp(max=len(ious))

@@ -1,5 +1,5 @@
-"""Feature back-propagating refinement (f-BRS, Sofiiuk et al.): at the pixels that the user clicked,
-the prediction is made to agree.
+"""Feature back-propagating refinement (f-BRS, Sofiiuk et al.), which fits the prediction to the
+clicks, and the loop of clicks and predictions.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .interactive import Clicks, FewShotInteractiveNet, Support
 from .layers import check_like, size_of
 
 PLACES = ("before", "after")
-# of the objective and of its end, as in the released code
+# weights of the objective and stopping thresholds of the released code
 REGULARISER, BIAS_REGULARISER, HISTORY = 1e-3, 1e-2, 20
 SATISFIED_POSITIVE, SATISFIED_NEGATIVE = 0.49, 0.49
 
@@ -31,21 +31,22 @@ def refined_logits(
     place: str = "after",
     evaluations: int = 20,
 ) -> Tensor:
-    """The network's logits [B, H, W] after a scale and a bias of each channel were fitted to the
-    clicks by L-BFGS.
+    """The network's logits [B, H, W] after L-BFGS has fitted a scale s and a bias b per channel of
+    its features f to the clicks.
 
-    Minimises, over features (1 + s) f + b, the mean of (1 - p)^2 in the 3x3 squares around positive
-    clicks, plus the mean of p^2 in those around negative ones, plus 1e-3 |s|^2 + 1e-2 |b|^2; ends
-    where p > 0.49 in all of the former and p < 0.49 in all of the latter. What was best is taken.
-    The logits are looked at in those squares only, so that an evaluation costs no more than the
-    layers behind the features at their own size. Squares at the border are cut, not dropped as in
-    the released code, and it does not end where the mask hardly changes: that would need the whole.
+    The objective for the features (1 + s) f + b is the mean of (1 - p)^2 in the 3x3 squares around
+    positive clicks, plus the mean of p^2 in those around negative ones, plus 1e-3 |s|^2 +
+    1e-2 |b|^2. Fitting stops when p > 0.49 in all positive squares and p < 0.49 in all negative
+    ones; the best s and b are used. Only the logits in the squares are resized, so an evaluation
+    costs the layers after the features at their own resolution. Unlike the released code, squares
+    at the border are clipped, not dropped, and a mask that hardly changes does not stop the
+    fitting, because that would need the whole mask.
 
     Args:
         network: in evaluation mode.
-        images, clicks, support: as its forward takes them.
+        images, clicks, support: as for its forward.
         place: "after" fits the junction's output (f-BRS-AJ), "before" its input (f-BRS-BJ).
-        evaluations: at most so many.
+        evaluations: the largest number of evaluations.
     """
     if place not in PLACES:
         raise ValueError(f"place: expected {' or '.join(PLACES)}, got {place!r}")
@@ -66,8 +67,8 @@ def refined_logits(
     )  # fmt: skip
 
     def features(values: Tensor) -> Tensor:
-        moved = (1 + values[0]) * base + values[1]
-        return network.junction(moved) if place == "before" else moved
+        x = (1 + values[0]) * base + values[1]
+        return network.junction(x) if place == "before" else x
 
     def evaluate() -> Tensor:
         with torch.enable_grad():
@@ -78,7 +79,7 @@ def refined_logits(
         loss = loss.detach()
         best.copy_(torch.where(loss < least, fitted.detach(), best))
         torch.minimum(least, loss, out=least)
-        fitted.grad = torch.where(satisfied, 0, gradient)  # ends it
+        fitted.grad = torch.where(satisfied, 0, gradient)  # a zero gradient stops L-BFGS
         return loss
 
     optimizer.step(evaluate)
@@ -87,7 +88,7 @@ def refined_logits(
 
 
 class _Squares:
-    """The pixels in the 3x3 squares around clicks, each once for each label."""
+    """The pixels in the 3x3 squares around clicks, each counted once per label."""
 
     def __init__(self, clicks: Clicks, size: tuple[int, int]) -> None:
         points = (
@@ -100,16 +101,16 @@ class _Squares:
         labels = clicks.labels.repeat_interleave(len(around), dim=1)
         limits = torch.tensor(size, device=device)
         inside = ((pixels >= 0) & (pixels < limits)).all(-1)
-        # a pixel of two squares counts once
+        # pixels that several squares share are counted once
         same = (pixels[:, :, None] == pixels[:, None]).all(-1)
         same &= (labels[:, :, None] == labels[:, None]) & inside[:, None]
         share = inside / same.sum(-1).clamp(min=1)
-        self._weights = [share * (labels == side) for side in (0, 1)]
-        # where grid_sample looks, in [-1, 1]
+        self._weights = [share * (labels == label) for label in (0, 1)]
+        # coordinates of grid_sample, in [-1, 1]
         self._grid = ((2 * pixels + 1) / limits - 1).flip(-1)[:, None]
 
     def misfit(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective's terms for logits [B, 1, h, w], and whether it has come to its end."""
+        """The objective's data terms for logits [B, 1, h, w], and whether fitting should stop."""
         sampled = F.grid_sample(
             logits, self._grid.to(logits), padding_mode="border", align_corners=False
         )
@@ -126,7 +127,7 @@ def _mean(weights: Tensor, values: Tensor) -> Tensor:
 
 
 class Step(NamedTuple):
-    """After a click: the logits [B, H, W] and each image's IoU with the target, [B]."""
+    """All clicks so far, the logits [B, H, W], and each image's IoU with the target [B]."""
 
     clicks: Clicks
     logits: Tensor
@@ -142,17 +143,17 @@ def click_loop(
     num_clicks: int = 10,
     refinement: str | None = None,
 ) -> Iterator[Step]:
-    """Clicks on the largest error, again and again, as a user would (`next_click`).
+    """Simulates a user who repeatedly clicks on the largest error (`next_click`).
 
     Args:
         network: in evaluation mode.
         images: [B, 3, H, W].
-        support: the class's annotated images.
-        target: [B, H, W], 0/1, what the user wants.
-        num_clicks: the most.
+        support: annotated images of the class.
+        target: [B, H, W], 0/1, the mask the user wants.
+        num_clicks: clicks per image.
         refinement: None, or the `place` of `refined_logits`.
 
-    Yields: a Step for each click. An image without an error gets padding for a click.
+    Yields: a Step per click. The click of an image without an error is padding.
     """
     check_like("target", target, images)
     prediction = torch.zeros_like(target, dtype=torch.bool)

@@ -1,5 +1,5 @@
-"""Labels carried from one annotated frame through a video (similarity learning for dense label
-transfer, Najafi et al.).
+"""Similarity learning for dense label transfer (Najafi et al.): labels of one annotated frame are
+propagated through a video.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from .backbones import ResNetStages
 from .layers import check_images, check_like, resized, resized_labels, size_of
 
 RATES = (6, 12, 18, 24)
-# where there is no score; interpolation keeps it far below all that are scores
+# stands for -inf, which interpolation would turn into NaN; below every score also when mixed
 NONE = -1e30
 
 
 class LabelTransferNet(nn.Module):
     """One branch of the Siamese network: a DeepLab ResNet with a decoder that embeds every second
-    pixel, and the batch norm of the branches' inner products.
+    row and column, and the batch norm of the inner products of two branches.
 
-    Four convolutions of dilations 6, 12, 18 and 24 are summed on the ResNet's map of stride 8, as
-    in DeepLab; a transposed convolution doubles it, bilinear interpolation doubles it again. About
-    52 million parameters as the paper has it.
+    Convolutions of dilations 6, 12, 18 and 24 on the ResNet's map of stride 8 are summed, as in
+    DeepLab; a transposed convolution and then bilinear interpolation double the size. About 52
+    million parameters in the paper's configuration.
 
     Layers: `backbone` (ResNetStages, dilated to stride 8), `pyramid`, `decoder`, `similarity`
     (SiameseSimilarityLoss: the batch norm).
@@ -57,7 +57,7 @@ class LabelTransferNet(nn.Module):
         self.similarity = SiameseSimilarityLoss()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, 3, H, W] to embeddings [B, D, ceil(H / 2), ceil(W / 2)]."""
+        """Images [B, 3, H, W] -> embeddings [B, D, ceil(H / 2), ceil(W / 2)]."""
         check_images(images, "B 3 H W", self.LEAST)
         height, width = size_of(images)
         deep = self.backbone(images)[-1]
@@ -75,14 +75,14 @@ class LabelTransferNet(nn.Module):
         num_per_class: int = 100,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Binary cross entropy of pairs of pixels, one of either frame: do they share a label?
+        """Binary cross entropy of pairs of pixels, one from each frame: do they share a label?
 
         Args:
             images: [B, 2, 3, H, W], two frames of each video.
-            labels: [B, 2, H, W]; those outside [0, num_classes) are in no pair.
+            labels: [B, 2, H, W]; pixels with labels outside [0, num_classes) are in no pair.
             num_classes: the largest number of classes in a frame.
-            pairs: "sampled" draws `num_per_class` pixels of each class of each frame, as the paper
-                trains (section 2.2); "all" takes every pair of embedded pixels, exactly.
+            pairs: "sampled" draws `num_per_class` pixels of each class from each frame, as in the
+                paper (section 2.2); "all" uses every pair of embedded pixels.
             generator: of the sampling.
         """
         check_images(images, "B 2 3 H W", self.LEAST)
@@ -91,7 +91,7 @@ class LabelTransferNet(nn.Module):
             raise ValueError(f"pairs: expected sampled or all, got {pairs!r}")
         features = self(images.flatten(0, 1))
         small = resized_labels(labels.flatten(0, 1), size_of(features))
-        # a frame is the second one of every two
+        # the two frames of a video are adjacent
         frames, targets = ([x[0::2], x[1::2]] for x in (features, _classes(small, num_classes)))
         if pairs == "sampled":
             drawn = [
@@ -105,17 +105,17 @@ class LabelTransferNet(nn.Module):
     def transfer(
         self, query: Tensor, reference: Tensor, labels: Tensor, num_classes: int
     ) -> tuple[Tensor, Tensor]:
-        """Labels of every pixel of the query embedding's frame, as eq. 3 has it.
+        """Labels of every pixel of the query's frame (eq. 3).
 
         Args:
             query: embeddings [B, D, h, w].
-            reference: of the annotated pixels, [B, D, K] as `sample_reference` draws them, or
+            reference: embeddings of annotated pixels: [B, D, K], as drawn by `sample_reference`, or
                 [B, D, h', w'].
-            labels: the annotation, of the reference's spatial shape.
+            labels: of the reference: [B, K] or [B, h', w'].
             num_classes: L.
 
-        Returns: (labels [B, h, w], -1 where the reference has none; scores [B, L, h, w]). Scores
-        are sums of normalised inner products over a class's points.
+        Returns: (labels [B, h, w], -1 if the reference has none; scores [B, L, h, w]). A score is
+        the sum of the normalised inner products with the points of a class.
         """
         norm = self.similarity.state_dict()
         scale = norm["weight"] * (norm["running_var"] + self.similarity.eps).rsqrt()
@@ -135,17 +135,17 @@ class LabelTransferNet(nn.Module):
         num_per_class: int = 100,
         generator: torch.Generator | None = None,
     ) -> Iterator[Tensor]:
-        """A label for every pixel of every frame of a video, from the annotation of its first one.
+        """Labels of every frame of a video, from the annotation of the first frame.
 
-        Memory does not grow with the video: `num_per_class` embedded pixels of each class stand for
-        the first frame, and one frame is looked at at a time.
+        Memory does not grow with the video: the reference is `num_per_class` embedded pixels of
+        each class of the first frame, and frames are processed one by one.
 
         Args:
             frames: images [3, H, W], the annotated one first.
             labels: of the first frame, [H, W].
             num_classes: L.
 
-        Yields: labels [H, W], int64, for each frame: scores are interpolated to the frame's size.
+        Yields: labels [H, W], int64, of each frame, from scores resized to the frame's size.
         """
         reference = drawn = None
         for frame in frames:
