@@ -183,7 +183,7 @@ def to_kernel_dtype(labels: Tensor) -> Tensor:
 
 def to_mask(values: Tensor) -> Tensor:
     """True where `values` is not 0."""
-    # comparing bool with a number goes through int64
+    # `values != 0` would convert bool to int64
     return values if values.dtype == torch.bool else values != 0
 
 

@@ -182,11 +182,12 @@ def simulate_clicks(
         check.number(name, value, minimum=0)
     check.generator(generator, target)
     chosen = choose("simulate_clicks", (target,), backend)
-    target = to_mask(target)
-    batch = target.shape[0]
+    target, device = to_mask(target), target.device
     # draw the same numbers whatever the arguments: `strategy` does not change the positive clicks
-    order = random_integers(NOWHERE, (2, *target.shape), torch.int32, target.device, generator)
-    strategies = random_integers(3, (batch,), torch.int64, target.device, generator)
+    order = random_integers(NOWHERE, (2, *target.shape), torch.int32, device, generator)
+    strategies = random_integers(
+        len(STRATEGIES) - 1, target.shape[:1], torch.int64, device, generator
+    )
     if strategy != "mixed":
         strategies = torch.full_like(strategies, STRATEGIES.index(strategy))
 
@@ -197,15 +198,14 @@ def simulate_clicks(
     empty = ~target.flatten(1).any(1)[:, None, None]
     in_band = outside & ((from_target <= int(min(band, check.LONGEST_SIDE) ** 2)) | empty)
     others_outside = outside & to_mask(others) if others is not None else torch.zeros_like(target)
-    on_objects = (strategies == 1) & others_outside.flatten(1).any(1)
+    on_objects = (strategies == STRATEGIES.index("objects")) & others_outside.flatten(1).any(1)
     allowed = torch.where(on_objects[:, None, None], others_outside, in_band)
 
-    never = torch.zeros_like(strategies, dtype=torch.bool)
-    apart = max(_square(spacing), 1)
-    positive = ops.pick_pixels(chosen, inside.contiguous(), order[0], never, num_positive, apart)
-    negative = ops.pick_pixels(
-        chosen, allowed.contiguous(), order[1], strategies == 2, num_negative, apart
-    )
+    farthest = strategies == STRATEGIES.index("boundary")
+    never = torch.zeros_like(farthest)
+    gap = max(_square(spacing), 1)
+    positive = ops.pick_pixels(chosen, inside.contiguous(), order[0], never, num_positive, gap)
+    negative = ops.pick_pixels(chosen, allowed.contiguous(), order[1], farthest, num_negative, gap)
     points = torch.cat([positive, negative], 1)
     labels = torch.zeros_like(points[..., 0])
     labels[:, :num_positive] = 1

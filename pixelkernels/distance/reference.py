@@ -77,8 +77,10 @@ def _minimum_along_rows(values: Tensor, spacing: float) -> Tensor:
     return torch.stack([(row[:, None] + cost).amin(2) for row in values.unbind(1)], 1)
 
 
-def pick_pixels(allowed: Tensor, order: Tensor, farthest: Tensor, count: int, apart: int) -> Tensor:
-    """Pick `count` allowed pixels whose squared distances are at least `apart`; [B, count, 2].
+def pick_pixels(
+    allowed: Tensor, order: Tensor, farthest: Tensor, count: int, squared_spacing: int
+) -> Tensor:
+    """Pick `count` allowed pixels whose squared distances are >= `squared_spacing`; [B, count, 2].
 
     Each pick is the allowed pixel with the largest `order` [B, H, W], random int32 >= 0, so it is
     uniform. In images with `farthest` [B], the second and later picks are the pixels farthest from
@@ -100,5 +102,5 @@ def pick_pixels(allowed: Tensor, order: Tensor, farthest: Tensor, count: int, ap
         row, column = point.int()[:, :, None, None].unbind(1)
         d2 = (rows - row).square() + (columns - column).square()
         gap = torch.minimum(gap, d2)
-        allowed = allowed & (d2 >= apart)
+        allowed = allowed & (d2 >= squared_spacing)
     return points

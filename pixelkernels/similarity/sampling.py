@@ -53,12 +53,11 @@ def sample_reference(
     check.count("num_per_class", num_per_class)
     check.generator(generator, labels)
     chosen = choose("sample_reference", (features, labels), backend)
-    index = draw(chosen, labels.flatten(1), num_classes, num_per_class, generator)
-    found = index >= 0
+    index, found = draw(chosen, labels.flatten(1), num_classes, num_per_class, generator)
     pixels = features.flatten(2)
     if pixels.shape[2] == 0:  # padding entries need a pixel to read
         pixels = pixels.new_zeros(*pixels.shape[:2], 1)
-    points = pixels.gather(2, index.clamp(min=0)[:, None].expand(-1, features.shape[1], -1))
+    points = pixels.gather(2, index[:, None].expand(-1, features.shape[1], -1))
     classes = torch.arange(num_classes, device=labels.device)
     return (
         torch.where(found[:, None], points, 0),
@@ -68,19 +67,18 @@ def sample_reference(
 
 def draw(
     backend: str, labels: Tensor, num_classes: int, num_per_class: int, generator: Generator | None
-) -> Tensor:
-    """Flat indices [B, L*n] of pixels with labels [B, N], class by class; -1 where a class has
-    fewer than n.
-    """
+) -> tuple[Tensor, Tensor]:
+    """Flat indices [B, L*n] of pixels with labels [B, N], by class, and whether each exists."""
     if backend == "eager":
         keys = random_uniform(labels.shape, labels.device, generator)
-        return reference.sample_reference(labels, num_classes, num_per_class, keys)
+        index = reference.sample_reference(labels, num_classes, num_per_class, keys)
+        return index.clamp(min=0), index >= 0
     order, offsets = ops.points_by_class(backend, to_kernel_dtype(labels), num_classes)
     seed = random_seed(labels.device, generator)
     ranks = ops.sample_ranks(backend, offsets.diff(), seed, num_per_class)
+    found = (ranks >= 0).flatten(1)
     if order.shape[1] == 0:
-        return ranks.flatten(1)
+        return torch.zeros_like(found, dtype=torch.int64), found
     # an absent class may start past the last pixel
     first = offsets[:, :-1, None].clamp(max=order.shape[1] - 1)
-    index = order.gather(1, (first + ranks.clamp(min=0)).flatten(1))
-    return torch.where(ranks.flatten(1) >= 0, index, -1)
+    return order.gather(1, (first + ranks.clamp(min=0)).flatten(1)), found

@@ -24,10 +24,10 @@ BLOCK: tl.constexpr = tl.constexpr(32)
 def column_tile(mask, height, width, segments, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The tile of this program: True pixels, rows, columns, offsets, validity, image, segment."""
     program = tl.program_id(0).to(tl.int64)
-    across = tl.cdiv(width, COLUMNS)
-    column = (program % across).to(tl.int32) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    image = program // across // segments
-    segment = (program // across % segments).to(tl.int32)
+    tile_columns = tl.cdiv(width, COLUMNS)
+    column = (program % tile_columns).to(tl.int32) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    image = program // tile_columns // segments
+    segment = (program // tile_columns % segments).to(tl.int32)
     row = segment * ROWS + tl.arange(0, ROWS)[:, None]
     inside = (row < height) & (column < width)
     offsets = (image * height + row) * width + column
