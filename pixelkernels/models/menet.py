@@ -124,8 +124,8 @@ class MEnet(nn.Module):
 
 
 def adaptive_mask(saliency: Tensor) -> Tensor:
-    """Where saliency [B, H, W] in [0, 1] is at least twice the mean of its image, or 1 if that is
-    more (eq. 15 of the paper).
+    """saliency >= min(2 * mean of its image, 1), for saliency [B, H, W] in [0, 1] (eq. 15 of the
+    paper).
     """
     return saliency >= (2 * saliency.mean((-2, -1), keepdim=True)).clamp(max=1)
 

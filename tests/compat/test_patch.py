@@ -1,4 +1,4 @@
-"""Swapping a project's functions for the drop-ins, and back."""
+"""`patch` replaces a project's functions, and `undo` restores them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pixelkernels.compat._patch import PROJECTS
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A package laid out as RITM's, one of whose modules imports DistMaps by name."""
+    """A package laid out like RITM's; one of its modules imports DistMaps by name."""
     files = {
         "__init__.py": "",
         "model/__init__.py": "",
@@ -48,18 +48,18 @@ def test_patch_and_undo(project):
         return (*maps, vars(Clicker)["_get_next_click"], trainer.get_next_points)
 
     before = bound()
+    ours = (ritm.DistMaps, ritm.DistMaps, ritm.get_next_click, ritm.get_next_points)
     with compat.patch("ritm", package="their_isegm"):
-        ours = (ritm.DistMaps, ritm.DistMaps, ritm.get_next_click, ritm.get_next_points)
         assert bound() == ours
     assert bound() == before
-    kept = compat.patch("ritm", package="their_isegm")
-    assert ops.DistMaps is ritm.DistMaps
-    kept.undo()
-    kept.undo()
+    patched = compat.patch("ritm", package="their_isegm")
+    assert bound() == ours
+    patched.undo()
+    patched.undo()
     assert bound() == before
 
 
-def test_a_patched_scipy_still_serves_what_is_not_replaced():
+def test_patched_scipy_serves_what_is_not_replaced():
     volume = np.zeros((4, 5, 6))
     volume[1:3, 1:4, 2:5] = 1
     expected = ndimage.distance_transform_edt(volume)
@@ -70,7 +70,7 @@ def test_a_patched_scipy_still_serves_what_is_not_replaced():
     assert len(both) == 2
 
 
-def test_patch_names_what_is_missing(project):
+def test_patch_names_what_is_missing_and_replaces_nothing(project):
     (project / "engine" / "trainer.py").write_text("")
     with pytest.raises(AttributeError, match=r"their_isegm.engine.trainer has no get_next_points"):
         compat.patch("ritm", package="their_isegm")
@@ -87,16 +87,16 @@ def test_patch_names_what_is_missing(project):
         compat.patch("unknown")
 
 
-def stand_in(monkeypatch, root, place):
-    """Modules, and classes, that have what a place names; what is there, and the owner and name."""
-    module, _, name = place.partition(":")
+def stand_in(monkeypatch, root, target):
+    """Create the modules and classes of a target; returns the owner and name of its attribute."""
+    module, _, name = target.partition(":")
     path = [root, *module.split(".")] if module else [root]
     for end in range(1, len(path) + 1):
         full = ".".join(path[:end])
         if full not in sys.modules:
-            made = ModuleType(full)
-            made.__path__ = []
-            monkeypatch.setitem(sys.modules, full, made)
+            created = ModuleType(full)
+            created.__path__ = []
+            monkeypatch.setitem(sys.modules, full, created)
     owner = sys.modules[".".join(path)]
     *classes, last = name.split(".")
     for each in classes:
@@ -106,13 +106,16 @@ def stand_in(monkeypatch, root, place):
     return owner, last
 
 
-@pytest.mark.parametrize("project", PROJECTS)
-def test_every_project_is_patched_as_a_whole_and_put_back(project, monkeypatch):
-    ours = importlib.import_module(f"pixelkernels.compat.{project}")
-    places = {p: stand_in(monkeypatch, "their_package", p) for p in ours.REPLACES}
-    before = {p: vars(owner)[last] for p, (owner, last) in places.items()}
-    with compat.patch(project, package="their_package"):
-        for place, (owner, last) in places.items():
-            assert vars(owner)[last] is ours.REPLACES[place]
-    assert {p: vars(owner)[last] for p, (owner, last) in places.items()} == before
+@pytest.mark.parametrize("name", PROJECTS)
+def test_every_target_of_a_project_is_replaced_and_restored(name, monkeypatch):
+    ours = importlib.import_module(f"pixelkernels.compat.{name}")
+    owners = {target: stand_in(monkeypatch, "their_package", target) for target in ours.REPLACES}
+
+    def bound():
+        return {target: vars(owner)[last] for target, (owner, last) in owners.items()}
+
+    before = bound()
+    with compat.patch(name, package="their_package"):
+        assert bound() == ours.REPLACES
+    assert bound() == before
     assert ours.PACKAGE
