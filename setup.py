@@ -81,10 +81,10 @@ def extensions() -> list[Extension]:
     if os.environ.get("PIXELKERNELS_EXTENSION") == "0" or find_compiler() is None:
         print("pixelkernels: building no compiled library: backends eager and triton only")
         return []
-    found = [Extension("pixelkernels._C", sources("*_cpu.cpp", "common/*.cpp", "module.cpp"))]
+    found = [Extension("pixelkernels._C", sources("*/cpu/*.cpp", "common/*.cpp", "module.cpp"))]
     nvcc = find_nvcc()
     if nvcc:
-        found.append(Extension("pixelkernels._cuda", sources("*_cuda*.cu")))
+        found.append(Extension("pixelkernels._cuda", sources("*/cuda/*.cu")))
         print(f"pixelkernels: building the CPU library, and the CUDA library with {nvcc}")
     elif os.environ.get("PIXELKERNELS_CUDA") == "1":
         sys.exit("pixelkernels: PIXELKERNELS_CUDA=1, but there is no nvcc on PATH or in CUDA_HOME")
@@ -97,7 +97,7 @@ def extensions() -> list[Extension]:
 
 def sources(*patterns: str) -> list[str]:
     return sorted(
-        str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(f"csrc/**/{pattern}")
+        str(p.relative_to(ROOT)) for pattern in patterns for p in ROOT.glob(f"csrc/{pattern}")
     )
 
 
@@ -230,14 +230,14 @@ class NinjaBuild(build_ext):
             for source in extension.sources:
                 obj = build / f"{source}.o"
                 lines.append(f"build {obj}: {'nvcc' if is_cuda else 'cxx'} {ROOT / source}")
-                if source.endswith(("module.cpp", "_numpy_cpu.cpp")):
+                if source.endswith(("module.cpp", "numpy.cpp")):
                     lines.append(f"  first = {python}")
                 if source.endswith("module.cpp"):
                     lines.append(f"  extra = {facts}")
                 objects.append(obj)
             for name, capability_flags in capabilities.items():
-                kernels = "*_amx.cpp" if name == "amx" else "*_simd.cpp"
-                for source in [] if is_cuda else sources(kernels):
+                kernels = "amx" if name == "amx" else "simd"
+                for source in [] if is_cuda else sources(f"*/{kernels}/*.cpp"):
                     obj = build / f"{source}.{name}.o"
                     lines.append(f"build {obj}: cxx {ROOT / source}")
                     lines.append(f"  extra = -DPK_ISA={name} {capability_flags}")

@@ -2,8 +2,9 @@
 // it was built, and the other functions take NumPy arrays.
 #include <pybind11/pybind11.h>
 
-#include "common/host.h"
-#include "distance/distance_numpy.h"
+#include "common/outputs.h"
+#include "common/select.h"
+#include "distance/cpu/numpy.h"
 
 #define PK_TEXT_(x) #x
 #define PK_TEXT(x) PK_TEXT_(x)
@@ -27,5 +28,5 @@ PYBIND11_MODULE(_C, m) {
       "How this installation was built, as strings.");
   m.def("release_memory", pixelkernels::release_memory,
         "Return to the system what is kept of outputs that were freed.");
-  pixelkernels::bind_distance(m);
+  pixelkernels::distance::bind(m);
 }

@@ -1,5 +1,7 @@
 // Outputs, and what the first write to their pages costs.
-#include "common/host.h"
+#include "common/outputs.h"
+
+#include "common/parallel.h"
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -168,6 +170,25 @@ void ready_all(const Tensor& tensor) {
 }
 
 }  // namespace
+
+Element element_of(const Tensor& features) {
+  switch (features.scalar_type()) {
+    case ScalarType::Half:
+      return Element::kHalf;
+    case ScalarType::BFloat16:
+      return Element::kBFloat16;
+    case ScalarType::Float:
+      return Element::kFloat;
+    case ScalarType::Double:
+      return Element::kDouble;
+    default:
+      STD_TORCH_CHECK(false, "pixelkernels: unexpected dtype of features");
+  }
+}
+
+ScalarType accumulate_type(Element element) {
+  return element == Element::kDouble ? ScalarType::Double : ScalarType::Float;
+}
 
 Tensor output(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
   Tensor out = placed(new_empty(like, shape, type));

@@ -1,7 +1,10 @@
 // Vectors of eight lanes in GCC/Clang vector extensions: AVX2 holds one in a register, AVX-512 runs
-// the same code with more registers, and the baseline splits it. Torch-free. This header is
-// compiled once per instruction set, so everything in it lives in a namespace of that set's own:
-// the linker must not merge an AVX-512 function into the baseline.
+// the same code with more registers, and the baseline splits it. Torch-free.
+//
+// The build compiles every <family>/simd/kernels.cpp once for each instruction set, named by
+// PK_ISA. The linker keeps one copy of an inline function or template that several objects define,
+// whatever they were compiled for. So all code of an instruction set lives in a namespace PK_ISA,
+// and nothing from the standard library's templates may be used in it.
 #pragma once
 
 #include <cstdint>
@@ -14,8 +17,7 @@
 
 #define PK_INLINE inline __attribute__((always_inline))
 
-namespace pixelkernels {
-namespace PK_ISA {
+namespace pixelkernels::PK_ISA {
 
 constexpr int kLanes = 8;
 
@@ -77,6 +79,12 @@ PK_INLINE void clear(A* p, int64_t count) {
 typedef uint16_t U16 __attribute__((vector_size(16)));
 typedef uint32_t U32 __attribute__((vector_size(32)));
 typedef int32_t I32 __attribute__((vector_size(32)));
+typedef int64_t I64 __attribute__((vector_size(64)));
+
+template <>
+struct VecOf<uint32_t> {
+  typedef U32 type;
+};
 
 PK_INLINE Vec<float> load(const BFloat16* p) {
   U16 raw;
@@ -202,5 +210,4 @@ PK_INLINE auto sum_lanes(V v) {
   return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
 }
 
-}  // namespace PK_ISA
-}  // namespace pixelkernels
+}  // namespace pixelkernels::PK_ISA

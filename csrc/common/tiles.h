@@ -1,12 +1,10 @@
-// Walking an image in tiles of 8 pixels x 8 channels, whatever its strides. Torch-free; one copy
-// per instruction set.
+// Walking an image in tiles of 8 pixels x 8 channels, whatever its strides.
 #pragma once
 
 #include "common/simd.h"
 #include "common/view.h"
 
-namespace pixelkernels {
-namespace PK_ISA {
+namespace pixelkernels::PK_ISA {
 
 constexpr int kChunk = 2048;  // pixels whose labels are prepared together
 constexpr int kChunkTiles = kChunk / kLanes;
@@ -48,14 +46,14 @@ struct Offsets {
 
 // The layout of a tile in registers: row i holds eight pixels of channel i, or eight channels of
 // pixel i.
-enum class Rows { kChannels, kPixels };
+enum class TileRows { kChannels, kPixels };
 
 // Pixels and channels outside the image read as 0.
-template <Rows rows, class T>
+template <TileRows rows, class T>
 PK_INLINE void load_tile(const Plane<T>& plane, int64_t start, int64_t pixel, int pixels,
                          int64_t channel, int channels, Vec<Accumulate<T>> out[kLanes]) {
   using A = Accumulate<T>;
-  Rows have = Rows::kChannels;
+  TileRows have = TileRows::kChannels;
   if (start >= 0 && plane.pixel_stride == 1) {
     const T* p = plane.data + start + channel * plane.channel_stride;
 #pragma GCC unroll 8
@@ -65,7 +63,7 @@ PK_INLINE void load_tile(const Plane<T>& plane, int64_t start, int64_t pixel, in
     const T* p = plane.data + start + channel;
 #pragma GCC unroll 8
     for (int i = 0; i < kLanes; ++i) out[i] = load(p + i * plane.pixel_stride);
-    have = Rows::kPixels;
+    have = TileRows::kPixels;
   } else {
     A buffer[kLanes][kLanes] = {};
     for (int i = 0; i < kLanes && i < pixels; ++i) {
@@ -73,24 +71,24 @@ PK_INLINE void load_tile(const Plane<T>& plane, int64_t start, int64_t pixel, in
       for (int c = 0; c < channels; ++c) buffer[i][c] = scalar(p[c * plane.channel_stride]);
     }
     for (int i = 0; i < kLanes; ++i) out[i] = load(buffer[i]);
-    have = Rows::kPixels;
+    have = TileRows::kPixels;
   }
   if (have != rows) transpose(out);
 }
 
-template <Rows rows, class T>
+template <TileRows rows, class T>
 PK_INLINE void store_tile(const Plane<T>& plane, int64_t start, int64_t pixel, int pixels,
                           int64_t channel, int channels, Vec<Accumulate<T>> in[kLanes]) {
   using A = Accumulate<T>;
   if (start >= 0 && plane.pixel_stride == 1) {
-    if (rows != Rows::kChannels) transpose(in);
+    if (rows != TileRows::kChannels) transpose(in);
     T* p = plane.data + start + channel * plane.channel_stride;
 #pragma GCC unroll 8
     for (int i = 0; i < kLanes; ++i)
       if (i < channels) store(p + i * plane.channel_stride, in[i]);
     return;
   }
-  if (rows != Rows::kPixels) transpose(in);
+  if (rows != TileRows::kPixels) transpose(in);
   if (start >= 0 && plane.channel_stride == 1 && channels == kLanes) {
     T* p = plane.data + start + channel;
 #pragma GCC unroll 8
@@ -105,5 +103,4 @@ PK_INLINE void store_tile(const Plane<T>& plane, int64_t start, int64_t pixel, i
   }
 }
 
-}  // namespace PK_ISA
-}  // namespace pixelkernels
+}  // namespace pixelkernels::PK_ISA

@@ -7,6 +7,8 @@
 namespace pixelkernels {
 
 enum class Element : int32_t { kHalf, kBFloat16, kFloat, kDouble };
+constexpr int kElements = 4;
+
 enum class Label : int32_t { kUInt8, kInt8, kInt16, kInt32, kInt64, kNone };
 
 // A [B, C, H, W] tensor in any strides, counted in elements. Where rows follow each other without a

@@ -1,0 +1,45 @@
+// Loops over torch's threads, and over the types that a kernel has variants for.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include "common/view.h"
+
+namespace pixelkernels {
+
+// body(L()) for the type L of the labels, which are there.
+template <class Body>
+auto with_label(Label label, const Body& body) {
+  switch (label) {
+    case Label::kUInt8:
+      return body(uint8_t());
+    case Label::kInt8:
+      return body(int8_t());
+    case Label::kInt16:
+      return body(int16_t());
+    case Label::kInt32:
+      return body(int32_t());
+    default:
+      return body(int64_t());
+  }
+}
+
+// body(A()) for the type A that sums of the elements have.
+template <class Body>
+void with_value(Element element, const Body& body) {
+  if (element == Element::kDouble)
+    body(double());
+  else
+    body(float());
+}
+
+// body(i) for i in [0, n), on as many threads as `work` (elements touched for each i) is worth.
+template <class Body>
+void parallel(int64_t n, int64_t work, const Body& body) {
+  const int64_t grain = work >= 32768 ? 1 : 32768 / (work + 1) + 1;
+  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i);
+  });
+}
+
+}  // namespace pixelkernels

@@ -1,0 +1,210 @@
+// Maps of the distance to the nearest click. What costs is writing them: a block leaves out the
+// clicks that are too far away to be nearest to a pixel of its tile, each warp once more those for
+// its own part of it, and few are left for each pixel however many there are.
+#include <algorithm>
+#include <cfloat>
+
+#include "distance/cuda/kernels.cuh"
+
+namespace pixelkernels::distance::cuda {
+namespace {
+
+// A lane takes 4 x 4 pixels, eight lanes lie side by side and four below each other.
+constexpr int kClickWarps = 8, kClickThreads = kClickWarps * kWarp;
+constexpr int kSide = 4, kLanesAcross = 8, kLanesDown = kWarp / kLanesAcross;
+constexpr int kWarpRows = kLanesDown * kSide, kWarpColumns = kLanesAcross * kSide;
+constexpr int kWarpsAcross = 4;
+constexpr int kTileRows = kWarpRows * (kClickWarps / kWarpsAcross),
+              kTileColumns = kWarpColumns * kWarpsAcross;
+
+// Not contracted: the squares are those of any other float32 arithmetic.
+__device__ inline float square(float x) { return __fmul_rn(x, x); }
+
+__device__ inline float squared_distance(float row, float column, float2 click) {
+  return __fadd_rn(square(row - click.x), square(column - click.y));
+}
+
+// Some pixels, by the centre of their rectangle and half its diagonal.
+struct Area {
+  float row, column, half_diagonal;
+
+  __device__ Area(int first_row, int first_column, int rows, int columns)
+      : row(first_row + 0.5f * (rows - 1)),
+        column(first_column + 0.5f * (columns - 1)),
+        half_diagonal(0.5f * sqrtf(square(rows - 1) + square(columns - 1))) {}
+
+  // NaN for a click with a NaN, which no minimum takes and no comparison keeps.
+  __device__ float to(float2 click) const { return squared_distance(row, column, click); }
+
+  // How far from the centre a click may be, squared, and be nearest to a pixel, with `nearest` the
+  // square for the nearest one: half a diagonal farther from that pixel than that one, which is
+  // half a diagonal farther than from the centre. Rounding moves neither side by the 1e-5 added to
+  // it. What is infinitely far stays out: it is as far as no click.
+  __device__ float reach(float nearest) const {
+    const float distance = (sqrtf(nearest) + 2.0f * half_diagonal) * (1.0f + 1e-5f);
+    return fminf(distance * distance, FLT_MAX);
+  }
+};
+
+// Of values >= 0, which are in the order of their bits.
+__device__ inline float warp_min(float value) {
+  return __uint_as_float(__reduce_min_sync(kWholeWarp, __float_as_uint(value)));
+}
+
+template <int N>
+__device__ inline void encode(Encoding encoding, float parameter, float (&values)[N]) {
+  switch (encoding) {
+    case Encoding::kEuclidean:
+#pragma unroll
+      for (int i = 0; i < N; ++i) values[i] = fminf(sqrtf(values[i]), parameter);
+      return;
+    case Encoding::kDisk:
+#pragma unroll
+      for (int i = 0; i < N; ++i) values[i] = values[i] <= parameter ? 1.0f : 0.0f;
+      return;
+    case Encoding::kTanh:
+#pragma unroll
+      for (int i = 0; i < N; ++i) values[i] = tanhf(sqrtf(values[i]) * parameter);
+      return;
+    case Encoding::kGaussian:
+#pragma unroll
+      for (int i = 0; i < N; ++i) values[i] = expf(values[i] * parameter);
+  }
+}
+
+template <int V>
+using Floats = std::conditional_t<V == 4, float4, std::conditional_t<V == 2, float2, float>>;
+
+// A lane's columns are those of kSide / V stores of V values, so that stores of the warp lie side
+// by side; V divides the width.
+template <int V>
+__global__ void __launch_bounds__(kClickThreads)
+    click_maps_kernel(const ClickMaps maps, const unsigned tiles, const unsigned tiles_across,
+                      float* out) {
+  __shared__ float2 kept[kClickThreads];
+  __shared__ float nearest_of[kClickWarps];
+  __shared__ int kept_by[kClickWarps];
+  const int thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
+  const unsigned map = blockIdx.x / tiles, tile_index = blockIdx.x % tiles;
+  const int tile_row = tile_index / tiles_across * kTileRows,
+            tile_column = tile_index % tiles_across * kTileColumns;
+  const int warp_row = tile_row + warp / kWarpsAcross * kWarpRows,
+            warp_column = tile_column + warp % kWarpsAcross * kWarpColumns;
+  const Area tile(tile_row, tile_column, kTileRows, kTileColumns);
+  const Area own(warp_row, warp_column, kWarpRows, kWarpColumns);
+
+  const int64_t first = int64_t{map / 2} * maps.clicks;
+  const int64_t label = map % 2 == 0;
+  const auto click = [&](int64_t i) {
+    float2 point = make_float2(INFINITY, INFINITY);
+    if (i < maps.clicks) {
+      point = maps.points[first + i];  // in flight with the label
+      if (maps.labels[first + i] != label) point.x = INFINITY;
+    }
+    return point;
+  };
+  float nearest = INFINITY;
+  for (int64_t i = thread; i < maps.clicks; i += kClickThreads)
+    nearest = fminf(nearest, tile.to(click(i)));
+  nearest = warp_min(nearest);
+  if (lane == 0) nearest_of[warp] = nearest;
+  __syncthreads();
+#pragma unroll
+  for (int w = 0; w < kClickWarps; ++w) nearest = fminf(nearest, nearest_of[w]);
+  const float tile_reach = tile.reach(nearest);
+
+  const int lane_row = warp_row + lane / kLanesAcross,
+            lane_column = warp_column + lane % kLanesAcross * V;
+  const auto row_of = [&](int i) { return lane_row + i * kLanesDown; };
+  const auto column_of = [&](int j) { return lane_column + j / V * (kLanesAcross * V) + j % V; };
+  const bool inside = warp_row < maps.height && warp_column < maps.width;
+  float squares[kSide * kSide];
+#pragma unroll
+  for (float& value : squares) value = INFINITY;
+  float own_nearest = INFINITY;
+  for (int64_t base = 0; base < maps.clicks; base += kClickThreads) {
+    const float2 candidate = click(base + thread);
+    const bool keep = tile.to(candidate) <= tile_reach;
+    const unsigned keeping = __ballot_sync(kWholeWarp, keep);
+    if (lane == 0) kept_by[warp] = __popc(keeping);
+    __syncthreads();
+    int count = 0, place = __popc(keeping & ((1u << lane) - 1));
+#pragma unroll
+    for (int w = 0; w < kClickWarps; ++w) {
+      place += w < warp ? kept_by[w] : 0;
+      count += kept_by[w];
+    }
+    if (keep) kept[place] = candidate;
+    __syncthreads();
+    if (!inside) continue;
+
+    for (int i = lane; i < count; i += kWarp) own_nearest = fminf(own_nearest, own.to(kept[i]));
+    own_nearest = warp_min(own_nearest);
+    const float own_reach = own.reach(own_nearest);
+    for (int group = 0; group < count; group += kWarp) {
+      const bool near = group + lane < count && own.to(kept[group + lane]) <= own_reach;
+      for (unsigned left = __ballot_sync(kWholeWarp, near); left != 0; left &= left - 1) {
+        const float2 s = kept[group + __ffs(left) - 1];
+        float across[kSide];
+#pragma unroll
+        for (int j = 0; j < kSide; ++j) across[j] = square(column_of(j) - s.y);
+#pragma unroll
+        for (int i = 0; i < kSide; ++i) {
+          const float down = square(row_of(i) - s.x);
+#pragma unroll
+          for (int j = 0; j < kSide; ++j)
+            squares[i * kSide + j] = fminf(squares[i * kSide + j], __fadd_rn(down, across[j]));
+        }
+      }
+    }
+  }
+
+  encode(maps.encoding, maps.parameter, squares);
+#pragma unroll
+  for (int i = 0; i < kSide; ++i) {
+    if (row_of(i) >= maps.height) return;
+    float* row = out + (int64_t{map} * maps.height + row_of(i)) * maps.width;
+#pragma unroll
+    for (int j = 0; j < kSide; j += V) {
+      Floats<V> values;
+      memcpy(&values, squares + i * kSide + j, sizeof values);
+      if (column_of(j) < maps.width) *reinterpret_cast<Floats<V>*>(row + column_of(j)) = values;
+    }
+  }
+}
+
+}  // namespace
+
+float click_parameter(Encoding encoding, double radius, double truncate) {
+  const auto finite = [](double x) {
+    return static_cast<float>(std::min(std::max(x, double{FLT_MIN}), double{FLT_MAX}));
+  };
+  switch (encoding) {
+    case Encoding::kEuclidean:
+      return static_cast<float>(truncate);
+    case Encoding::kDisk:
+      return static_cast<float>(std::min(radius * radius, double{FLT_MAX}));
+    case Encoding::kTanh:
+      return finite(2.0 / radius);
+    case Encoding::kGaussian:
+      return -finite(0.5 / (radius * radius));
+  }
+  throw std::runtime_error("pixelkernels: unexpected encoding of clicks");
+}
+
+void click_maps(const Device& device, const ClickMaps& maps, float* out) {
+  const int64_t across = ceil_div(maps.width, kTileColumns);
+  const int64_t tiles = across * ceil_div(maps.height, kTileRows);
+  const auto run = [&](auto kernel) {
+    launch(device, kernel, maps.batch * 2 * tiles, dim3(kClickThreads), 0, maps,
+           static_cast<unsigned>(tiles), static_cast<unsigned>(across), out);
+  };
+  if (maps.width % 4 == 0)
+    run(click_maps_kernel<4>);
+  else if (maps.width % 2 == 0)
+    run(click_maps_kernel<2>);
+  else
+    run(click_maps_kernel<1>);
+}
+
+}  // namespace pixelkernels::distance::cuda

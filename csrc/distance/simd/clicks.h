@@ -1,0 +1,201 @@
+// The pixels that clicks go to: the deepest of an error, and random or farthest ones.
+#pragma once
+
+#include "distance/simd/transform.h"
+
+namespace pixelkernels::distance::PK_ISA {
+
+// Pixels in pieces of a row, and numbers of them: no side is longer than 32767.
+constexpr int64_t kSteps = 16;
+typedef int8_t Kinds __attribute__((vector_size(kSteps)));
+typedef int16_t Steps __attribute__((vector_size(kSteps * sizeof(int16_t))));
+
+// Along columns, how many steps it takes to leave the run of one kind of error by going up, or in
+// the end by going up or down; the outside is of none.
+template <bool kDown>
+PK_INLINE void leave_runs(const Errors& s, int64_t first, int64_t n) {
+  constexpr int kVectors = kColumns / kSteps;
+  Steps last[kVectors] = {}, run[kVectors] = {};
+  for (int64_t i = 0; i < s.height; ++i) {
+    const int64_t at = first + (kDown ? s.height - 1 - i : i) * s.width;
+    for (int v = 0; v < kVectors && v * kSteps < n; ++v) {
+      const int64_t begin = at + v * kSteps,
+                    lanes = n - v * kSteps < kSteps ? n - v * kSteps : kSteps;
+      Kinds own = {};
+      std::memcpy(&own, s.kinds + begin, lanes);
+      const Steps kind = __builtin_convertvector(own, Steps);
+      run[v] = ((run[v] & (kind == last[v])) + 1) & (kind != 0);
+      last[v] = kind;
+      Steps least = run[v];
+      if (kDown) {
+        Steps up = {};
+        std::memcpy(&up, s.rows + begin, lanes * sizeof(int16_t));
+        least = up < least ? up : least;
+      }
+      std::memcpy(s.rows + begin, &least, lanes * sizeof(int16_t));
+    }
+  }
+}
+
+inline void error_columns(const Errors& s, int64_t image, int64_t begin, int64_t end) {
+  const int64_t first = image * s.height * s.width + begin, n = end - begin;
+  // a number that the compiler knows lets it keep the vectors in registers
+  if (n == kColumns) {
+    leave_runs<false>(s, first, kColumns);
+    leave_runs<true>(s, first, kColumns);
+  } else {
+    leave_runs<false>(s, first, n);
+    leave_runs<true>(s, first, n);
+  }
+}
+
+// Where the run of equal kinds ends that begins at `from`.
+PK_INLINE int64_t end_of_run(const uint8_t* kind, int64_t from, int64_t width) {
+  constexpr int64_t kBytes = 8;
+  const uint64_t same = kind[from] * 0x0101010101010101u;
+  int64_t to = from + 1;
+  for (uint64_t some; to + kBytes <= width; to += kBytes) {
+    std::memcpy(&some, kind + to, kBytes);
+    if (some != same) return to + __builtin_ctzll(some ^ same) / kBytes;
+  }
+  while (to < width && kind[to] == kind[from]) ++to;
+  return to;
+}
+
+// A pixel is no deeper than its distances to the ends of its row and column: the largest square of
+// the less of both, of the n pixels of a run. `rows` can be read kSteps past them.
+PK_INLINE uint32_t largest_bound(const int16_t* rows, int16_t n) {
+  Steps at = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, most = {};
+  for (int64_t i = 0; i < n; i += kSteps, at += kSteps) {
+    const Steps left = at + 1, right = n - at, side = left < right ? left : right;
+    Steps up_or_down;
+    std::memcpy(&up_or_down, rows + i, sizeof up_or_down);
+    const Steps bound = side < up_or_down ? side : up_or_down;
+    most = bound > most ? bound : most;
+  }
+  int16_t largest = 0;
+  for (int i = 0; i < kSteps; ++i) largest = most[i] > largest ? most[i] : largest;
+  return static_cast<uint32_t>(largest) * static_cast<uint32_t>(largest);
+}
+
+// body(kind, depth, place) for the allowed pixels of rows [begin, end) that are deeper than
+// least(kind), which may grow on the way.
+template <class Least, class Body>
+PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
+                          const Least& least, const Body& body) {
+  uint32_t *g = static_cast<uint32_t*>(scratch), *depth = g + s.width + 2 * kBlock;
+  Row<uint32_t> row{g, s.distances, reinterpret_cast<int32_t*>(depth + s.width + 2 * kBlock), 0};
+  for (int64_t r = begin; r < end; ++r) {
+    const int64_t first = (image * s.height + r) * s.width;
+    const uint8_t* kind = s.kinds + first;
+    const uint8_t* allowed = s.allowed ? s.allowed + first : nullptr;
+    for (int64_t from = 0, to; from < s.width; from = to) {
+      to = end_of_run(kind, from, s.width);
+      if (kind[from] == 0) continue;
+      const int16_t* rows = s.rows + first + from;
+      if (largest_bound(rows, static_cast<int16_t>(to - from)) <= least(kind[from])) continue;
+      // the pixels beside the run belong to no error of its kind
+      row.width = to - from + 2;
+      for (int64_t i = 0; i < to - from; i += kLanes) {
+        U16 some;
+        std::memcpy(&some, rows + i, sizeof some);
+        const U32 steps = __builtin_convertvector(some, U32);
+        store(g + 1 + i, steps * steps);
+      }
+      g[0] = g[row.width - 1] = 0;
+      for (int i = 0; i < kLanes; ++i) g[row.width + i] = kFar;
+      row.find_anchors();
+      row.fill(depth);
+      for (int64_t x = from; x < to; ++x)
+        if (depth[x - from + 1] > least(kind[from]) && !(allowed && !allowed[x]))
+          body(kind[from], depth[x - from + 1], r * s.width + x);
+    }
+  }
+}
+
+// The deepest allowed pixel of each kind of error in rows [begin, end), the first among equals; or
+// perhaps none where `most` of the image is deeper.
+inline void error_rows(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
+                       Deepest* deepest, uint32_t* most) {
+  for_deeper(
+      s, image, begin, end, scratch,
+      [&](uint8_t kind) {
+        const uint32_t own = deepest[kind - 1].depth;
+        const uint32_t any = __atomic_load_n(most + kind - 1, __ATOMIC_RELAXED);
+        return any > own ? any - 1 : own;  // which of two equals is the first is known in the end
+      },
+      [&](uint8_t kind, uint32_t depth, int64_t place) {
+        deepest[kind - 1] = {depth, place};
+        // a smaller one, of another thread at the same time, would only be of less use
+        if (depth > __atomic_load_n(most + kind - 1, __ATOMIC_RELAXED))
+          __atomic_store_n(most + kind - 1, depth, __ATOMIC_RELAXED);
+      });
+}
+
+inline int64_t inner_rows(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
+                          const Inner& inner, int64_t* place) {
+  int64_t count = 0;
+  for_deeper(
+      s, image, begin, end, scratch,
+      [&](uint8_t kind) { return kind == inner.kind ? inner.depth : ~0u; },
+      [&](uint8_t, uint32_t, int64_t at) {
+        if (count++ == inner.chosen) *place = at;
+      });
+  return count;
+}
+
+// The first pixel of the largest rank among those allowed, or -1.
+inline int64_t first_largest(const uint8_t* allowed, const int32_t* rank, int64_t pixels) {
+  constexpr int64_t kStride = 4096;
+  int32_t largest = -1;
+  int64_t found = -1;
+  for (int64_t begin = 0; begin < pixels; begin += kStride) {
+    const int64_t end = begin + kStride < pixels ? begin + kStride : pixels;
+    int32_t most = -1;
+    for (int64_t i = begin; i < end; ++i) {
+      const int32_t here = allowed[i] ? rank[i] : -1;
+      most = here > most ? here : most;
+    }
+    if (most <= largest) continue;
+    largest = most;
+    for (found = begin; !allowed[found] || rank[found] != most;) ++found;
+  }
+  return found;
+}
+
+inline void pick(const Picks& s, int64_t image) {
+  const int64_t pixels = s.height * s.width;
+  uint8_t* allowed = s.allowed + image * pixels;
+  int32_t* gap = s.gaps + image * pixels;
+  const bool farthest = s.farthest[image];
+  for (int64_t k = 0; k < s.count; ++k) {
+    const int32_t* rank = farthest && k > 0 ? gap : s.order + image * pixels;
+    const int64_t found = first_largest(allowed, rank, pixels);
+    const int64_t row = found < 0 ? -1 : found / s.width, column = found < 0 ? -1 : found % s.width;
+    int64_t* point = s.points + (image * s.count + k) * 2;
+    point[0] = row;
+    point[1] = column;
+    if (found < 0) continue;
+    const int64_t left = column < s.reach ? 0 : column - s.reach;
+    const int64_t right = s.width - column <= s.reach ? s.width : column + s.reach + 1;
+    for (int64_t r = row < s.reach ? 0 : row - s.reach; r < s.height && r <= row + s.reach; ++r) {
+      const int32_t down = static_cast<int32_t>(r - row);
+      uint8_t* at = allowed + r * s.width;
+      for (int64_t c = left; c < right; ++c) {
+        const int32_t aside = static_cast<int32_t>(c - column);
+        at[c] &= down * down + aside * aside >= s.apart;
+      }
+    }
+    for (int64_t r = 0; farthest && r < s.height; ++r) {
+      const int32_t down = static_cast<int32_t>(r - row);
+      int32_t* at = gap + r * s.width;
+      for (int64_t c = 0; c < s.width; ++c) {
+        const int32_t aside = static_cast<int32_t>(c - column);
+        const int32_t d2 = down * down + aside * aside;
+        at[c] = k == 0 || d2 < at[c] ? d2 : at[c];
+      }
+    }
+  }
+}
+
+}  // namespace pixelkernels::distance::PK_ISA

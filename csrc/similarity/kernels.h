@@ -1,0 +1,149 @@
+// What the host code hands to the similarity kernels of an instruction set. Torch-free. Pointers to
+// values have the accumulation type: double for double features, else float.
+//
+// Both sides of a product are packed. Points, the reference side, in tiles of 6, with the depth
+// (channels) cut into slabs: [slabs][tiles][slab][6]. Query pixels in panels of kPanel:
+// [slabs][panels][slab][kPanel]. What is missing is 0.
+#pragma once
+
+#include "common/select.h"
+
+namespace pixelkernels::similarity {
+
+// kPrior is a quotient: <q, r> / (|q| |r| + eps).
+enum class Metric : int32_t { kDot, kCosine, kSqeuclidean, kPrior };
+enum class Transform : int32_t { kIdentity, kSigmoid, kExp };
+enum class Reduce : int32_t { kSum, kMean, kMax, kMin, kTopK, kSoftmax };
+
+constexpr int64_t kTile = 6;            // points
+constexpr int64_t kTilesTogether = 32;  // whose slabs stay in the second cache
+constexpr int64_t kPointsTogether = kTile * kTilesTogether;
+constexpr int64_t kBlock = 96;                // query pixels
+constexpr int64_t kMostInPlace = 8 * kBlock;  // of them together where they are not packed
+constexpr int64_t kLongestSlab = 256;
+constexpr int64_t kDepthTile = 16;  // channels: a multiple of every panel
+constexpr int64_t kTilesGathered = 8;
+constexpr int64_t kTotals = 3;
+
+constexpr int64_t tiles_of(int64_t points) { return (points + kTile - 1) / kTile; }
+// The rows that the products of some tiles take, in sixteens.
+constexpr int64_t rows_of(int64_t tiles) { return (tiles * kTile + 15) / 16 * 16; }
+
+struct Depth {
+  int64_t channels, slabs, slab;
+  explicit constexpr Depth(int64_t channels)
+      : channels(channels),
+        slabs((channels + kLongestSlab - 1) / kLongestSlab),
+        slab(slabs ? (channels + 8 * slabs - 1) / (8 * slabs) * 8 : 0) {}
+  constexpr int64_t padded() const { return slabs * slab; }
+  constexpr int64_t tiled() const { return (channels + kDepthTile - 1) / kDepthTile * kDepthTile; }
+};
+
+// Some points of one image: where they come from, and what they are packed into.
+struct Points {
+  View features;
+  Element element;
+  int64_t image;
+  Depth depth{0};
+  int64_t count;
+  const int64_t* order;  // their flat positions
+  const int32_t* label;  // the class of each
+  const void* factor;    // null, or what each is multiplied by
+  const void* square;    // |r|^2, or |r| for kPrior; null for kDot and kCosine
+  const void* value;     // null, or softmax's weights
+  void* packed;
+  // for gradients: also [depth in sixes][count in tiles][6 channels]
+  void* across;
+  // null, or as amx/product.h has them, in so many terms, from point split_from on
+  void* split;
+  int64_t terms, split_from;
+};
+
+// What the classes' points are reduced to, for the queries of one image.
+struct Matching {
+  Points points;
+  View query;
+  Element element;
+  int64_t image, pixels, classes;
+  Metric metric;
+  Transform transform;
+  Reduce reduce;
+  int64_t k;
+  double scale, shift, eps;
+  bool smaller;          // is better
+  const int64_t* count;  // points of each class, before any collapse
+  const void* factor;    // a class's sum is multiplied by it
+  void* scores;          // [L, N]
+  int64_t* labels;       // [N]
+  void* edge;
+  int32_t* place;
+};
+
+// A round of queries against a chunk of points. Query blocks are counted from the round's first.
+struct Gradient {
+  Matching matching;
+  const int32_t* query_class;  // for pairs only: which of the points' classes is each query's, [N]
+  double alpha, beta;          // and what is taken away from dL/d(scale s + shift): alpha + beta s
+  const void* grad_scores;     // [L, N]
+  const void* centre;          // softmax: sum_c grad_c score_c, [N]
+  int64_t round;               // the first query block
+  int64_t blocks;
+  int64_t chunk;   // the first point
+  int64_t points;  // a multiple of kPointsTogether, but for the last chunk
+  // by block, the query: as panels; as [depth / panel][kBlock][panel], unit vectors for kCosine;
+  // and |q|^2
+  void *packed, *across, *square;
+  // null, or for products on AMX: `across` by block, where it fits, and across what is split of the
+  // chunk's points, by kPointsTogether
+  void *split_queries, *split_points;
+  bool* queries_fit;
+  void* weights;  // by block: dL/ds [panels][points][kPanel]
+  // by block: dL/dq but for its last step, [depth in sixes][panels][6][kPanel]; the sums over
+  // points of dL/ds, [kBlock]; dL/dshift, dL/dscale and the loss of the pairs. Without `query`
+  // nothing but these sums is found.
+  void *query, *row_sums;
+  double* totals;
+  // by block: the sums over its queries of dL/ds and of the gradient of a point's value, [points]
+  double *block_columns, *block_values;
+  // all points: dL/dr but for its last step, [tiles][depth / panel][6][panel], and the sums
+  void* point;
+  double *columns, *values;
+  View grad_query;
+};
+
+// From the gradients of packed points to those of the points as they are listed.
+struct PointGradient {
+  Gradient gradient;
+  Points listed;
+  int64_t positions;    // all that the order lists, ignored ones too
+  const int64_t* slot;  // null, or the packed point of a class
+  View grad_reference;
+};
+
+struct Kernels {
+  // square[p] = |r_p|^2 of points [begin, end)
+  void (*squares)(const Points&, void* square, int64_t begin, int64_t end);
+  // out [classes, D], channels [begin, end): the mean over a class's points, which lie at
+  // [offsets[c], offsets[c + 1])
+  void (*means)(const Points&, const int64_t* offsets, int64_t classes, void* out, int64_t begin,
+                int64_t end);
+  // kTilesTogether tiles
+  void (*pack)(const Points&, int64_t group);
+  // of some whole blocks, at most kMostInPlace pixels with a single tile of points
+  void (*scores)(const Matching&, int64_t begin, int64_t pixels, void* scratch);
+  int64_t (*scores_scratch)(const Matching&);  // bytes
+
+  void (*pack_query)(const Gradient&, int64_t block);
+  // `scratch` holds kPointsTogether * kBlock values, and amx::weigh_bytes
+  void (*weigh)(const Gradient&, int64_t block, void* scratch);
+  void (*weigh_pairs)(const Gradient&, int64_t block, void* scratch);
+  // kTilesGathered tiles of the chunk; `scratch` holds that many by the depth, and
+  // amx::gather_bytes
+  void (*gather)(const Gradient&, int64_t group, void* scratch);
+  void (*finish_query)(const Gradient&, int64_t block);
+  void (*finish_points)(const PointGradient&, int64_t begin, int64_t end);
+};
+
+PK_SELECT_KERNELS(PerElement<Kernels>)
+
+}  // namespace pixelkernels::similarity

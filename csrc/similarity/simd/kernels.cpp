@@ -1,0 +1,20 @@
+// The similarity kernels of one instruction set.
+#include "similarity/simd/gradient.h"
+
+namespace pixelkernels::similarity::PK_ISA {
+namespace {
+
+template <class T>
+constexpr Kernels kernels_of() {
+  using A = Accumulate<T>;
+  return {squares<T, A>,     means<T, A>,        pack<T, A>,         scores<T, A>,
+          scores_scratch<A>, pack_query<T, A>,   weigh<A>,           weigh_pairs<A>,
+          gather<A>,         finish_query<T, A>, finish_points<T, A>};
+}
+
+}  // namespace
+
+constexpr PerElement<Kernels> kKernels{
+    {kernels_of<Half>(), kernels_of<BFloat16>(), kernels_of<float>(), kernels_of<double>()}};
+
+}  // namespace pixelkernels::similarity::PK_ISA

@@ -1,0 +1,291 @@
+// The reductions over a class's points.
+//
+// A class's points stand together, so that a reduction is told of runs: points [begin, end) of one
+// class, whose products with a panel of queries are the rows of `dots`. What it knows of (panel,
+// class) is a State, and finish() makes scores of it.
+#pragma once
+
+#include "similarity/simd/values.h"
+
+namespace pixelkernels::similarity::PK_ISA {
+
+// A panel of queries and what turns its products into similarities.
+template <Metric metric, class A>
+struct Panel {
+  const Matching& m;
+  Vec<A> query[kWide<A>];
+
+  Panel(const Matching& m, const A* square) : m(m) {
+    for (int v = 0; v < kWide<A>; ++v) query[v] = about_query<metric, A>(load(square + v * kLanes));
+  }
+  template <class V = Vec<A>>
+  PK_INLINE V at(const A* dots, int64_t p, int v) const {
+    const A point = m.points.square ? static_cast<const A*>(m.points.square)[p] : 0;
+    V dot, about;
+    std::memcpy(&dot, dots + v * kLanesOf<A, V>, sizeof dot);
+    std::memcpy(&about, reinterpret_cast<const A*>(query) + v * kLanesOf<A, V>, sizeof about);
+    return similarity<metric, A>(dot, about, point, static_cast<A>(m.eps));
+  }
+};
+
+// Some queries of a panel: where their results go.
+struct Lanes {
+  int64_t pixel;
+  int64_t count;  // at most kLanes
+};
+
+template <class A>
+PK_INLINE void store_lanes(A* p, Vec<A> x, int64_t count) {
+  if (count == kLanes) return store(p, x);
+  for (int64_t i = 0; i < count; ++i) p[i] = x[i];
+}
+
+// `count` lanes of an array, and 0 in the others.
+template <class A, class V = Vec<A>>
+PK_INLINE V load_lanes(const void* values, int64_t at, int64_t count) {
+  constexpr int64_t kAll = kLanesOf<A, V>;
+  const A* p = static_cast<const A*>(values) + at;
+  V x = {};
+  if (count >= kAll)
+    std::memcpy(&x, p, sizeof x);
+  else
+    for (int64_t i = 0; i < count; ++i) x[i] = p[i];
+  return x;
+}
+
+template <class A>
+PK_INLINE Vec<double> widen(Vec<A> x) {
+  return __builtin_convertvector(x, Vec<double>);
+}
+template <class A>
+PK_INLINE Vec<A> narrow(Vec<double> x) {
+  return __builtin_convertvector(x, Vec<A>);
+}
+
+// v = transform(scale s + shift) of a similarity s
+template <Transform transform, class A, class V>
+PK_INLINE V value(const Matching& m, V s) {
+  return transformed<transform>(static_cast<A>(m.scale) * s + static_cast<A>(m.shift));
+}
+
+template <class A>
+PK_INLINE Vec<A> any_value(const Matching& m, Vec<A> s) {
+  if (m.transform == Transform::kSigmoid) return value<Transform::kSigmoid, A>(m, s);
+  if (m.transform == Transform::kExp) return value<Transform::kExp, A>(m, s);
+  return value<Transform::kIdentity, A>(m, s);
+}
+
+template <class A>
+PK_INLINE A score_factor(const Matching& m, int64_t c) {
+  return static_cast<const A*>(m.factor)[c];
+}
+
+template <class A>
+PK_INLINE Vec<A> worst(const Matching& m) {
+  return splat(static_cast<A>(m.smaller ? __builtin_inf() : -__builtin_inf()));
+}
+
+template <class A>
+PK_INLINE A* score_of(const Matching& m, int64_t c, const Lanes& lanes) {
+  return static_cast<A*>(m.scores) + c * m.pixels + lanes.pixel;
+}
+
+template <Transform transform, class A>
+struct Sum {
+  typedef double State;
+  static int64_t states(const Matching&) { return kPanel<A>; }
+  static void clear(const Matching&, State* state) {
+    std::memset(state, 0, sizeof(State) * kPanel<A>);
+  }
+  template <Metric metric>
+  static void run(const Panel<metric, A>& panel, A* dots, int64_t begin, int64_t end,
+                  State* state) {
+    typedef Widest<A> V;
+    constexpr int kVectors = kPanel<A> / kLanesOf<A, V>;
+    V sums[kVectors] = {};
+    for (int64_t p = begin; p < end; ++p, dots += kPanel<A>)
+#pragma GCC unroll 2
+      for (int v = 0; v < kVectors; ++v)
+        sums[v] += value<transform, A>(panel.m, panel.template at<V>(dots, p, v));
+    for (int v = 0; v < kWide<A>; ++v) {
+      const Vec<A> sum = load(reinterpret_cast<const A*>(sums) + v * kLanes);
+      store(state + v * kLanes, load(state + v * kLanes) + widen<A>(sum));
+    }
+  }
+  static void finish(const Matching& m, const State* state, int64_t v, const Lanes& lanes) {
+    for (int64_t c = 0; c < m.classes; ++c) {
+      const Vec<double> sum = load(state + c * states(m) + v * kLanes);
+      const Vec<A> score = m.count[c] ? score_factor<A>(m, c) * narrow<A>(sum) : worst<A>(m);
+      store_lanes(score_of<A>(m, c, lanes), score, lanes.count);
+    }
+  }
+};
+
+// The best k similarities, best first. All transforms rise, so that only those taken at the end are
+// transformed.
+template <class A>
+struct Best {
+  // a row of similarities and one of places for each of the k
+  typedef A State;
+  static int64_t states(const Matching& m) { return 2 * m.k * kPanel<A>; }
+
+  static void clear(const Matching& m, State* state) {
+    for (int64_t i = 0; i < m.k; ++i)
+      for (int v = 0; v < kWide<A>; ++v)
+        put(row(state, i, v), splat(-static_cast<A>(__builtin_inf())), integers<A>(-1));
+  }
+
+  // 1 where the larger similarity is the one to take, -1 where the smaller is
+  static A direction(const Matching& m) {
+    if (m.reduce == Reduce::kTopK && m.metric == Metric::kSqeuclidean) return -1;
+    return (m.scale < 0) == (m.reduce == Reduce::kMin) ? 1 : -1;
+  }
+
+  template <Metric metric>
+  static void run(const Panel<metric, A>& panel, A* dots, int64_t begin, int64_t end,
+                  State* state) {
+    const A sign = direction(panel.m);
+    const int64_t k = panel.m.k;
+    for (int v = 0; v < kWide<A>; ++v) {
+      A* last = row(state, k - 1, v);
+      Vec<A> bar = load(last);
+      bool full = !any(places(last) < 0);
+      const A* dot = dots;
+      for (int64_t p = begin; p < end; ++p, dot += kPanel<A>) {
+        Vec<A> candidate = sign * panel.at(dot, p, v);
+        // NaN is above all, as in torch
+        if (full && !any(~(candidate <= bar))) continue;
+        Integers<A> place = integers<A>(p);
+        // the earlier of equal ones stays ahead
+        for (int64_t i = 0; i < k && any(place >= 0); ++i) {
+          A* slot = row(state, i, v);
+          const Vec<A> have = load(slot);
+          const Integers<A> from = places(slot);
+          const Integers<A> better =
+              (candidate > have) | (from < 0) | ((candidate != candidate) & (have == have));
+          put(slot, better ? candidate : have, better ? place : from);
+          candidate = better ? have : candidate;
+          place = better ? from : place;
+        }
+        bar = load(last);
+        full = full || !any(places(last) < 0);
+      }
+    }
+  }
+
+  static void finish(const Matching& m, const State* state, int64_t v, const Lanes& lanes) {
+    const A sign = direction(m);
+    for (int64_t c = 0; c < m.classes; ++c, state += states(m)) {
+      const int64_t taken = m.count[c] < m.k ? m.count[c] : m.k;
+      Vec<A> sum = {}, edge = {};
+      Integers<A> place = integers<A>(-1);
+      for (int64_t i = 0; i < taken; ++i) {
+        const A* slot = row(state, i, static_cast<int>(v));
+        edge = sign * load(slot);
+        // of equal ones at the edge the last has the largest place
+        place = places(slot);
+        sum += any_value<A>(m, edge);
+      }
+      const Vec<A> score = taken ? score_factor<A>(m, c) * sum : worst<A>(m);
+      store_lanes(score_of<A>(m, c, lanes), score, lanes.count);
+      const int64_t at = c * m.pixels + lanes.pixel;
+      for (int64_t i = 0; i < lanes.count; ++i) m.place[at + i] = static_cast<int32_t>(place[i]);
+      if (m.reduce == Reduce::kTopK) store_lanes(static_cast<A*>(m.edge) + at, edge, lanes.count);
+    }
+  }
+
+ private:
+  static PK_INLINE A* row(State* state, int64_t i, int v) {
+    return state + 2 * i * kPanel<A> + v * kLanes;
+  }
+  static PK_INLINE const A* row(const State* state, int64_t i, int v) {
+    return state + 2 * i * kPanel<A> + v * kLanes;
+  }
+  static PK_INLINE Integers<A> places(const A* slot) {
+    Integers<A> x;
+    std::memcpy(&x, slot + kPanel<A>, sizeof x);
+    return x;
+  }
+  static PK_INLINE void put(A* slot, Vec<A> value, Integers<A> place) {
+    store(slot, value);
+    std::memcpy(slot + kPanel<A>, &place, sizeof place);
+  }
+};
+
+// Per class the largest v, and the sums of e^(v - largest) without and with the points' values.
+template <Transform transform, class A>
+struct Softmax {
+  typedef double State;
+  static int64_t states(const Matching&) { return 3 * kPanel<A>; }
+  static void clear(const Matching&, State* state) {
+    std::memset(state, 0, sizeof(State) * 3 * kPanel<A>);
+    for (int i = 0; i < kPanel<A>; ++i) state[i] = kLowest;
+  }
+  template <Metric metric>
+  static void run(const Panel<metric, A>& panel, A* dots, int64_t begin, int64_t end,
+                  State* state) {
+    const A* values = static_cast<const A*>(panel.m.points.value);
+    for (int v = 0; v < kWide<A>; ++v, state += kLanes) {
+      A* dot = dots + v * kLanes;
+      Vec<A> most = narrow<A>(load(state));
+      for (int64_t p = begin; p < end; ++p, dot += kPanel<A>) {
+        const Vec<A> x = value<transform, A>(panel.m, panel.at(dot - v * kLanes, p, v));
+        store(dot, x);
+        most = x > most ? x : most;
+      }
+      dot = dots + v * kLanes;
+      Vec<A> sum = {}, weighted = {};
+      for (int64_t p = begin; p < end; ++p, dot += kPanel<A>) {
+        const Vec<A> e = exponential(load(dot) - most);
+        sum += e;
+        if (values) weighted += e * values[p];
+      }
+      const Vec<double> fade = widen<A>(exponential(narrow<A>(load(state)) - most));
+      store(state, widen<A>(most));
+      add(state + kPanel<A>, fade, sum);
+      add(state + 2 * kPanel<A>, fade, values ? weighted : sum);
+    }
+  }
+  static void finish(const Matching& m, const State* state, int64_t v, const Lanes& lanes) {
+    state += v * kLanes;
+    Vec<double> most = splat(kLowest), total = {};
+    for (int64_t c = 0; c < m.classes; ++c) {
+      const Vec<double> own = load(state + c * states(m));
+      most = own > most ? own : most;
+    }
+    for (int64_t c = 0; c < m.classes; ++c) {
+      const double* at = state + c * states(m);
+      total += exponential(load(at) - most) * load(at + kPanel<A>);
+    }
+    for (int64_t c = 0; c < m.classes; ++c) {
+      const double* at = state + c * states(m);
+      const Vec<double> part = exponential(load(at) - most) * load(at + 2 * kPanel<A>) / total;
+      store_lanes(score_of<A>(m, c, lanes), m.count[c] ? narrow<A>(part) : worst<A>(m),
+                  lanes.count);
+    }
+    for (int64_t i = 0; i < lanes.count; ++i)
+      static_cast<A*>(m.edge)[lanes.pixel + i] =
+          static_cast<A>(total[i] > 0 ? most[i] + __builtin_log(total[i]) : most[i]);
+  }
+
+ private:
+  static constexpr double kLowest = -3e38;
+  static PK_INLINE void add(double* sum, Vec<double> fade, Vec<A> more) {
+    store(sum, load(sum) * fade + widen<A>(more));
+  }
+};
+
+template <Reduce reduce, Transform transform, class A>
+struct ReductionOf {
+  using type = Sum<transform, A>;
+};
+template <Transform transform, class A>
+struct ReductionOf<Reduce::kMax, transform, A> {
+  using type = Best<A>;
+};
+template <Transform transform, class A>
+struct ReductionOf<Reduce::kSoftmax, transform, A> {
+  using type = Softmax<transform, A>;
+};
+
+}  // namespace pixelkernels::similarity::PK_ISA

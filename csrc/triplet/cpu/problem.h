@@ -1,0 +1,118 @@
+// Cuts the triplets of an image into what threads and kernels take.
+#pragma once
+
+#include <algorithm>
+#include <vector>
+
+#include "common/outputs.h"
+#include "common/parallel.h"
+#include "triplet/kernels.h"
+
+namespace pixelkernels::triplet {
+
+// Channels go to the threads in groups, at most so many: each has distances of its own.
+constexpr int64_t kMostGroups = 16;
+constexpr int64_t kRowsTogether = 256, kPagesTogether = 16;
+// A page's sums take about so many values.
+constexpr int64_t kPagePixels = 1024, kPageValues = 8192;
+// at least, where they lie side by side: those of a cache line
+constexpr int64_t kChannelsTogether = 16;
+
+inline bool side_by_side(const View& view) { return view.channel_stride == 1; }
+
+inline void check_indices(const Tensor& features, const Tensor& sets) {
+  const int64_t pixels = features.size(2) * features.size(3), *index = data<int64_t>(sets);
+  int64_t largest = -1;
+  for (int64_t i = 0; i < sets.numel(); ++i) largest = std::max(largest, index[i]);
+  STD_TORCH_CHECK(largest < pixels, "triplet_hinge: index ", largest, " is out of range for ",
+                  pixels, " pixels");
+}
+
+inline Rows rows_of(const Tensor& features, const Tensor& sets, int64_t image, bool squared,
+                    double eps) {
+  Rows rows{};
+  rows.features = view_of(features);
+  rows.image = image;
+  rows.channels = features.size(1);
+  rows.pixels = features.size(2) * features.size(3);
+  rows.sets = static_cast<int>(sets.size(1));
+  rows.pairs = 2 * (rows.sets - 2);
+  rows.pair = rows.sets == 3 ? kThreeSets : kFourSets;
+  rows.rows = sets.size(2);
+  rows.eps = squared ? 0 : eps;
+  rows.listed = data<int64_t>(sets) + image * rows.sets * rows.rows;
+  return rows;
+}
+
+inline std::vector<int64_t> offsets_of(const Rows& rows) {
+  const View& view = rows.features;
+  const bool flat = view.pixel_stride == 1 && view.row_length == rows.pixels;
+  std::vector<int64_t> offset(rows.sets * rows.rows);
+  for (size_t slot = 0; slot < offset.size(); ++slot) {
+    const int64_t pixel = std::max<int64_t>(rows.listed[slot], 0);
+    offset[slot] = flat ? pixel
+                        : pixel / view.row_length * view.row_stride +
+                              pixel % view.row_length * view.pixel_stride;
+  }
+  return offset;
+}
+
+// The entries of one image's rows.
+class Entries {
+ public:
+  Entries(const Rows& rows, int64_t page_pixels) {
+    const int64_t pages = (rows.pixels + page_pixels - 1) / page_pixels;
+    std::vector<char> there(rows.rows, 1);
+    for (int set = 0; set < rows.sets; ++set)
+      for (int64_t r = 0; r < rows.rows; ++r) there[r] &= rows.listed[set * rows.rows + r] >= 0;
+    const auto for_entries = [&](const auto& body) {
+      for (int set = 0; set < rows.sets; ++set)
+        for (int64_t r = 0; r < rows.rows; ++r)
+          if (there[r]) body(set * rows.rows + r, rows.listed[set * rows.rows + r]);
+    };
+    page_.assign(pages + 1, 0);
+    for_entries([&](int64_t, int64_t pixel) { ++page_[pixel / page_pixels + 1]; });
+    for (int64_t page = 0; page < pages; ++page) page_[page + 1] += page_[page];
+    slot_.resize(page_[pages]);
+    pixel_.resize(page_[pages]);
+    std::vector<int64_t> next = page_;
+    for_entries([&](int64_t slot, int64_t pixel) {
+      const int64_t to = next[pixel / page_pixels]++;
+      slot_[to] = static_cast<int32_t>(slot);
+      pixel_[to] = pixel;
+    });
+  }
+
+  void enter(Rows& rows, int64_t page_pixels) const {
+    rows.page_pixels = page_pixels;
+    rows.page = page_.data();
+    rows.slot = slot_.data();
+    rows.pixel = pixel_.data();
+  }
+  int64_t pages() const { return static_cast<int64_t>(page_.size()) - 1; }
+
+ private:
+  std::vector<int32_t> slot_;
+  std::vector<int64_t> pixel_, page_;
+};
+
+inline int64_t group_of(const Rows& rows) {
+  const int64_t even = (rows.channels + kMostGroups - 1) / kMostGroups;
+  return std::max<int64_t>(even, side_by_side(rows.features) ? kChannelsTogether : 1);
+}
+inline int64_t groups_of(const Rows& rows) {
+  const int64_t each = group_of(rows);
+  return rows.pixels ? (rows.channels + each - 1) / each : 0;
+}
+
+// body(group, begin, end): channels [begin, end)
+template <class Body>
+void for_groups(const Rows& rows, const Body& body) {
+  const int64_t each = group_of(rows);
+  torch::stable::parallel_for(0, groups_of(rows), 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i)
+      body(i, i * each, std::min((i + 1) * each, rows.channels));
+  });
+}
+
+}  // namespace pixelkernels::triplet
