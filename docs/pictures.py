@@ -1,8 +1,8 @@
-"""Draw the pictures of the families' pages, from inputs that are made here.
+"""Draw the picture of each family's page, from synthetic inputs.
 
     python docs/pictures.py [FOLDER]
 
-Writes one PNG per family into docs/pictures, or into another folder.
+The default folder is docs/pictures.
 """
 
 from __future__ import annotations
@@ -139,19 +139,19 @@ def triplet() -> Figure:
     sets = [pk.sample_pixels(side, rows, generator=generator)[0] for side in sides]
     figure, axes = _panels(3, 2.6, 2.2)
     axes[0].imshow(mask[0].numpy(), cmap=ListedColormap(["#f3f3f3", "#d9e3ee"]))
-    places = [torch.stack([s % width, s // width], 1).tolist() for s in sets]
+    points = [torch.stack([s % width, s // width], 1).tolist() for s in sets]
     for (anchor, positive, negative), colour in (((0, 1, 2), COLOURS[0]), ((2, 3, 1), COLOURS[1])):
-        for here, near, far in zip(*(places[i] for i in (anchor, positive, negative)), strict=True):
-            axes[0].plot(*zip(here, near, strict=True), "-", color=colour, linewidth=0.9)
-            axes[0].plot(*zip(here, far, strict=True), "--", color=colour, linewidth=0.5)
-            axes[0].plot(*here, ".", color=colour, markersize=5)
+        for own, near, far in zip(*(points[i] for i in (anchor, positive, negative)), strict=True):
+            axes[0].plot(*zip(own, near, strict=True), "-", color=colour, linewidth=0.9)
+            axes[0].plot(*zip(own, far, strict=True), "--", color=colour, linewidth=0.5)
+            axes[0].plot(*own, ".", color=colour, markersize=5)
     axes[0].set(title="rows of a draw", xticks=[], yticks=[])
     many = [pk.sample_pixels(side, 600, generator=generator)[0] for side in sides[:3]]
     for ax, x, title in ((axes[1], before, "before"), (axes[2], features.detach(), "trained")):
         anchor, positive, negative = (x[0].flatten(1)[:, index[:600]] for index in many)
         for other, name, colour in ((positive, "positive", 2), (negative, "negative", 1)):
-            apart = (anchor - other).norm(dim=0)
-            ax.hist(apart.numpy(), 40, range=(0, 8), color=COLOURS[colour], alpha=0.6, label=name)
+            distance = (anchor - other).norm(dim=0)
+            ax.hist(distance.numpy(), 40, range=(0, 8), color=COLOURS[colour], alpha=0.6, label=name)
         ax.set(title=f"distances, {title}", yticks=[])
         ax.legend(frameon=False)
     return figure
@@ -171,7 +171,7 @@ def write(folder: Path) -> list[Path]:
     for name, draw in DRAW.items():
         paths.append(folder / f"{name}.png")
         with matplotlib.rc_context(STYLE):
-            # with no version in the files only what is drawn decides their bytes
+            # without matplotlib's version the bytes depend on the drawing alone
             draw().savefig(paths[-1], metadata={"Software": None})
     return paths
 
@@ -192,16 +192,16 @@ def _labels(ax: Axes, labels: Tensor, count: int) -> None:
 
 
 def _cells(height: int, width: int, count: int, seed: int = 1) -> Tensor:
-    """[H, W]: the nearest of random centres."""
+    """Labels [H, W]: the index of the nearest of random centres."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.rand(count, 2, generator=generator) * torch.tensor([height, width])
     pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width))
-    apart = (pixels[:, None] - centres).square().sum(-1)
-    return apart.argmin(1).view(height, width)
+    distances = (pixels[:, None] - centres).square().sum(-1)
+    return distances.argmin(1).view(height, width)
 
 
 def _of_labels(labels: Tensor, channels: int, noise: float, seed: int = 3) -> Tensor:
-    """Features [C, H, W] around a centre for each label, the same for every seed."""
+    """Features [C, H, W] with a centre per label, plus noise. The centres ignore the seed."""
     count = int(labels.max()) + 1
     centres = torch.randn(count, channels, generator=torch.Generator().manual_seed(2))
     generator = torch.Generator().manual_seed(seed)
