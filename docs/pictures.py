@@ -141,7 +141,7 @@ def triplet() -> Figure:
     axes[0].imshow(mask[0].numpy(), cmap=ListedColormap(["#f3f3f3", "#d9e3ee"]))
     points = [torch.stack([s % width, s // width], 1).tolist() for s in sets]
     for (anchor, positive, negative), colour in (((0, 1, 2), COLOURS[0]), ((2, 3, 1), COLOURS[1])):
-        for own, near, far in zip(*(points[i] for i in (anchor, positive, negative)), strict=True):
+        for own, near, far in zip(points[anchor], points[positive], points[negative], strict=True):
             axes[0].plot(*zip(own, near, strict=True), "-", color=colour, linewidth=0.9)
             axes[0].plot(*zip(own, far, strict=True), "--", color=colour, linewidth=0.5)
             axes[0].plot(*own, ".", color=colour, markersize=5)
@@ -150,8 +150,8 @@ def triplet() -> Figure:
     for ax, x, title in ((axes[1], before, "before"), (axes[2], features.detach(), "trained")):
         anchor, positive, negative = (x[0].flatten(1)[:, index[:600]] for index in many)
         for other, name, colour in ((positive, "positive", 2), (negative, "negative", 1)):
-            distance = (anchor - other).norm(dim=0)
-            ax.hist(distance.numpy(), 40, range=(0, 8), color=COLOURS[colour], alpha=0.6, label=name)
+            distance = (anchor - other).norm(dim=0).numpy()
+            ax.hist(distance, 40, range=(0, 8), color=COLOURS[colour], alpha=0.6, label=name)
         ax.set(title=f"distances, {title}", yticks=[])
         ax.legend(frameon=False)
     return figure
