@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 import pixelkernels as pk
+from benchmarks.measure import extra_memory
 from pixelkernels._core import dispatch
-from pixelkernels.testing.memory import peak_resident
 
 from .scene import Scene, click_maps, simulate_clicks
 
@@ -24,7 +24,6 @@ from .scene import Scene, click_maps, simulate_clicks
 BACKENDS: dict[str, str | None] = {"eager": "eager", "accelerated": None}
 
 ROUNDS = 7  # of timed calls
-MIB = 2**20
 
 # relative to a result's largest entry: the backends add a photo's pixels in different orders
 TOLERANCE = 1e-4
@@ -229,21 +228,8 @@ def extra_mib(call: Callable[[], object], device: str) -> float | None:
 
     The median of three, because other threads of the process allocate too.
     """
-    peak = peak_resident if device == "cpu" else _peak_allocated
-    try:
-        return statistics.median(peak(call) for _ in range(3)) / MIB
-    except (OSError, LookupError):
-        return None
-
-
-def _peak_allocated(call: Callable[[], object]) -> int:
-    torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    kept = call()
-    torch.cuda.synchronize()
-    del kept
-    return torch.cuda.max_memory_allocated() - before
+    measured = [extra_memory(call, device) for _ in range(3)]
+    return None if None in measured else statistics.median(measured)
 
 
 def _synchronize(device: str) -> None:
