@@ -71,11 +71,11 @@ $(VENV)/.docs: $(VENV)/.installed
 
 .PHONY: docs
 
-# with warnings as errors, into site/
+# into site/, with warnings as errors
 docs: $(VENV)/.docs
 	$(BIN)/mkdocs build --strict --quiet
 
-# CUDA: the release of a toolkit such as 13.0, none (the CPU library alone) or pure (no library)
+# CUDA: the release of a toolkit (13.0), none (only the CPU library) or pure (no library)
 CUDA ?= none
 PYTHONS ?= $(PYTHON)
 TORCHES ?= 2.10.0 newest
@@ -85,11 +85,11 @@ TORCHES ?= 2.10.0 newest
 sdist:
 	$(PYTHON) -m tools.wheels.build sdist
 
-# one for each of PYTHONS, in dist/
+# into dist/, one per interpreter in PYTHONS
 wheel:
 	$(firstword $(PYTHONS)) -m tools.wheels.build $(CUDA) $(PYTHONS)
 
-# WHEEL: those of PYTHON that are to be installed and tried under each of TORCHES
+# WHEEL: wheels for the interpreter PYTHON, tried under every torch in TORCHES
 wheel-test:
 	$(PYTHON) -m tools.wheels.trial $(WHEEL) --torch $(TORCHES)
 
