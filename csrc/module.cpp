@@ -2,7 +2,6 @@
 // it was built, and the other functions take NumPy arrays.
 #include <pybind11/pybind11.h>
 
-#include "common/outputs.h"
 #include "common/select.h"
 #include "distance/cpu/numpy.h"
 
@@ -26,7 +25,5 @@ PYBIND11_MODULE(_C, m) {
         return info;
       },
       "How this installation was built, as strings.");
-  m.def("release_memory", pixelkernels::release_memory,
-        "Return to the system what is kept of outputs that were freed.");
   pixelkernels::distance::bind(m);
 }

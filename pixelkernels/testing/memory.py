@@ -7,8 +7,6 @@ import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from pixelkernels._core.extension import _C
-
 # of malloc.h, with what malloc itself comes to in a process that frees large tensors
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 SETTLED = {M_TRIM_THRESHOLD: 64 << 20, M_MMAP_THRESHOLD: 32 << 20}
@@ -19,14 +17,12 @@ LARGE = 1 << 20
 def peak_resident(call: Callable[[], object]) -> int:
     """Bytes that a call adds at its peak to what this process has resident.
 
-    What malloc and the library hold from earlier calls goes back to the system first: it would hide
-    what this call needs. Raises OSError or LookupError where the system does not tell.
+    What malloc holds from earlier calls goes back to the system first: it would hide what this call
+    needs. Raises OSError or LookupError where the system does not tell.
     """
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    if _C is not None:
-        _C.release_memory()
     with _no_holes():
         before = _resident("VmRSS")
         with open("/proc/self/clear_refs", "w") as clear:

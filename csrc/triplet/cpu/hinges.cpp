@@ -78,7 +78,7 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
   const Element element = element_of(features);
   const Kernels& run = kernels()[element];
   const int64_t images = sets.size(0), hinges = sets.size(1) - 2;
-  Tensor gradient = unready_like(features);
+  Tensor gradient = output_like(features);
   const View view = view_of(gradient);
   const bool by_pixel = side_by_side(view_of(features)) && side_by_side(view);
   with_value(element, [&](auto zero) {
@@ -105,18 +105,12 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
           factor[p * rows.rows + r] = p % 2 ? -slope * rise : slope * rise;
         }
       const Gradient g{rows, factor.data(), view, past_caches(gradient)};
-      const int64_t size = static_cast<int64_t>(gradient.element_size());
-      const auto make_ready = [&](int64_t offset, int64_t values) {
-        ready(data<char>(gradient) + (b * view.batch_stride + offset) * size, values * size);
-      };
       if (by_pixel) {
         const int64_t page = rows.page_pixels * rows.channels;
         parallel((entries.pages() + kPagesTogether - 1) / kPagesTogether, kPagesTogether * page,
                  [&](int64_t i) {
                    const int64_t begin = i * kPagesTogether;
                    const int64_t end = std::min(begin + kPagesTogether, entries.pages());
-                   const int64_t last = std::min(end * page, rows.pixels * rows.channels);
-                   make_ready(begin * page, last - begin * page);
                    std::vector<A> scratch(page);
                    run.gradient_by_pixel(g, begin, end, scratch.data());
                  });
@@ -124,8 +118,6 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
       }
       for_groups(rows, [&](int64_t, int64_t begin, int64_t end) {
         std::vector<A> scratch(2 * rows.sets * rows.rows + kPagePixels);
-        for (int64_t channel = begin; channel < end; ++channel)
-          make_ready(channel * view.channel_stride, rows.pixels);
         run.gradient(g, begin, end, scratch.data());
       });
     }
