@@ -166,4 +166,4 @@ def pair_similarity_loss(
     same = (x_index[:, :, None] == y_index[:, None]).to(s.dtype)
     losses = binary_cross_entropy_with_logits(logits, same, reduction="none")
     loss = total(torch.where(valid, losses, 0).sum(), group) / pairs.clamp(min=1)
-    return loss, batch_mean, batch_var, pairs
+    return loss, batch_mean, batch_var, pairs.to(batch_var.dtype)

@@ -11,19 +11,23 @@ import torch
 from torch import Tensor
 
 
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x.contiguous()
+
+
 def _cropped(x: Tensor) -> Tensor:
-    batch, channels, height, width = x.shape
-    room = torch.full(
-        (batch, channels, height + 3, width + 5), torch.nan, dtype=x.dtype, device=x.device
-    )
-    room[:, :, 1 : height + 1, 2 : width + 2] = x
-    return room[:, :, 1 : height + 1, 2 : width + 2]
+    """A part of a larger tensor, whose other elements are NaN, or 1 where there is none."""
+    *leading, height, width = x.shape
+    other = torch.nan if x.is_floating_point() else 1
+    whole = torch.full((*leading, height + 3, width + 5), other, dtype=x.dtype, device=x.device)
+    whole[..., 1 : height + 1, 2 : width + 2] = x
+    return whole[..., 1 : height + 1, 2 : width + 2]
 
 
-# the same values in other strides
+# the same values in other strides, of tensors with two dimensions or more
 LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "contiguous": lambda x: x.contiguous(),
-    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "channels_last": _channels_last,
     "transposed": lambda x: x.mT.contiguous().mT,
     "cropped": _cropped,
 }
