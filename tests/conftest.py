@@ -7,14 +7,23 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from tests.helpers import DEVICES
+from tests.helpers import DEVICES, INTERPRETED
 
 # the longest come first, so that no worker is left alone with one of them at the end
-LONGEST = ("test_triton_aot", "test_triton_interpreter", "test_build")
+LONGEST = ("test_triton_aot", "test_build")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Triton's interpreter, which holds for the whole process, runs the tests of Triton alone."""
+    if INTERPRETED:
+        others = [item for item in items if backend_of(item) != "triton"]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if backend_of(item) == "triton"]
     items.sort(key=lambda item: item.path.stem not in LONGEST)
+
+
+def backend_of(item: pytest.Item) -> str | None:
+    return item.callspec.params.get("backend") if hasattr(item, "callspec") else None
 
 
 @pytest.fixture

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
+from pixelkernels import testing
+from pixelkernels._core import dispatch
+from pixelkernels.testing.arguments import Dims, How
 from pixelkernels.testing.memory import peak_resident
+from pixelkernels.testing.op import Call, Case, Op, named_outputs
+from pixelkernels.testing.samples import OPS
 
 ROOT = Path(__file__).parent.parent
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -67,3 +73,90 @@ def peak_extra_bytes(call: Callable[[], object], *, warm_up: bool = True) -> int
     if warm_up:
         call()
     return peak_resident(call)
+
+
+class Sample(NamedTuple):
+    """A case of an operation in the registry."""
+
+    op: Op
+    case: str
+
+    def call(self, dims: Dims | None = None, device: str = "cpu", **how: Any) -> Call:
+        sizes = self.op.sizes
+        dims = dims or (sizes.tiny if INTERPRETED else sizes.small[0])
+        return self.op.call(self.case, How(dims, device=device, **how))
+
+
+def sampled(
+    *names: str,
+    dtypes: Sequence[torch.dtype] = (),
+    expensive: bool = False,
+    when: Callable[[Op, Case], object] = lambda op, case: True,
+) -> pytest.MarkDecorator:
+    """Parametrize a test over the registry and those of the backends that an operation has.
+
+    `make test` takes the cases that stand for an operation, an expensive test the first of them;
+    `make test-all` takes the others. With `dtypes` the test also gets `dtype`, those that the
+    backend supports; an operation without differentiable arguments has no dtype but float32.
+    """
+    parameters = []
+    for op in OPS.values():
+        quick = op.quick_cases[:1] if expensive else op.quick_cases
+        for case, backend in product(op.cases, names):
+            if backend not in op.backends or not when(op, op.cases[case]):
+                continue
+            marks = [needs_gpu] if DEVICES[backend] == "cuda" else []
+            marks += [] if case in quick else [pytest.mark.slow]
+            values = [Sample(op, case), backend]
+            title = "-".join(filter(None, (op.name, case.replace(" ", "_"), backend)))
+            if not dtypes:
+                parameters.append(pytest.param(*values, marks=marks, id=title))
+                continue
+            for dtype in dtypes if op.differentiable else (torch.float32,):
+                if backend == "eager" or dtype in supported_dtypes(backend):
+                    name = str(dtype).removeprefix("torch.")
+                    parameters.append(
+                        pytest.param(*values, dtype, marks=marks, id=f"{title}-{name}")
+                    )
+    return pytest.mark.parametrize("sample, backend" + (", dtype" if dtypes else ""), parameters)
+
+
+def supported_dtypes(backend: str) -> tuple[torch.dtype, ...]:
+    # NumPy has no bfloat16, and Triton's interpreter multiplies matrices of it wrongly
+    known = dispatch.DTYPES[backend]
+    return tuple(x for x in known if not (INTERPRETED and x == torch.bfloat16))
+
+
+def all_sizes(op: Op) -> tuple[Dims, ...]:
+    return op.sizes.small if INTERPRETED else (*op.sizes.small, *op.sizes.ordinary)
+
+
+def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    """The same bits, NaN included."""
+    assert one.keys() == other.keys()
+    for name, x in one.items():
+        assert x.shape == other[name].shape, name
+        same = (x == other[name]) | ((x != x) & (other[name] != other[name]))
+        assert same.all(), f"{name}: {int((~same).sum())} of {x.numel()} differ"
+
+
+def assert_agrees(call: Call, backend: str) -> None:
+    """Results and gradients are those of eager in float64, within the budget of the dtype."""
+    with testing.same_draws("eager"):
+        actual, plain = call.results(backend), call.results("eager")
+        oracle = call.double().results("eager")
+    if call.op.oracle is not None:
+        oracle = named_outputs(call.op.oracle(call))
+    terms = call.op.terms(call)
+    assert actual.keys() == plain.keys() == oracle.keys()
+    for name, right in oracle.items():
+        found, low = actual[name], plain[name]
+        assert (found.dtype, found.shape) == (low.dtype, right.shape), name
+        if not right.is_floating_point():
+            assert torch.equal(found, right), name
+            continue
+        finite = right.isfinite()
+        assert torch.equal(found[~finite].double(), right[~finite].double()), name
+        testing.assert_within_budget(
+            found[finite], right[finite], low[finite], name, scale=terms.get(name, 0.0)
+        )

@@ -1,0 +1,166 @@
+"""What torch does with a call: compile it, fake it, map it, capture it, differentiate it twice."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from pixelkernels.testing.arguments import How
+from tests.helpers import assert_same, needs_gpu, sampled
+
+COMPILED = ("cpu", "triton", "cuda")
+
+
+class Recorded(TorchDispatchMode):
+    """The operators of this library that run inside, once for each set of options."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.namespace == "pixelkernels":
+            options = tuple(x for x in args if not isinstance(x, torch.Tensor))
+            copies = tree_map_only(torch.Tensor, lambda x: x.detach().clone(), args)
+            learned = [isinstance(x, torch.Tensor) and x.requires_grad for x in args]
+            self.calls.setdefault((function, repr(options), *learned), (copies, learned))
+        return function(*args, **(kwargs or {}))
+
+
+def check_operator(function, args, learned):
+    """opcheck; with a gradient for the arguments that had one in the call."""
+    torch.library.opcheck(function, args)
+    if not any(learned):
+        return
+    leaves = tuple(
+        x.clone().requires_grad_() if wants else x for x, wants in zip(args, learned, strict=True)
+    )
+    returned = [x for x in tree_leaves(function(*args)) if isinstance(x, torch.Tensor)]
+    if returned[0].is_floating_point():
+        torch.library.opcheck(function, leaves)
+    else:
+        # opcheck differentiates the sum of the outputs and cannot begin it with an integer one;
+        # test_compiles_to_one_graph differentiates these operators where they are traced
+        checks = ("test_schema", "test_autograd_registration", "test_faketensor")
+        torch.library.opcheck(function, leaves, test_utils=checks)
+
+
+@sampled(*COMPILED, expensive=True)
+def test_operators_pass_opcheck(sample, backend, device):
+    sizes = sample.op.sizes
+    for layout in ("contiguous", "transposed"):
+        with Recorded() as recorded:
+            sample.call(sizes.tiny, device, layout=layout).results(backend)
+        for (function, *_), (args, learned) in recorded.calls.items():
+            check_operator(function, args, learned)
+
+
+@contextmanager
+def seeded():
+    """The global generators in a known state: a graph takes no other."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(0)
+        yield
+
+
+@sampled(*COMPILED, expensive=True, when=lambda op, case: op.compiles)
+def test_compiles_to_one_graph_with_dynamic_shapes(sample, backend, device):
+    torch._dynamo.reset()
+    function = sample.op.function
+    # aot_eager traces, fakes and differentiates as inductor does, without its C++ compiler
+    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
+    for dims in sample.op.sizes.small[:2]:
+        call = sample.call(dims, device)
+        drawing = {"generator": None} if call.op.draws else {}
+        with seeded():
+            expected = call.results(backend, **drawing)
+        with seeded():
+            found = call.through(compiled).results(backend, **drawing)
+        for name, x in expected.items():
+            # tracing decomposes some of torch's own operations, which are rounded differently then
+            torch.testing.assert_close(found[name], x, rtol=1e-6, atol=1e-6)
+
+
+@sampled(*COMPILED, when=lambda op, case: op.differentiable and op.once_differentiable)
+def test_second_derivative_raises(sample, backend, device):
+    call = sample.call(sample.op.sizes.tiny, device)
+    leaves = {name: x.requires_grad_() for name, x in call.differentiable.items()}
+    outputs = call.outputs(backend, **leaves)
+    loss = sum(x.where(x.isfinite(), 0).square().sum() for x in outputs.values() if x.requires_grad)
+    gradients = torch.autograd.grad(loss, list(leaves.values()), create_graph=True)
+    for gradient in gradients:
+        with pytest.raises(RuntimeError, match="once_differentiable"):
+            gradient.sum().backward(retain_graph=True)
+
+
+@sampled("cpu", when=lambda op, case: not op.draws and op.compiles)
+def test_vmap_falls_back_to_eager(sample, backend, device):
+    call = sample.call(device=device)
+    calls = [call, call.mapped(lambda x: x.flip(-1) if x.dim() else x)]
+    names = tuple(call.tensors)
+    stacked = [torch.stack([one.arguments[name] for one in calls]) for name in names]
+
+    def run(*tensors):
+        return call.outputs(None, **dict(zip(names, tensors, strict=True)))
+
+    mapped = torch.func.vmap(run)(*stacked)
+    for i, one in enumerate(calls):
+        for name, expected in one.outputs("eager").items():
+            torch.testing.assert_close(mapped[name][i], expected)
+
+
+def facts(outputs):
+    return {name: (x.shape, x.dtype) for name, x in outputs.items()}
+
+
+@sampled("eager", when=lambda op, case: op.compiles)
+def test_meta_tensors_give_shapes_and_dtypes(sample, backend):
+    call = sample.call()
+    found = call.mapped(lambda x: x.to("meta")).outputs()
+    assert facts(found) == facts(call.outputs(backend))
+    assert all(x.is_meta for x in found.values())
+
+
+@sampled(*COMPILED, when=lambda op, case: op.compiles)
+def test_fake_tensors_of_more_elements_than_int32_counts(sample, backend, device):
+    """Shapes and dtypes are those of eager on meta tensors."""
+    call = sample.call(sample.op.sizes.tiny, device)
+    drawing = {"generator": None} if call.op.draws else {}
+    sizes = dict.fromkeys("CDHWPQXY", 512) | {"B": 9000}
+
+    def grown(device):
+        how = How({**sample.op.sizes.tiny, **sizes, **call.case.dims})
+        shapes = {name: call.op.kind(call.case, name).sizes(how) for name in call.tensors}
+        return call.replaced(
+            **{
+                name: torch.empty(shape, dtype=call.arguments[name].dtype, device=device)
+                for name, shape in shapes.items()
+            }
+        )
+
+    with FakeTensorMode():
+        found = grown(device).results(backend, **drawing)
+    expected = grown("meta").results("eager", **drawing)
+    assert facts(found) == facts(expected)
+
+
+@needs_gpu
+@sampled("triton", "cuda", when=lambda op, case: op.compiles)
+def test_captures_in_a_cuda_graph(sample, backend, device):
+    call = sample.call(device=device)
+    drawing = {"generator": None} if call.op.draws else {}
+    call.results(backend, **drawing)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = call.results(backend, **drawing)
+    graph.replay()
+    torch.cuda.synchronize()
+    if not sample.op.draws:  # which draws anew
+        assert_same(captured, call.results(backend))
