@@ -78,15 +78,6 @@ def scores(
     return found, int(found.argmin() if smaller else found.argmax())
 
 
-def prior(query: Array, support: Array, weights: Array, eps: float) -> float:
-    """The prior of one query [C] with support [M, C]."""
-    found = []
-    for s, w in zip(support, weights, strict=True):
-        u = np.zeros_like(s) if w == 0 else w * s
-        found.append(query @ u / (np.linalg.norm(query) * np.linalg.norm(u) + eps))
-    return float(max(found))
-
-
 def inputs(
     dtype=torch.float32,
     device="cpu",

@@ -22,7 +22,7 @@ TESTS = Path(__file__).parent
     [
         ("triton_interpreter_cases.py", 200),
         ("triton_interpreter_distance.py", 50),
-        ("triton_interpreter_similarity.py", 150),
+        ("triton_interpreter_similarity.py", 120),
         ("triton_interpreter_triplet.py", 20),
     ],
 )
