@@ -24,8 +24,8 @@ demo: build
 
 test: build
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup
-	$(BIN)/python benchmarks/report.py --check
-	$(BIN)/python benchmarks/plots.py --check
+	$(BIN)/python -m benchmarks.report --check
+	$(BIN)/python -m benchmarks.plots --check
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -43,9 +43,9 @@ $(VENV)/.peers: $(VENV)/.installed
 	-$(PIP) faiss-cpu pykeops pytorch-metric-learning
 	touch $@
 
-# short enough to end, with install and build, in 20 minutes; what is published is bench --full
+# short enough to end, with install and build, in 20 minutes; committed results come from benchmarks.run --full
 bench: build $(VENV)/.peers
-	$(BIN)/python -m pixelkernels bench --minutes 9
+	$(BIN)/python -m benchmarks.run --minutes 9
 
 # each crash, hang, wrong result or unclear error with the call that did it
 fuzz: build
@@ -56,11 +56,11 @@ sanitize: build
 	$(BIN)/python tests/sanitize.py
 
 gate: build
-	$(BIN)/python benchmarks/gate.py
+	$(BIN)/python -m benchmarks.gate
 
 report: build
-	$(BIN)/python benchmarks/report.py
-	$(BIN)/python benchmarks/plots.py
+	$(BIN)/python -m benchmarks.report
+	$(BIN)/python -m benchmarks.plots
 
 gpu-check:
 	bash benchmarks/gpu_check.sh $(OUT)

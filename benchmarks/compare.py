@@ -1,8 +1,10 @@
-"""Two results beside each other: what `python -m pixelkernels bench --compare A B` prints."""
+"""Compare two result files, or two folders of them: python -m benchmarks.compare A B."""
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import geometric_mean
@@ -48,7 +50,7 @@ def load(path: Path) -> tuple[dict[Path, Row], dict[Key, Row]]:
             about[file] = dict(content["environment"])
             new = {tuple(row[part] for part in SAME): row for row in content["rows"]}
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file}: expected a file that benchmarks/run.py wrote") from error
+            raise ValueError(f"{file}: expected a file written by benchmarks.run") from error
         if twice := rows.keys() & new.keys():
             raise ValueError(f"{file}: {' '.join(min(twice))} is in another file of its folder")
         rows |= new
@@ -117,3 +119,19 @@ def _ms(row: Row) -> str:
 def _memory(row: Row) -> str:
     extra = row.get("extra_mib")
     return "-" if extra is None else f"{extra:.1f}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("a", type=Path, metavar="A")
+    parser.add_argument("b", type=Path, metavar="B")
+    options = parser.parse_args(arguments)
+    try:
+        print(comparison(options.a, options.b))
+    except ValueError as error:
+        parser.error(str(error))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """The drop-ins of `pixelkernels.compat` beside what they stand in for, on the CPU.
 
-    python benchmarks/compat.py [--only NAME]
+    python -m benchmarks.compat [--only NAME]
 
 Both sides of a case are checked against each other, then timed in turn. Writes
 benchmarks/results/<machine>/compat/compat.json; --only prints.
@@ -10,11 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from pathlib import Path
-
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import compat_clicks, compat_matching, compat_regions, environment, measure
 from benchmarks.run import RESULTS

@@ -77,7 +77,7 @@ sanitize() {
 }
 
 bench() {
-  "$python" benchmarks/run.py --full --device cuda --minutes "$1" --out "$out"
+  "$python" -m benchmarks.run --full --device cuda --minutes "$1" --out "$out"
 }
 
 # stage, log, limit in seconds, and the function with its arguments, for a shell that timeout can stop

@@ -1,7 +1,7 @@
 """The reference networks on real images: do they learn, do backends agree, what does a step cost,
 and do the papers' claims show in small?
 
-    python benchmarks/models.py DIR [--part NAME] [--out PATH]
+    python -m benchmarks.models DIR [--part NAME] [--out PATH]
 
 DIR/images and DIR/masks hold images of one object or class, 8 at least, with masks of the object; a
 video's frames will do. They are cropped to the object's surroundings. Every part prints; all of
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,9 +21,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
-
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import environment, measure
 from benchmarks.run import RESULTS

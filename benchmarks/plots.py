@@ -1,6 +1,6 @@
 """Draw the committed results: speed-ups, the roofline, how cost grows.
 
-    python benchmarks/plots.py [--check]
+    python -m benchmarks.plots [--check]
 
 Writes benchmarks/results/<machine>/plots/{speed,roofline,scaling}.{png,svg} from the JSON files of
 that machine alone. Each picture names a hash of what it was drawn from; --check writes nothing and
@@ -19,9 +19,6 @@ from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
-
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import plots_growth, plots_speed
 from benchmarks.run import RESULTS
@@ -108,7 +105,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     stale = update(RESULTS, check=options.check)
     for name in stale:
-        did = "out of date; run benchmarks/plots.py" if options.check else "brought up to date"
+        did = "out of date; run make report" if options.check else "updated"
         print(f"benchmarks/results/{name}: {did}")
     return 1 if stale and options.check else 0
 

@@ -1,12 +1,11 @@
-"""Write the benchmark tables from the committed results, so that no number is typed by hand.
+"""Generate the benchmark tables from the committed result files.
 
-    python benchmarks/report.py [--check]
+    python -m benchmarks.report [--check]
 
-README.md gets one table per machine and family, docs/<family>.md those of its family and
-benchmarks/results/README.md every row, all between the markers `<!-- benchmarks:begin -->` and
-`<!-- benchmarks:end -->`; README.md also what the reference networks did, what the drop-ins gain
-and which targets are met, between markers named models, compat and targets. With --check nothing is
-written: exit status 1 if a page is not what the results say.
+Every row goes to benchmarks/results/README.md, a summary to README.md and docs/<family>.md, all
+between `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`. README.md also has tables of the
+reference networks and of the drop-ins, between markers named models and compat. --check writes
+nothing and exits 1 if a page is out of date.
 """
 
 from __future__ import annotations
@@ -17,13 +16,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import models_report, targets
+from benchmarks import models_report
+from benchmarks.registry import FAMILIES
 from benchmarks.table import markdown
 from benchmarks.workload import BOTH, FORWARD
-from pixelkernels.bench import FAMILIES
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTHING = "No results are committed yet."
@@ -184,7 +180,6 @@ def update(root: Path, *, check: bool) -> list[str]:
             "benchmarks": readme(results),
             "models": networks(directory),
             "compat": drop_ins(directory),
-            "targets": targets.tables(directory) or NOTHING,
         },
         directory / "README.md": {"benchmarks": full(results)},
     }
@@ -217,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         sys.exit(f"report.py: {error}")
     for name in stale:
-        print(f"{name}: {'out of date; run benchmarks/report.py' if options.check else 'written'}")
+        print(f"{name}: {'out of date; run make report' if options.check else 'written'}")
     return 1 if stale and options.check else 0
 
 

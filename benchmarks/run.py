@@ -1,13 +1,13 @@
-"""Measure the library beside what people use today: `python -m pixelkernels bench`.
+"""Time the library beside what people use today.
 
-    python benchmarks/run.py [--quick | --full | --compare A B] [--device cuda] [--family NAME]
-                             [--only NAME] [--out PATH] [--minutes M]
+    python -m benchmarks.run [--quick | --full] [--device cuda] [--family NAME] [--only NAME]
+                             [--out PATH] [--minutes M]
 
-Runs the workloads with every usable backend and every peer, in turn, and prints a table for each. A
-side whose result is not the oracle's, or whose package is missing, is reported and not timed.
-Without options every workload is measured on its first input, with few repeats. --full is what gets
-published: all inputs, many repeats, written to benchmarks/results/<machine>/<family>.json. Other
-runs print, and write where --out says. A file grows with each finished workload.
+Runs each workload with every usable backend and every peer in turn, and prints a table. A side
+whose result differs from the oracle's, or whose package is missing, is reported and not timed.
+By default, each workload runs on its first input, with few repeats. --full runs all inputs with
+many repeats and writes benchmarks/results/<machine>/<family>.json; other runs write only with
+--out. The files are updated after each workload.
 """
 
 from __future__ import annotations
@@ -24,16 +24,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from benchmarks import compare, environment, measure
+from benchmarks import environment, measure
 from benchmarks.case import Case, Side, WrongResult, library_sides, peer_sides
-from benchmarks.registry import select
+from benchmarks.registry import FAMILIES, select
 from benchmarks.table import aligned
 from benchmarks.workload import Workload
-from pixelkernels._command import refuse
-from pixelkernels.bench import add_arguments
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
@@ -224,7 +219,7 @@ def extent_of(options: argparse.Namespace) -> str:
     return "quick" if options.quick else "full" if options.full else "short"
 
 
-def targets(options: argparse.Namespace, families: set[str], machine: str) -> dict[str, Path]:
+def destinations(options: argparse.Namespace, families: set[str], machine: str) -> dict[str, Path]:
     """Where each family's rows go; nowhere for a partial run without --out."""
     if options.out and options.out.suffix == ".json":
         return dict.fromkeys(families, options.out)
@@ -243,47 +238,43 @@ def chosen(options: argparse.Namespace) -> list[Workload]:
     return workloads
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
+def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[Workload]]:
+    """The options, and the workloads that they select."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser)
-    return parser.parse_args(arguments)
-
-
-def run(options: argparse.Namespace) -> int:
-    """0: done; 1: a side of the library was not timed; 2: it could not start, and says why."""
-    if options.compare:
-        return compared(options)
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument("--quick", action="store_true", help="a few workloads, very few repeats")
+    extent.add_argument("--full", action="store_true", help="all inputs, many repeats")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--family", choices=FAMILIES, help="the workloads of one family")
+    parser.add_argument("--only", metavar="NAME", help="the workloads whose name contains NAME")
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="FILE.json, or a folder for a file per family"
+    )
+    parser.add_argument(
+        "--minutes", type=float, metavar="M", help="start no further workload after M minutes"
+    )
+    options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
-        return refuse("bench", "--device cuda: torch sees no GPU")
+        parser.error("--device cuda: torch sees no GPU")
     try:
-        workloads = chosen(options)
+        return options, chosen(options)
     except ValueError as error:
         named = [f"--{name}" for name in ("quick", "family", "only") if getattr(options, name)]
-        return refuse("bench", f"{' '.join(named)}: {error}")
-    return measured(options, workloads)
+        parser.error(f"{' '.join(named)}: {error}")
 
 
-def compared(options: argparse.Namespace) -> int:
-    for name in ("family", "only", "out", "minutes"):
-        if getattr(options, name) is not None:
-            return refuse("bench", f"--{name}: not with --compare, which measures nothing")
-    try:
-        print(compare.comparison(*options.compare))
-    except ValueError as error:
-        return refuse("bench", f"--compare {error}")
-    return 0
-
-
-def measured(options: argparse.Namespace, workloads: list[Workload]) -> int:
+def main(arguments: list[str] | None = None) -> int:
+    """Returns 1 if a backend of the library was not timed."""
+    options, workloads = parse(arguments)
     begin = time.monotonic()
     facts = environment.describe(options.device)
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     ceilings = measure.ceilings(options.device)
     print(", ".join(f"{name} {value:.3g}" for name, value in ceilings.items()))
     print(LEGEND)
-    outputs = targets(options, {w.family for w in workloads}, str(facts["machine"]))
+    outputs = destinations(options, {w.family for w in workloads}, str(facts["machine"]))
     rows: list[Row] = []
     missing = list(workloads)
     with tqdm(workloads, unit="workload", disable=None) as bar:
@@ -308,4 +299,4 @@ def measured(options: argparse.Namespace, workloads: list[Workload]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(parse(None)))
+    sys.exit(main())

@@ -1,6 +1,6 @@
 """How time and extra memory grow with the pixels, channels, regions, points and clicks.
 
-    python benchmarks/scaling.py [--device cuda] [--only NAME]
+    python -m benchmarks.scaling [--device cuda] [--only NAME]
 
 Each series calls one function at five sizes of one variable, all else fixed. The exponents are
 fitted to every size and stand beside those of the theory, which they must not exceed. A whole run
@@ -15,14 +15,10 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
-
-if __package__ in (None, ""):
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import environment, measure
 from benchmarks.run import RESULTS
@@ -133,7 +129,7 @@ def main(arguments: list[str] | None = None) -> int:
         path = RESULTS / environment.slug(str(facts["machine"])) / "scaling" / "scaling.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"environment": facts, "series": found}, indent=1) + "\n")
-        print(f"{path}: written; benchmarks/plots.py draws it")
+        print(f"{path}: written; plot it with python -m benchmarks.plots")
     problems = [problem for series in found for problem in above(series)]
     for problem in problems:
         print(problem)

@@ -66,7 +66,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-APART = ("models", "compat", "bench")
+APART = ("models", "compat")
 FAMILIES = {p.name for p in PACKAGE.iterdir() if (p / "ops.py").exists()}
 
 
@@ -84,8 +84,6 @@ def test_who_may_import_whom(path):
             assert other in FAMILIES, name
             family = importlib.import_module(f"pixelkernels.{other}")
             assert parts[2] in family.__all__, f"{name} is not public"
-        if other == "bench":
-            assert own == "__main__.py", name
         if other == "models":
             assert own in ("models", "compat"), name
         if not any(

@@ -1,0 +1,183 @@
+"""Tables generated from result files."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import report
+from benchmarks.registry import FAMILIES
+from benchmarks.workload import BOTH, FORWARD
+
+
+def row(name: str, side: str, ms: float, **more: object) -> report.Row:
+    spread = {"p20": ms * 0.9, "p50": ms, "p80": ms * 1.1, "rounds": 5}
+    about = {"title": "a workload", "workload": "w", "variant": "coherent", "mode": BOTH}
+    return about | {
+        "name": name,
+        "side": side,
+        "default": False,
+        "ms": spread,
+        "extra_mib": 2.0,
+        **more,
+    }
+
+
+CONTENT = {
+    "environment": {
+        "device": "cpu",
+        "machine": "Some CPU",
+        "torch_threads": 2,
+        "torch": "2.11.0",
+        "triton": None,
+        "commit": "0123456789ab",
+        "date": "2026-11-21 10:00 UTC",
+    },
+    "ceilings": {"copy_bytes_per_second": 2e10},
+    "not_measured": ["cas-r100"],
+    "rows": [
+        row("eager loop", "peer", 12.0, share_of_floor=0.1),
+        row(
+            "cpu",
+            "library",
+            4.0,
+            default=True,
+            best_peer="eager loop",
+            times_faster=3.0,
+            share_of_floor=0.3,
+        ),
+    ],
+}
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    results = tmp_path / "benchmarks" / "results"
+    (results / "some-cpu").mkdir(parents=True)
+    (results / "some-cpu" / "regions.json").write_text(json.dumps(CONTENT))
+    marked = "<!-- {0}:begin -->\nold\n<!-- {0}:end -->\n\n"
+    measured, *others = map(marked.format, ("benchmarks", "models", "compat"))
+    (tmp_path / "README.md").write_text(f"before\n\n{''.join(others)}{measured}after\n")
+    (tmp_path / "docs").mkdir()
+    for page in (results / "README.md", *(tmp_path / "docs" / f"{name}.md" for name in FAMILIES)):
+        page.write_text(f"before\n\n{measured}after\n")
+    return tmp_path
+
+
+def test_pages_are_generated_from_results(repository: Path) -> None:
+    pages = ["README.md", "benchmarks/results/README.md", *(f"docs/{name}.md" for name in FAMILIES)]
+    assert report.update(repository, check=True) == pages
+    assert report.update(repository, check=False) == pages
+    assert report.update(repository, check=True) == []
+    text = (repository / "README.md").read_text()
+    assert text.startswith("before\n\n")
+    assert text.endswith("\n\nafter\n")
+    assert (
+        "**Some CPU** (2 threads, torch 2.11.0, commit 0123456789ab, date 2026-11-21 10:00 UTC)"
+        in text
+    )
+    assert "| a workload | eager loop | 12.00 | 4.00 | 3.00 | 2.0 | 2.0 | 30% |" in text
+    full = (repository / pages[1]).read_text()
+    assert "## some-cpu/regions" in full
+    assert "- commit: 0123456789ab" in full
+    assert "Not measured: cas-r100." in full
+
+
+def test_each_family_page_has_its_own_tables(repository: Path) -> None:
+    report.update(repository, check=False)
+    pages = {name: (repository / "docs" / f"{name}.md").read_text() for name in FAMILIES}
+    assert [name for name, page in pages.items() if "| a workload |" in page] == ["regions"]
+    assert report.NOTHING in pages["triplet"]
+
+
+def test_untimed_side_is_listed_with_its_reason(repository: Path) -> None:
+    content = copy.deepcopy(CONTENT)
+    ours = content["rows"][1]
+    del ours["ms"]
+    ours["problem"] = "output 0 is off"
+    path = repository / "benchmarks" / "results" / "some-cpu" / "regions.json"
+    path.write_text(json.dumps(content))
+    report.update(repository, check=False)
+    assert "not timed: output 0 is off" in (repository / "README.md").read_text()
+
+
+def test_forward_pass_is_shown_only_without_a_backward_pass(
+    repository: Path,
+) -> None:
+    content = copy.deepcopy(CONTENT)
+    ours = {"default": True, "share_of_floor": 0.5}
+    for variant, ms in (("random", 2.0), ("full", 3.0)):
+        about = {"workload": "t", "title": "a transform", "variant": variant, "mode": FORWARD}
+        content["rows"].append(row("cpu", "library", ms, **about, **ours))
+    # the forward pass of a workload that has both is left to the full table
+    content["rows"].append(row("cpu", "library", 1.0, mode=FORWARD, **ours))
+    path = repository / "benchmarks" / "results" / "some-cpu" / "regions.json"
+    path.write_text(json.dumps(content))
+    report.update(repository, check=False)
+    text = (repository / "README.md").read_text()
+    both, forward = text.split("| forward | best peer |")
+    assert both.count("a workload") == 1
+    assert "a workload" not in forward
+    assert "| a transform | none |  | 2.00 |  |  | 2.0 | 50% |" in forward
+    assert forward.count("a transform") == 1
+
+
+def test_missing_results_and_missing_markers(repository: Path) -> None:
+    (repository / "benchmarks" / "results" / "some-cpu" / "regions.json").unlink()
+    report.update(repository, check=False)
+    assert report.NOTHING in (repository / "README.md").read_text()
+    (repository / "README.md").write_text("no markers")
+    with pytest.raises(ValueError, match=r"README.md: expected one line <!-- benchmarks:begin -->"):
+        report.update(repository, check=True)
+
+
+NETWORKS = {
+    "environment": {"machine": "Some CPU", "torch_threads": 2, "torch": "2.11.0", "commit": "01"},
+    "size": [8, 9],
+    "overfit": [
+        {"model": "menet", "images": 3, "steps": 5, "seconds": 2.4, "first_loss": 1.5,
+         "last_loss": 0.25, "iou": 0.9, "largest_relative_difference": 2e-7},
+    ],
+    "step_costs": [
+        {"model": "cas", "eager_ms": 30.0, "default_ms": 20.0, "eager_mib": 9.6,
+         "default_mib": 3.2},
+    ],
+    "flipped_labels": [{"loss": "cas", "iou": [0.8, 0.9]}],
+    "with_triplets": [{"triplet_weight": 1.0, "steps": [30], "iou": [[0.5], [0.7]]}],
+    "over_clicks": [{"refinement": None, "iou": [0.3, 0.6], "clicked_pixels_right": [0.5, 0.75]}],
+}  # fmt: skip
+
+
+def test_tables_of_the_networks(repository: Path) -> None:
+    folder = repository / "benchmarks" / "results" / "some-cpu" / "models"
+    folder.mkdir()
+    (folder / "models.json").write_text(json.dumps(NETWORKS))
+    report.update(repository, check=False)
+    text = (repository / "README.md").read_text()
+    for line in (
+        "| `MEnet` | 3 | 5 | 2 | 1.5 to 0.25 | 0.900 | 2e-07 |",
+        "| `CASNet` | 30 | 20 | 1.50 | 10 | 3 |",
+        "| CAS | 0.850 ± 0.071 |",
+        "| Dice + IS-Triplet | 0.600 ± 0.141 |",
+        "| none | 0.300 | 0.600 | 75% |",
+    ):
+        assert line in text
+
+
+def test_table_of_the_drop_ins(repository: Path) -> None:
+    folder = repository / "benchmarks" / "results" / "some-cpu" / "compat"
+    folder.mkdir()
+    drop_in = {
+        "project": "RITM", "function": "DistMaps", "ours_is": "ritm.DistMaps", "sizes": "2 images",
+        "differs": "none", "theirs_ms": 9.0, "ours_ms": 2.0, "theirs_mib": 30.0, "ours_mib": 1.0,
+    }  # fmt: skip
+    content = {"environment": CONTENT["environment"], "rows": [drop_in]}
+    (folder / "compat.json").write_text(json.dumps(content))
+    report.update(repository, check=False)
+    line = (
+        "| RITM | DistMaps | `ritm.DistMaps` | 2 images | 9.00 | 2.00 | 4.5 | 30.0 | 1.0 | none |"
+    )
+    assert line in (repository / "README.md").read_text()
