@@ -248,7 +248,7 @@ def points_gradient(
     _, channels, height, width = query.shape
     pixels, num_classes = height * width, offsets.shape[1] - 1
     gradient = torch.empty_like(reference)
-    if gradient.numel() == 0:
+    if order.numel() == 0:
         return gradient, points.norms
     block, query_block = options["CB"], options["BLOCK_Q"]
     chunks = max(ceil_div(channels, block), 1)
@@ -278,7 +278,7 @@ def points_gradient(
         GRAD_FLAT=grad_flat,
         **options,
     )
-    if not direct:
+    if not direct and channels:
         metric = options["METRIC"]
         norms, classes = points.norms, points.classes
         if points.collapsed:
