@@ -6,8 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 
 from tests.helpers import DEVICES, INTERPRETED
+
+# the same examples on every run and machine
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
+settings.load_profile("fixed")
 
 # the longest come first, so that no worker is left alone with one of them at the end
 LONGEST = ("test_triton_aot", "test_build")

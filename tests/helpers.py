@@ -32,6 +32,7 @@ DEVICES = {
 }
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+not_interpreted = pytest.mark.skipif(INTERPRETED, reason="minutes under Triton's interpreter")
 
 
 def backends(*names: str) -> list[Any]:
@@ -60,14 +61,6 @@ def run_python(
     return done.stdout
 
 
-def flat(result: Any) -> list[Any]:
-    return [result] if isinstance(result, Tensor) else list(result)
-
-
-def equal(one: Sequence[Tensor], other: Sequence[Tensor]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
 def peak_extra_bytes(call: Callable[[], object], *, warm_up: bool = True) -> int:
     """How far a call raises the peak resident memory above what is resident before it."""
     if warm_up:
@@ -81,27 +74,32 @@ class Sample(NamedTuple):
     op: Op
     case: str
 
-    def call(self, dims: Dims | None = None, device: str = "cpu", **how: Any) -> Call:
+    @property
+    def tiny(self) -> Dims:
         sizes = self.op.sizes
-        dims = dims or (sizes.tiny if INTERPRETED else sizes.small[0])
+        return (INTERPRETED and sizes.interpreted) or sizes.tiny
+
+    def call(self, dims: Dims | None = None, device: str = "cpu", **how: Any) -> Call:
+        dims = dims or (self.tiny if INTERPRETED else self.op.sizes.small[0])
         return self.op.call(self.case, How(dims, device=device, **how))
 
 
 def sampled(
     *names: str,
     dtypes: Sequence[torch.dtype] = (),
-    expensive: bool = False,
+    cost: int = 1,
     when: Callable[[Op, Case], object] = lambda op, case: True,
 ) -> pytest.MarkDecorator:
     """Parametrize a test over the registry and those of the backends that an operation has.
 
-    `make test` takes the cases that stand for an operation, an expensive test the first of them;
-    `make test-all` takes the others. With `dtypes` the test also gets `dtype`, those that the
-    backend supports; an operation without differentiable arguments has no dtype but float32.
+    `make test` takes the cases that stand for an operation; where the cost is 2, or 1 under the
+    interpreter, the first of them; where it is 2 under the interpreter, none. `make test-all` takes
+    the others. With `dtypes` the test also gets `dtype`, those that the backend supports; an
+    operation without differentiable arguments has no dtype but float32.
     """
     parameters = []
     for op in OPS.values():
-        quick = op.quick_cases[:1] if expensive else op.quick_cases
+        quick = op.quick_cases[: {2: 1, 3: 0}.get(cost + INTERPRETED)]
         for case, backend in product(op.cases, names):
             if backend not in op.backends or not when(op, op.cases[case]):
                 continue
@@ -128,7 +126,9 @@ def supported_dtypes(backend: str) -> tuple[torch.dtype, ...]:
 
 
 def all_sizes(op: Op) -> tuple[Dims, ...]:
-    return op.sizes.small if INTERPRETED else (*op.sizes.small, *op.sizes.ordinary)
+    if INTERPRETED:
+        return (op.sizes.interpreted,) if op.sizes.interpreted else op.sizes.small
+    return (*op.sizes.small, *op.sizes.ordinary)
 
 
 def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:

@@ -35,6 +35,9 @@ class Sizes(NamedTuple):
     large: Dims
     # sizes of 0 that leave nothing to compute from
     empty: tuple[Dims, ...] = ({"B": 0}, {"H": 0, "X": 0})
+    # under Triton's interpreter, where tiny sizes are slow: a permutation of few values walks many
+    # steps to stay among them
+    interpreted: Dims | None = None
 
 
 class Memory(NamedTuple):

@@ -29,7 +29,7 @@ def test_the_registry_has_every_public_function_and_argument():
 
 @sampled(*ALL, when=lambda op, case: op.nothing if case.nothing is None else case.nothing)
 def test_nothing_to_compute_from_gives_the_defined_value(sample, backend, device):
-    small = sample.op.sizes.tiny
+    small = sample.tiny
     calls = [sample.call(small, device, nothing=True)]
     letters = calls[0].letters
     for empty in sample.op.sizes.empty:
@@ -65,9 +65,9 @@ def far(x: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.keeps_memory
-@sampled(*ALL, expensive=True, when=lambda op, case: op.differentiable)
+@sampled(*ALL, cost=2, when=lambda op, case: op.differentiable)
 def test_offsets_past_int32(sample, backend, device):
-    dims = {**sample.op.sizes.tiny, "B": 1, "C": 2, "D": 2, "H": 16, "W": 8}
+    dims = {**sample.tiny, "B": 1, "C": 2, "D": 2, "H": 16, "W": 8}
     call = sample.call(dims, device, dtype=torch.float16)
     moved = {name: far(x) for name, x in call.named(Features).items() if x.dim() == 4}
     found, expected = call.replaced(**moved).results(backend), call.results(backend)
@@ -79,7 +79,7 @@ def test_offsets_past_int32(sample, backend, device):
 @pytest.mark.parametrize(
     "layout", ["contiguous", pytest.param("channels_last", marks=pytest.mark.slow)]
 )
-@sampled("cpu", expensive=True, when=lambda op, case: op.memory is not None)
+@sampled("cpu", cost=2, when=lambda op, case: op.memory is not None)
 def test_extra_memory_is_bounded(sample, backend, layout):
     call = sample.call(sample.op.sizes.large, layout=layout)
     allowed = call.op.memory(call)

@@ -50,12 +50,11 @@ def check_operator(function, args, learned):
         torch.library.opcheck(function, leaves, test_utils=checks)
 
 
-@sampled(*COMPILED, expensive=True)
+@sampled(*COMPILED, cost=2)
 def test_operators_pass_opcheck(sample, backend, device):
-    sizes = sample.op.sizes
     for layout in ("contiguous", "transposed"):
         with Recorded() as recorded:
-            sample.call(sizes.tiny, device, layout=layout).results(backend)
+            sample.call(sample.tiny, device, layout=layout).results(backend)
         for (function, *_), (args, learned) in recorded.calls.items():
             check_operator(function, args, learned)
 
@@ -69,7 +68,7 @@ def seeded():
         yield
 
 
-@sampled(*COMPILED, expensive=True, when=lambda op, case: op.compiles)
+@sampled(*COMPILED, cost=2, when=lambda op, case: op.compiles)
 def test_compiles_to_one_graph_with_dynamic_shapes(sample, backend, device):
     torch._dynamo.reset()
     function = sample.op.function
@@ -89,7 +88,7 @@ def test_compiles_to_one_graph_with_dynamic_shapes(sample, backend, device):
 
 @sampled(*COMPILED, when=lambda op, case: op.differentiable and op.once_differentiable)
 def test_second_derivative_raises(sample, backend, device):
-    call = sample.call(sample.op.sizes.tiny, device)
+    call = sample.call(sample.tiny, device)
     leaves = {name: x.requires_grad_() for name, x in call.differentiable.items()}
     outputs = call.outputs(backend, **leaves)
     loss = sum(x.where(x.isfinite(), 0).square().sum() for x in outputs.values() if x.requires_grad)
@@ -130,12 +129,12 @@ def test_meta_tensors_give_shapes_and_dtypes(sample, backend):
 @sampled(*COMPILED, when=lambda op, case: op.compiles)
 def test_fake_tensors_of_more_elements_than_int32_counts(sample, backend, device):
     """Shapes and dtypes are those of eager on meta tensors."""
-    call = sample.call(sample.op.sizes.tiny, device)
+    call = sample.call(sample.tiny, device)
     drawing = {"generator": None} if call.op.draws else {}
     sizes = dict.fromkeys("CDHWPQXY", 512) | {"B": 9000}
 
     def grown(device):
-        how = How({**sample.op.sizes.tiny, **sizes, **call.case.dims})
+        how = How({**sample.tiny, **sizes, **call.case.dims})
         shapes = {name: call.op.kind(call.case, name).sizes(how) for name in call.tensors}
         return call.replaced(
             **{

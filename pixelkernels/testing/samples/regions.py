@@ -108,6 +108,20 @@ cas_loss = Op(
 # where rounding may change which pixels are mined, and so the loss
 MINING = "rounding may change which pixels are mined"
 
+
+def metric_expression_terms(call: Call) -> dict[str, float]:
+    """Of unit vectors u = f / |f| the gradient is (g - (g . u) u) / |f|: a difference."""
+    terms = loss_terms(call)
+    if call.arguments.get("normalize") and call.first.numel():
+        features = call.first.double()
+        length = features.norm(dim=1, keepdim=True)
+        by_unit = call.replaced(features=features / length, normalize=False).results("eager")
+        terms["gradient in features"] = float(
+            (by_unit["gradient in features"] / length).abs().max()
+        )
+    return terms
+
+
 metric_expression_loss = Op(
     pk.metric_expression_loss,
     {
@@ -147,7 +161,7 @@ metric_expression_loss = Op(
     },
     module=pk.MetricExpressionLoss,
     dependent=("form", "mining", "grad"),
-    terms=loss_terms,
+    terms=metric_expression_terms,
     memory=memory,
     ignored=ignored,
 )

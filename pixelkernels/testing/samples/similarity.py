@@ -58,12 +58,19 @@ def worst(metric: str, scale: float) -> float:
     return torch.inf if metric == "sqeuclidean" and scale > 0 else -torch.inf
 
 
-def matching_case(metric: str, transform: str, reduce: str, scale: float = 0.3) -> Case:
+def matching_case(metric: str, transform: str, reduce: str) -> Case:
+    """Scale and shift are tensors. The scale of every other combination is below 0."""
+    codes = METRICS.index(metric) + TRANSFORMS.index(transform) + REDUCES.index(reduce)
+    scale = -0.3 if codes % 2 else 0.3
     if (metric, transform) == ("sqeuclidean", "exp"):
         scale *= 0.1  # the exponential of a large distance is no float16
-    options = {"metric": metric, "transform": transform, "reduce": reduce, "scale": scale}
-    options |= {"k": 3} if reduce == "topk" else {}
-    return Case({**options, "shift": -0.2}, nothing=(worst(metric, scale),))
+    k = {"k": 3} if reduce == "topk" else {}
+    return Case(
+        {"metric": metric, "transform": transform, "reduce": reduce, **k},
+        given=("scale", "shift"),
+        arguments={"scale": Element("", scale, or_number=True)},
+        nothing=(worst(metric, scale),),
+    )
 
 
 def matching_terms(call: Call) -> dict[str, float]:
@@ -73,18 +80,55 @@ def matching_terms(call: Call) -> dict[str, float]:
     """
     options = call.arguments
     query, points, labels = (options[name] for name in ("query", "reference", "labels"))
-    if not query.numel() or not points.numel():
+    results = call.results("eager")
+    scores = next(x for name, x in results.items() if name != "labels")
+    if not scores.numel() or not labels.numel():
         return {}
     pairs = oracle.similarity(
         query.double().flatten(2), points.double().flatten(2), options.get("metric", "dot")
     )
-    scores = next(x for name, x in call.outputs("eager").items() if name != "labels")
     terms = float(cotangent(scores).abs().sum() * (1 + pairs.abs().max()))
     if options.get("reduce", "sum") == "sum":
         terms *= labels[0].numel() / options["num_classes"]
-    largest = 4 * float(scores.where(scores.isfinite(), 0).abs().max())
+    if options.get("transform") == "exp":  # the slope
+        terms *= float((options["scale"] * pairs + options["shift"]).exp().max())
+    condition = matching_condition(call, pairs)
+    largest = 4 * condition * float(scores.where(scores.isfinite(), 0).abs().max())
     found = {"value": largest, "scores": largest}
-    return {**found, "gradient in scale": terms, "gradient in shift": terms}
+    # of a squared distance: q times the sum of the slopes, less the sum of the slopes times p
+    parts = 2 if options.get("metric") == "sqeuclidean" else 1
+    for name in ("query", "reference"):
+        gradient = results[f"gradient in {name}"]
+        if gradient.numel():
+            found[f"gradient in {name}"] = parts * condition * float(gradient.abs().max())
+    for name in ("scale", "shift"):
+        found[f"gradient in {name}"] = condition * terms
+    return found
+
+
+def matching_condition(call: Call, pairs: Tensor) -> float:
+    """How many times its own rounding f(scale s + shift) is uncertain, for the rounding of s.
+
+    The sums of s have terms of size t, so the argument has terms of size a = |scale| t + |shift|.
+    The relative slope of a sigmoid or an exponential is at most 1, so f is as uncertain as a. A
+    softmax is twice as uncertain as its exponent f is in absolute numbers.
+    """
+    options = call.arguments
+    scale, shift = float(options.get("scale", 1.0)), float(options.get("shift", 0.0))
+    terms = float(pairs.abs().max())
+    if options.get("metric") == "sqeuclidean":  # |q|^2 + |p|^2 - 2 q.p
+        query, points = (options[name].double().square().sum(1) for name in ("query", "reference"))
+        terms = 2 * float(query.max() + points.max())
+    terms = abs(scale) * terms + abs(shift)
+    transform = options.get("transform", "identity")
+    if options.get("reduce") != "softmax":
+        return 1 if transform == "identity" else 1 + terms
+    exponent = {
+        "identity": terms,
+        "sigmoid": 1 + terms / 4,
+        "exp": float((scale * pairs + shift).exp().max()) * (1 + terms),
+    }
+    return 1 + 2 * exponent[transform]
 
 
 def matching_memory(call: Call) -> Memory:
@@ -115,10 +159,10 @@ MATCHING = {
     "group": Group(),
 }
 GIVEN = {
-    "scale and shift": Case(
-        {"metric": "cosine", "transform": "sigmoid", "reduce": "mean"}, ("scale", "shift")
+    "scale and shift are numbers": Case(
+        {"metric": "sqeuclidean", "reduce": "topk", "k": 3, "scale": 0.3, "shift": -0.2},
+        nothing=(torch.inf,),
     ),
-    "scale below 0": matching_case("sqeuclidean", "identity", "topk", -0.1),
     "points without a grid": Case(
         {"transform": "sigmoid", "reduce": "mean"},
         arguments={
@@ -186,7 +230,7 @@ sample_reference = Op(
         "generator": Generator(),
     },
     {"": Case()},
-    SIZES._replace(large=dims("B2 D64 H256 W256 L5 n100")),
+    SIZES._replace(large=dims("B2 D64 H256 W256 L5 n100"), interpreted=dims("B2 D3 H33 W31 L2 n7")),
     draws=True,
     keeps_layout=False,
     once_differentiable=False,
@@ -209,15 +253,21 @@ def masked_support(call: Call) -> dict[str, Tensor]:
 def prior_terms(call: Call) -> dict[str, float]:
     """A weight scales both sides of a cosine: its gradient is what is left of two terms that are as
     large as the cotangent divided by the weight. With min-max the least and the largest score get
-    the sum of all cotangents.
+    the sum of all cotangents, and the range is a difference of scores.
     """
     if not call.first.numel():
         return {}
+    # a softmax adds up the points one after the other
+    roundings = 4 if call.arguments.get("reduce") == "softmax" else 1
     if not call.arguments.get("normalize", "minmax"):
-        return {"gradient in weights": 2 / 0.1}
+        largest = float(call.outputs("eager")["value"].abs().max())
+        return {"value": roundings * largest, "gradient in weights": 2 / 0.1}
     raw = call.replaced(normalize=None).outputs("eager")["value"].flatten(1)
-    terms = float(cotangent(raw).abs().sum() / ((raw.amax(1) - raw.amin(1)).min() + 1e-7))
+    spread = float((raw.amax(1) - raw.amin(1)).min()) + 1e-7
+    condition = roundings * float(raw.abs().max()) / spread
+    terms = float(cotangent(raw).abs().sum()) / spread * (1 + condition)
     return {
+        "value": condition,
         "gradient in query": terms,
         "gradient in support": terms,
         "gradient in weights": terms / 0.1,

@@ -36,6 +36,7 @@ SIZES = Sizes(
     large=dims("B2 C32 H256 W256 K2000 n2000"),
     empty=({"B": 0}, {"H": 0}, {"K": 0}),
 )
+DRAWING = SIZES._replace(interpreted=dims("B2 C3 H29 W31 n7"))
 MIB = 1 << 20
 HINGE = {
     "margin": Number((1e-3, 3, 50.0), positive=True),
@@ -95,7 +96,7 @@ is_triplet_loss = Op(
         "": Case(gradcheck=GRADCHECK),
         "squared": Case({"squared": True}),
     },
-    SIZES,
+    DRAWING,
     module=pk.ISTripletLoss,
     draws=True,
     memory=memory,
@@ -110,7 +111,7 @@ sample_pixels = Op(
         "generator": Generator(),
     },
     {"": Case()},
-    SIZES,
+    DRAWING,
     draws=True,
     nothing=(-1,),
 )
