@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= gpu-check-out
 
-.PHONY: build demo test fuzz sanitize lint format gpu-check bench gate report clean
+.PHONY: build demo test test-all fuzz sanitize lint format gpu-check bench gate report clean
 
 # torch first: the project is built against the headers of the torch that will run it
 $(VENV)/.installed: constraints.txt pyproject.toml
@@ -22,10 +22,21 @@ build: $(VENV)/.installed
 demo: build
 	$(BIN)/python -m examples.demo
 
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup
+# Triton's kernels on the CPU, by its interpreter, which holds for a whole process
+INTERPRETED := TRITON_INTERPRET=1 $(PYTEST)
+
+# every operation, backend and promise in small: at most five minutes after the build
 test: build
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(PYTEST) -m "not slow"
+	$(INTERPRETED) -m "not slow"
 	$(BIN)/python -m benchmarks.report --check
 	$(BIN)/python -m benchmarks.plots --check
+
+# what `make test` leaves out: all cases and sizes, compilation ahead of time, large memory, fuzz
+test-all: build
+	$(PYTEST) -m slow
+	$(INTERPRETED) -m slow
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from tests.distributed_case import BACKENDS, CASES, RANKS, Found
 
 # along which each case's input is cut
 ALONG = {"label_transfer": 2, "pair_loss": 0, "training_step": 0}
-pytestmark = pytest.mark.xdist_group("distributed")
+pytestmark = [pytest.mark.xdist_group("distributed"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

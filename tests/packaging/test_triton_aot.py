@@ -18,13 +18,14 @@ import pytest
 import torch
 
 from pixelkernels import testing
+from tests.helpers import ROOT
 
 pytest.importorskip("triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
-pytestmark = pytest.mark.xdist_group("ahead of time")
-PACKAGE = Path(__file__).parent.parent / "pixelkernels"
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ahead of time")]
+PACKAGE = ROOT / "pixelkernels"
 ARCHITECTURES = (80, 90, 100)
 # what a block may use without opting in to more, the same on all of them
 SHARED_LIMIT = 48 * 1024

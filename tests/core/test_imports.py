@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-from tests.helpers import run_python
+from tests.helpers import ROOT, run_python
 
-PACKAGE = Path(__file__).parent.parent / "pixelkernels"
+PACKAGE = ROOT / "pixelkernels"
 
 
 def test_import_neither_loads_triton_nor_starts_cuda():
@@ -92,3 +93,21 @@ def test_who_may_import_whom(path):
             assert parts[0] != "triton", f"{path} imports triton when it is loaded"
         if path.name in ("ops.py", "reference.py"):
             assert parts[0] in {"torch", "pixelkernels", *sys.stdlib_module_names}, name
+
+
+def test_no_import_circle():
+    """Modules can be sorted so that each comes after all that it imports when it is loaded."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    graph: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        names = imports(path)
+        # `from package import name` imports the package where the name is no module of it
+        graph[module] = {
+            found
+            for name in names
+            if (found := name if name in modules else name.rpartition(".")[0]) in modules
+        }
+    TopologicalSorter(graph).prepare()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from pixelkernels.distance.ops import ENCODINGS
 from pixelkernels.similarity.ops import METRICS, REDUCES, TRANSFORMS
+from tests.helpers import ROOT
 
-CSRC = Path(__file__).parent.parent / "csrc"
+CSRC = ROOT / "csrc"
 SOURCES = {path: path.read_text() for path in CSRC.rglob("*.*") if path.is_file()}
 PYTHON = {"Metric": METRICS, "Transform": TRANSFORMS, "Reduce": REDUCES, "Encoding": ENCODINGS}
 
