@@ -1,4 +1,4 @@
-"""Literal statements of the distance family in NumPy, and masks that are hard on transforms."""
+"""The definitions of the distance family, pixel by pixel in NumPy, and masks to try them on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 NOWHERE = 2**31 - 1
-ENCODINGS = {"euclidean": None, "disk": 6.5, "tanh": 20.0, "gaussian": 9.0}
 
 
 def hard_masks(height: int, width: int) -> dict[str, Tensor]:
@@ -25,13 +24,15 @@ def hard_masks(height: int, width: int) -> dict[str, Tensor]:
         "antidiagonal": rows + columns == width - 1,
         "checkerboard": (rows + columns) % 2 == 0,
         "last column": (columns == width - 1).expand(height, width).clone(),
+        "one corner": (rows + columns) == 0,
+        "other corner": (rows + columns) == height + width - 2,
         "sparse": torch.rand(height, width, generator=generator) < 0.01,
         "dense": torch.rand(height, width, generator=generator) < 0.7,
     }
 
 
 def squared_distances(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """By trying every pair of pixels of one image."""
+    """Of one image, by comparing all pairs of pixels."""
     pixels, sites = np.argwhere(np.ones_like(mask)), np.argwhere(mask)
     if len(sites) == 0:
         return np.full(mask.shape, NOWHERE)
@@ -45,7 +46,7 @@ def next_click(
     not_clicked: NDArray[np.bool_],
     ignore_label: int,
 ) -> tuple[tuple[int, int], int, bool]:
-    """The evaluation protocol's own steps, on one image."""
+    """The steps of the evaluation protocol on one image."""
     depths = error_depths(prediction, target, not_clicked, ignore_label)
     deepest = [depth.max() if depth.size else 0 for depth in depths]
     if max(deepest) == 0:
@@ -62,22 +63,13 @@ def error_depths(
     not_clicked: NDArray[np.bool_],
     ignore_label: int,
 ) -> list[NDArray[np.int64]]:
-    """Of the missed and of the wrong pixels of one image, squared; 0 where none may be clicked."""
+    """The squared depths of missed and of wrong pixels; 0 where no click is allowed."""
     counts = target != ignore_label
     depths = []
     for error in ((target == 1) & ~prediction & counts, (target != 1) & prediction & counts):
         d2 = squared_distances(~np.pad(error, 1))[1:-1, 1:-1]
         depths.append(d2 * not_clicked)
     return depths
-
-
-def clicks(batch=2, count=12, height=48, width=65, seed=0):
-    """Some inside, some outside, at whole and at broken places, some padding."""
-    generator = torch.Generator().manual_seed(seed)
-    size = torch.tensor([height, width])
-    points = (1.4 * torch.rand(batch, count, 2, generator=generator) - 0.2) * size
-    points[:, ::2] = points[:, ::2].round()
-    return points, torch.randint(-1, 2, (batch, count), generator=generator)
 
 
 @st.composite

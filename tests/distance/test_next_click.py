@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import pixelkernels as pk
 from pixelkernels import testing
-from tests.distance_cases import error_depths, masks, next_click
-from tests.helpers import backends
+from tests.distance.literal import error_depths, masks, next_click
+from tests.helpers import backends, not_interpreted
 
 ALL = backends("eager", "cpu", "triton", "cuda")
 COMPILED = backends("cpu", "triton", "cuda")
@@ -23,7 +23,7 @@ COMPILED = backends("cpu", "triton", "cuda")
     ignore_label=st.sampled_from((-1, 0, 1, 3, 300)),
     mostly=st.sampled_from((0.02, 0.5, 1.0)),
 )
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300)
 def test_next_click_is_the_literal_algorithm(wrong, seed, ignore_label, mostly):
     random = np.random.default_rng(seed)
     target = random.choice([1, 1, 0, -1, 3], (3, *wrong.shape))
@@ -44,6 +44,7 @@ def test_next_click_is_the_literal_algorithm(wrong, seed, ignore_label, mostly):
             assert click.valid[image] == valid
 
 
+@not_interpreted
 @pytest.mark.parametrize("backend", COMPILED)
 def test_next_click_of_a_batch(backend, device):
     target = testing.coherent_labels(6, 50, 91, 4)
@@ -62,6 +63,7 @@ def test_next_click_of_a_batch(backend, device):
     assert click.points.dtype == click.labels.dtype == torch.int64
 
 
+@not_interpreted
 @pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.bool])
 def test_next_click_takes_any_integer(dtype, backend, device):
@@ -76,7 +78,7 @@ def test_next_click_takes_any_integer(dtype, backend, device):
 
 
 @given(wrong=masks(30), seed=st.integers(0, 2**32 - 1), mostly=st.sampled_from((0.02, 0.5, 1.0)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100)
 def test_random_next_click_is_deeper_than_half_of_the_deepest(wrong, seed, mostly):
     random = np.random.default_rng(seed)
     target = random.choice([1, 1, 0, -1, 3], (3, *wrong.shape))
@@ -104,6 +106,7 @@ def test_random_next_click_is_deeper_than_half_of_the_deepest(wrong, seed, mostl
             assert 4 * depth[tuple(clicks[0].points[image].tolist())] > depth.max()
 
 
+@not_interpreted
 @pytest.mark.parametrize("backend", ALL)
 def test_random_next_clicks_are_uniform(backend, device):
     target = torch.zeros(2000, 9, 12, dtype=torch.bool, device=device)

@@ -1,0 +1,93 @@
+"""Click maps: exact at whole points, and the values that only they take."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import pixelkernels as pk
+from pixelkernels.distance import reference
+from pixelkernels.testing.samples import OPS
+from tests.helpers import INTERPRETED, Sample, backends
+
+ALL = backends("eager", "cpu", "triton", "cuda")
+
+
+def clicks(device="cpu", **dims):
+    """The points and labels of a sample: inside and outside, at whole and broken places, padded."""
+    call = Sample(OPS["click_maps"], "whole").call(
+        {"B": 2, "N": 12, "H": 48, "W": 65, **dims}, device
+    )
+    return call.arguments["points"], call.arguments["labels"]
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_click_maps_of_whole_points_are_exact(backend, device):
+    points, labels = clicks(device, N=40, H=70, W=200)
+    points = points.round().long()
+    maps = pk.click_maps(points, labels, (70, 200), truncate=None, backend=backend)
+    for image in range(2):
+        for channel, label in enumerate((1, 0)):
+            sites = points[image, labels[image] == label].cpu().numpy()
+            pixels = np.argwhere(np.ones((70, 200)))
+            d2 = np.square(pixels[:, None] - sites[None]).sum(-1).min(1).reshape(70, 200)
+            expected = np.sqrt(d2.astype(np.float32))
+            np.testing.assert_allclose(maps[image, channel].cpu().numpy(), expected, rtol=2e-7)
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_disks_hold_their_border(backend, device):
+    points = torch.tensor([[[20, 30]]], device=device)
+    labels = torch.ones(1, 1, dtype=torch.bool, device=device)
+    disk = pk.click_maps(points, labels, (50, 60), encoding="disk", radius=5, backend=backend)
+    assert disk[0, 0].sum() == 81
+    assert disk[0, 0, 20, 35] == disk[0, 0, 17, 26] == 1
+    assert (disk[0, 1] == 0).all()
+    wide = pk.click_maps(points, labels, (50, 60), encoding="disk", radius=2**40, backend=backend)
+    assert (wide[0, 0] == 1).all()
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_padding_may_hold_anything(backend, device):
+    points, labels = clicks(device)
+    expected = pk.click_maps(points, labels, (48, 65), backend=backend)
+    points[labels == -1] = torch.nan
+    assert torch.equal(pk.click_maps(points, labels, (48, 65), backend=backend), expected)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="CPU tensors are checked; see test_click_at_nan_is_absent")
+@pytest.mark.parametrize("backend", backends("triton", "cuda"))
+def test_wrong_values_are_absent_on_a_device(backend, device):
+    points, labels = clicks(device)
+    expected = pk.click_maps(points[:, 2:], labels[:, 2:], (48, 65), backend=backend)
+    points[:, 0, 1], labels[:, 0] = torch.nan, 1
+    labels[:, 1] = 5
+    actual = pk.click_maps(points, labels, (48, 65), backend=backend)
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_clicks_far_outside_and_all_in_one_place(backend, device):
+    points = torch.tensor([[[1e6, -1e6], [torch.inf, 3.0]], [[7.0, 7.0], [7.0, 7.0]]])
+    labels = torch.tensor([[1, 0], [1, 1]])
+    maps = pk.click_maps(
+        points.to(device), labels.to(device), (20, 70), truncate=None, backend=backend
+    )
+    exact = reference.click_maps(points.double(), labels, 20, 70, "euclidean", 0.0, torch.inf)
+    torch.testing.assert_close(maps.cpu().double(), exact, rtol=1e-6, atol=0)
+
+
+def test_results_carry_no_graph():
+    points, labels = clicks()
+    maps = pk.click_maps(points.requires_grad_(), labels, (20, 30))
+    assert not maps.requires_grad
+    bias = torch.zeros(1, requires_grad=True)  # as the learnable bias of f-BRS
+    (maps + bias).sum().backward()
+    assert bias.grad == maps.numel()
+
+
+def test_wrong_labels_raise_inside_a_compiled_graph():
+    compiled = torch.compile(pk.click_maps, fullgraph=True, backend="aot_eager")
+    with pytest.raises(ValueError, match=r"labels: expected 1 .* got 7"):
+        compiled(torch.zeros(2, 3, 2), torch.full((2, 3), 7), (4, 5))
