@@ -49,7 +49,7 @@ def test_gradient_does_not_depend_on_what_else_needs_one(sample, backend, device
         assert_same(found, {key: together[key] for key in found})
 
 
-@sampled("cpu", "triton", "cuda", when=lambda op, case: not op.differentiable)
+@sampled(*COMPILED, cost=2, when=lambda op, case: not op.differentiable)
 def test_strides_of_masks_and_labels_change_nothing(sample, backend, device):
     for layout in testing.LAYOUTS:
         one, other = (sample.call(device=device, layout=x) for x in (layout, "contiguous"))

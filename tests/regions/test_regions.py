@@ -43,6 +43,7 @@ def test_mining_is_exact_on_exact_values(sample, backend, device):
         torch.testing.assert_close(x.double(), oracle[name], rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("name", ["region_stats", "discriminative_loss"])
 def test_more_regions_than_a_program_holds(name, backend, device):
