@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
-
-from .table import aligned
 
 SAME = ("workload", "variant", "mode", "name")
 FACTS = ("machine", "torch_threads", "torch", "triton", "driver", "commit", "date")
@@ -106,6 +104,18 @@ def _only(which: str, rows: dict[Key, Row], others: dict[Key, Row]) -> list[str]
             found.setdefault(", ".join(where), []).append(name)
     lines = [f"  {where}: {', '.join(names)}" for where, names in found.items()]
     return ["\n".join([f"only in {which}:", *lines])] if lines else []
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width, the first to the left; a row of fewer cells is a remark."""
+    full = [header, *(row for row in rows if len(row) == len(header))]
+    widths = [max(len(row[column]) for row in full) for column in range(len(header))]
+    lines = []
+    for row in (header, *rows):
+        first = f"{row[0]:<{widths[0]}}"
+        cells = [f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=False)]
+        lines.append("  ".join([first, *cells]).rstrip())
+    return "\n".join(lines)
 
 
 def _ratio(a: Row, b: Row) -> float:

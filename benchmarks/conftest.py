@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from . import environment
+from benchmarks import environment
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

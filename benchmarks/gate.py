@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import measure
 from benchmarks.case import Case, WrongResult, library_sides, peer_sides
-from benchmarks.registry import WORKLOADS
+from benchmarks.ops import WORKLOADS
 from benchmarks.workload import BOTH, FORWARD
 
 EFFORT = measure.Effort(rounds=15, seconds=2)

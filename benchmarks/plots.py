@@ -12,25 +12,25 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from benchmarks import plots_growth, plots_speed
 from benchmarks.run import RESULTS
+from benchmarks.workload import BOTH
 
 Row = dict[str, Any]
 # what the JSON files of one machine hold, by the files' names
 Results = dict[str, Row]
-DRAW: dict[str, Callable[[Results], Figure]] = {
-    "speed": plots_speed.speed,
-    "roofline": plots_speed.roofline,
-    "scaling": plots_growth.scaling,
-}
 FORMS = (".png", ".svg")
 # With no date and no version of Matplotlib in the files, only what is drawn decides their bytes.
 ANONYMOUS = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
@@ -44,6 +44,283 @@ STYLE = {
     "axes.spines.right": False,
     "figure.dpi": 100,
     "savefig.dpi": 150,
+}
+# inches: at the width of a README page the letters keep about their size
+WIDTH = 9.0
+COLOURS = ("#1f6fb4", "#d9772b", "#3a923a", "#8f5fb0", "#b03a48", "#6b6b6b")
+INK, PALE = "#333333", "#8a8a8a"
+INTENSITIES = (1e-2, 1e6)
+# Labels of points up to this operational intensity stand at that place.
+COLUMNS = ((6.0, 2.5), (math.inf, 2e4))
+ACROSS = 3
+TIME, MEMORY = COLOURS[:2]
+
+
+def shown(content: Row) -> Iterator[Row]:
+    """Of each workload what the library does by default on its first input, with the backward
+    pass where there is one; none that was not timed."""
+    rows = content["rows"]
+    trained = {row["workload"] for row in rows if row["mode"] == BOTH}
+    first: dict[str, str] = {}
+    for row in rows:
+        first.setdefault(row["workload"], row["variant"])
+    for row in rows:
+        name = row["workload"]
+        whole = (row["mode"] == BOTH) == (name in trained)
+        if row["default"] and whole and row["variant"] == first[name] and "ms" in row:
+            yield row
+
+
+def conditions(contents: dict[str, Row]) -> str:
+    """The machine, and the commits that were measured on it."""
+    facts = next(iter(contents.values()))["environment"]
+    parts = [f"torch {facts['torch']}"]
+    parts += [f"{facts['torch_threads']} threads"] if facts["device"] == "cpu" else []
+    commits: dict[str, list[str]] = {}
+    for name, content in contents.items():
+        commits.setdefault(content["environment"]["commit"] or "unknown", []).append(name)
+    if len(commits) == 1:
+        parts += [f"commit {commit}" for commit in commits]
+    else:
+        parts += [f"{' and '.join(names)} at {commit}" for commit, names in commits.items()]
+    return f"{facts['machine']} ({', '.join(parts)})"
+
+
+def footer(figure: Figure, *lines: str) -> None:
+    figure.supxlabel("\n".join(lines), fontsize=7, color=PALE, x=0.01, ha="left")
+
+
+def speed(results: dict[str, Row]) -> Figure:
+    """One bar per workload, by family: times faster than its best peer."""
+    compared = {
+        family: [row for row in shown(content) if "times_faster" in row]
+        for family, content in results.items()
+    }
+    compared = {family: rows for family, rows in compared.items() if rows}
+    count = sum(map(len, compared.values())) + len(compared)
+    figure = Figure(figsize=(WIDTH, 0.2 * count + 1.1), layout="constrained")
+    axes = figure.subplots()
+    top, ticks = 0, []
+    values = [row["times_faster"] for rows in compared.values() for row in rows]
+    for (family, rows), colour in zip(compared.items(), _colours(), strict=False):
+        axes.text(
+            -0.01,
+            top,
+            family,
+            weight="bold",
+            color=colour,
+            ha="right",
+            va="center",
+            transform=axes.get_yaxis_transform(),
+        )
+        for place, row in enumerate(rows, top + 1):
+            faster = row["times_faster"]
+            axes.barh(place, faster - 1, left=1, height=0.72, color=colour)
+            axes.annotate(
+                f"{faster:.2f}" if faster < 2 else f"{faster:.1f}",
+                (max(faster, 1), place),
+                (4, 0),
+                textcoords="offset points",
+                va="center",
+                color=INK,
+            )
+            axes.text(
+                1,
+                place,
+                row["best_peer"],
+                fontsize=6.5,
+                color=PALE,
+                ha="right",
+                va="center",
+                transform=axes.get_yaxis_transform(),
+            )
+            ticks.append((place, row["title"]))
+        top += len(rows) + 1
+    axes.set_xscale("log")
+    # beyond the longest bar there is room for the names of the peers
+    axes.set_xlim(0.85 * min(1, *values), 10 * max(values))
+    axes.set_ylim(top - 0.3, -0.7)
+    axes.set_yticks([place for place, _ in ticks], [title for _, title in ticks], fontsize=7.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.axvline(1, color=INK, linewidth=1)
+    marks = [mark for mark in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100) if mark <= 1.5 * max(values)]
+    axes.xaxis.set_major_locator(FixedLocator(marks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    axes.grid(axis="x", alpha=0.25)
+    axes.set_xlabel("times faster than the best peer, whose name stands at the right (log axis)")
+    title = f"Times faster than the best peer, {_machine(results)}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    modes = "Forward + backward where there is a gradient, else forward; float32."
+    footer(figure, conditions(results), modes)
+    return figure
+
+
+def roofline(results: dict[str, Row]) -> Figure:
+    """Operations per second against those per byte that no implementation can avoid."""
+    ceilings = [content["ceilings"] for content in results.values()]
+    copied = max(each["copy_bytes_per_second"] for each in ceilings)
+    peak = max(each["float32_operations_per_second"] for each in ceilings)
+    figure = Figure(figsize=(WIDTH, 6.2), layout="constrained")
+    axes = figure.subplots()
+    points = []
+    for content, colour in zip(results.values(), _colours(), strict=False):
+        for row in shown(content):
+            intensity = row["floor_operations"] / row["floor_bytes"]
+            seconds = row.get("graph_ms", row["ms"])["p50"] / 1e3
+            label = f"{row['workload']}  {row['share_of_floor']:.0%}"
+            points.append((intensity, row["floor_operations"] / seconds, label, colour))
+    lowest = min(reached for _, reached, *_ in points)
+    axes.set(xscale="log", yscale="log", xlim=INTENSITIES, ylim=(lowest / 6, 3 * peak))
+    ridge = peak / copied
+    left, right = INTENSITIES
+    axes.plot([left, ridge, right], [left * copied, peak, peak], color=INK, linewidth=1.2)
+    axes.annotate(
+        f"{peak / 1e9:.0f} GFLOP/s, float32 matrix product",
+        (right, peak),
+        (0, 4),
+        textcoords="offset points",
+        ha="right",
+    )
+    axes.annotate(
+        f"{copied / 1e9:.1f} GB/s, copy",
+        (ridge / 12, peak / 12),
+        (-6, 3),
+        textcoords="offset points",
+        ha="right",
+    )
+    for low, (high, place) in zip((0, *(c[0] for c in COLUMNS)), COLUMNS, strict=False):
+        these = sorted(p[1:] + p[:1] for p in points if low <= p[0] < high)
+        _label(axes, these, place, 0.8 * min(peak, place * copied))
+    for intensity, reached, _, colour in points:
+        axes.plot(intensity, reached, "o", color=colour, markersize=4.5)
+    axes.grid(alpha=0.2)
+    axes.set_xlabel("operational intensity of the floor, operations per byte")
+    axes.set_ylabel("operations of the floor per second")
+    figure.suptitle(f"Roofline, {_machine(results)}", x=0.01, ha="left", fontsize=10)
+    keys = [Patch(color=c, label=f) for f, c in zip(results, _colours(), strict=False)]
+    axes.legend(handles=keys, loc="lower right", frameon=False)
+    counted = "Counted: what no implementation can avoid. Percentages: share of that floor reached."
+    footer(figure, conditions(results), counted)
+    return figure
+
+
+def spread(places: list[float], gap: float) -> list[float]:
+    """The ascending places, moved as little as possible (in squares) to be `gap` apart."""
+    # moved down by what a stack of labels needs, they only have to ascend: pool what does not
+    pools: list[tuple[float, int]] = []
+    for position, place in enumerate(places):
+        mean, count = place - gap * position, 1
+        while pools and pools[-1][0] > mean:
+            before, number = pools.pop()
+            mean, count = (before * number + mean * count) / (number + count), number + count
+        pools.append((mean, count))
+    flat = [mean for mean, count in pools for _ in range(count)]
+    return [mean + gap * position for position, mean in enumerate(flat)]
+
+
+def _label(axes: Axes, points: list[tuple[Any, ...]], place: float, under: float) -> None:
+    """Labels one below the other at the same x and under a ceiling, each tied to its point."""
+    low, high = (math.log10(limit) for limit in axes.get_ylim())
+    heights = spread([math.log10(point[0]) for point in points], 0.027 * (high - low))
+    lower = max(0, max(heights, default=0) - math.log10(under))
+    for (reached, label, colour, intensity), height in zip(points, heights, strict=True):
+        axes.annotate(
+            label,
+            (intensity, reached),
+            (place, 10 ** (height - lower)),
+            fontsize=6.8,
+            color=colour,
+            va="center",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "alpha": 0.45,
+                "linewidth": 0.6,
+                "relpos": (1 if place < intensity else 0, 0.5),
+                "shrinkA": 1,
+                "shrinkB": 2,
+            },
+        )
+
+
+def _machine(results: dict[str, Row]) -> str:
+    return str(next(iter(results.values()))["environment"]["machine"])
+
+
+def _colours() -> Iterator[str]:
+    while True:
+        yield from COLOURS
+
+
+def growth(results: dict[str, Row]) -> Figure:
+    """Time and extra memory on log axes, with the slope that theory allows."""
+    series = results["scaling"]["series"]
+    down = math.ceil(len(series) / ACROSS)
+    figure = Figure(figsize=(WIDTH, 2.35 * down + 0.8), layout="constrained")
+    panels = figure.subplots(down, ACROSS, squeeze=False).flat
+    for axes in panels[len(series) :]:
+        axes.set_axis_off()
+    for axes, found in zip(panels, series, strict=False):
+        _panel(axes, found)
+    machine = results["scaling"]["environment"]["machine"]
+    figure.suptitle(f"How cost grows, {machine}", x=0.01, ha="left", fontsize=10)
+    keys = [
+        Line2D([], [], marker="o", markersize=3.5, color=TIME, label="time, ms"),
+        Line2D([], [], marker="s", markersize=3, color=MEMORY, label="extra memory, MiB"),
+        Line2D([], [], linestyle=":", color=INK, label="bound of theory"),
+    ]
+    figure.legend(handles=keys, loc="outside upper right", ncols=3, frameon=False, fontsize=7.5)
+    footer(figure, conditions(results), "Bars: 20th to 80th percentile. Slopes: least squares.")
+    return figure
+
+
+def _panel(axes: Axes, found: Row) -> None:
+    rows, variable = found["rows"], found["variable"]
+    values = [row["value"] for row in rows]
+    axes.set(xscale="log", yscale="log")
+    times = [row["ms"] for row in rows]
+    ends = [
+        [max(row["ms"] - row["p20"], 0) for row in rows],
+        [max(row["p80"] - row["ms"], 0) for row in rows],
+    ]
+    axes.errorbar(values, times, ends, fmt="o-", color=TIME, markersize=3.5)
+    _bound(axes, values, times[0], found["theory"], TIME)
+    lines = [_power("time", found["exponent"], found["theory"], variable)]
+    memory = [row["extra_mib"] for row in rows]
+    if found["memory_exponent"] is not None and min(memory) > 0:
+        axes.plot(values, memory, "s-", color=MEMORY, markersize=3)
+        _bound(axes, values, memory[0], found["memory_theory"], MEMORY)
+        lines.append(_power("memory", found["memory_exponent"], found["memory_theory"], variable))
+    what = f"{found['op']}{', forward + backward' if found['mode'] == BOTH else ''}"
+    axes.set_title("\n".join([what, "   ".join(lines)]), fontsize=7.5, color=INK)
+    axes.set_xlabel(f"{variable}   ({found['fixed']})", fontsize=7.5)
+    axes.set_ylabel("ms, MiB", fontsize=7.5)
+    axes.xaxis.set_major_locator(FixedLocator(values[::2]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=20))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.25)
+
+
+def _bound(axes: Axes, values: list[int], first: float, theory: float, colour: str) -> None:
+    """The steepest growth that theory allows, from the first point on."""
+    ends = [first, first * (values[-1] / values[0]) ** theory]
+    axes.plot([values[0], values[-1]], ends, ":", color=colour, alpha=0.7, linewidth=1.2)
+
+
+def _power(what: str, exponent: float, theory: float, variable: str) -> str:
+    return rf"{what} $\propto$ {variable}$^{{{exponent:.2f}}}$ ($\leq$ {theory:g})"
+
+
+DRAW: dict[str, Callable[[Results], Figure]] = {
+    "speed": speed,
+    "roofline": roofline,
+    "scaling": growth,
 }
 
 

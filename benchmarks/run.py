@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from benchmarks import environment, measure
 from benchmarks.case import Case, Side, WrongResult, library_sides, peer_sides
-from benchmarks.registry import FAMILIES, select
-from benchmarks.table import aligned
+from benchmarks.compare import aligned
+from benchmarks.ops import FAMILIES, select
 from benchmarks.workload import Workload
 
 RESULTS = Path(__file__).resolve().parent / "results"

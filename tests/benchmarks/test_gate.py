@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks import gate
 from benchmarks.gate import GATES, Gate
-from benchmarks.registry import WORKLOADS
+from benchmarks.ops import WORKLOADS
 
 
 @pytest.mark.parametrize("one", GATES, ids=lambda g: g.workload)

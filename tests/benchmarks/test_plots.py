@@ -14,10 +14,10 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import pixelkernels as pk
-from benchmarks import measure, plots, scaling
-from benchmarks.plots_speed import shown, spread
+from benchmarks import growth, measure, plots
+from benchmarks.growth import SERIES, Series
+from benchmarks.plots import shown, spread
 from benchmarks.run import RESULTS
-from benchmarks.scaling_series import SERIES, Series
 from benchmarks.workload import BOTH, FORWARD
 
 TINY = {
@@ -43,25 +43,25 @@ def rows(power: float, factor: float = 3.0) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
 def test_the_exponent_of_a_power_law_is_its_power(power: float) -> None:
-    assert scaling.exponent(rows(power), "ms") == pytest.approx(power, abs=1e-12)
+    assert growth.exponent(rows(power), "ms") == pytest.approx(power, abs=1e-12)
 
 
 def test_memory_that_the_system_cannot_resolve_does_not_count_as_growth() -> None:
     found = [row | {"extra_mib": 1e-3 * row["value"]} for row in rows(1)]
-    assert scaling.fits(found)["memory_exponent"] == 0
+    assert growth.fits(found)["memory_exponent"] == 0
     found[2]["extra_mib"] = None
-    assert scaling.fits(found)["memory_exponent"] is None
+    assert growth.fits(found)["memory_exponent"] is None
 
 
 def test_what_grows_faster_than_theory_allows_is_named() -> None:
     about = {"name": "n", "variable": "HW", "theory": 1, "memory_theory": 1}
-    assert scaling.above(about | scaling.fits(rows(1 + 0.9 * scaling.TOLERANCE))) == []
-    slow = scaling.fits(rows(1.2))
-    assert [line.split(" grows")[0] for line in scaling.above(about | slow)] == [
+    assert growth.above(about | growth.fits(rows(1 + 0.9 * growth.TOLERANCE))) == []
+    slow = growth.fits(rows(1.2))
+    assert [line.split(" grows")[0] for line in growth.above(about | slow)] == [
         "n: time",
         "n: extra memory",
     ]
-    assert scaling.above(about | slow | {"memory_exponent": None, "theory": 2}) == []
+    assert growth.above(about | slow | {"memory_exponent": None, "theory": 2}) == []
 
 
 @pytest.mark.parametrize("series", SERIES, ids=lambda series: series.name)
@@ -77,9 +77,9 @@ def test_series_are_of_public_functions_and_of_ascending_values(series: Series) 
 
 @pytest.mark.parametrize("series", SERIES, ids=lambda series: series.name)
 def test_every_series_runs(series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(scaling.EFFORT, "cpu", measure.Effort(rounds=1, seconds=1))
+    monkeypatch.setitem(growth.EFFORT, "cpu", measure.Effort(rounds=1, seconds=1))
     monkeypatch.setattr(measure, "extra_memory", lambda call, device: 1.0)
-    found = scaling.measured(replace(series, values=TINY[series.name], images=1), "cpu")
+    found = growth.measured(replace(series, values=TINY[series.name], images=1), "cpu")
     assert [row["value"] for row in found["rows"]] == list(TINY[series.name])
     assert all(0 < row["p20"] <= row["ms"] <= row["p80"] for row in found["rows"])
     assert math.isfinite(found["exponent"])
@@ -91,9 +91,9 @@ def test_nothing_committed_grows_faster_than_theory_allows() -> None:
         series = json.loads(path.read_text())["series"]
         assert {found["name"] for found in series} == {each.name for each in SERIES}
         for found in series:
-            for name, value in scaling.fits(found["rows"]).items():
+            for name, value in growth.fits(found["rows"]).items():
                 assert found[name] == pytest.approx(value)
-            assert scaling.above(found) == []
+            assert growth.above(found) == []
 
 
 def family(name: str, names: list[str]) -> dict[str, Any]:
@@ -125,7 +125,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (machine / f"{name}.json").write_text(json.dumps(family(name, names)))
     timed = [row | {"p20": row["ms"], "p80": row["ms"]} for row in rows(1)]
     about = {"op": "region_stats", "mode": BOTH, "variable": "HW", "fixed": "C 16"}
-    series = about | {"theory": 1, "memory_theory": 1, "rows": timed} | scaling.fits(timed)
+    series = about | {"theory": 1, "memory_theory": 1, "rows": timed} | growth.fits(timed)
     grown = {"environment": family("x", [])["environment"], "series": [series]}
     (machine / "scaling" / "scaling.json").write_text(json.dumps(grown))
     return tmp_path

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import report
-from benchmarks.registry import FAMILIES
+from benchmarks.ops import FAMILIES
 from benchmarks.workload import BOTH, FORWARD
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from benchmarks import environment, measure, run
-from benchmarks.peers import Peer
-from benchmarks.registry import FAMILIES, WORKLOADS, select
-from benchmarks.workload import BOTH
+from benchmarks.ops import FAMILIES, WORKLOADS, select
+from benchmarks.workload import BOTH, Peer
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ import torch
 
 from benchmarks import measure, run
 from benchmarks.case import Case, Side, WrongResult, library_sides, peer_sides
-from benchmarks.peers import Peer
-from benchmarks.registry import WORKLOADS, select
-from benchmarks.workload import BOTH, FORWARD, Workload
+from benchmarks.ops import WORKLOADS, select
+from benchmarks.workload import BOTH, FORWARD, Peer, Workload
 
 SHRINK = 16
 DEVICES = ("cpu", "cuda")

@@ -1,6 +1,6 @@
 """The drop-ins of `pixelkernels.compat` beside what they stand in for, on the CPU.
 
-    python -m benchmarks.compat [--only NAME]
+    python -m benchmarks.ops.compat [--only NAME]
 
 Both sides of a case are checked against each other, then timed in turn. Writes
 benchmarks/results/<machine>/compat/compat.json; --only prints.
@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 
-from benchmarks import compat_clicks, compat_matching, compat_regions, environment, measure
+from benchmarks import environment, measure
+from benchmarks.ops.compat import clicks, matching, regions
 from benchmarks.run import RESULTS
 
-GROUPS = (compat_clicks, compat_regions, compat_matching)
+GROUPS = (clicks, regions, matching)
 
 
 def main() -> None:

@@ -3,16 +3,93 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import triplet_margin_loss
 
 import pixelkernels as pk
+from benchmarks.inputs import Inputs, embeddings, mask
+from benchmarks.workload import BOTH, FORWARD, Floor, Peer, Workload, size, with_compiled
 
-from . import triplet_peers as peers
-from .inputs import Inputs, embeddings, mask
-from .peers import Peer, with_compiled
-from .workload import BOTH, FORWARD, Floor, Workload, size
+MARGIN = 3.0
+
+
+def draw_by_permutation(mask: Tensor, num_samples: int) -> tuple[Tensor]:
+    """Image by image."""
+    drawn = []
+    for image in mask.flatten(1):
+        place = image.nonzero()[:, 0]
+        drawn.append(place[torch.randperm(len(place), device=mask.device)[:num_samples]])
+    return (torch.stack(drawn),)
+
+
+def draw_by_keys(mask: Tensor, num_samples: int) -> tuple[Tensor]:
+    """All images at once: the pixels with the largest random numbers, in their order."""
+    keys = torch.rand(mask.flatten(1).shape, device=mask.device)
+    keys = torch.where(mask.flatten(1), keys, -1.0)
+    return (keys.topk(num_samples, dim=1).indices,)
+
+
+def _vectors(features: Tensor, *sets: Tensor) -> tuple[Tensor, ...]:
+    """The pixels of every set, [B * K, C] each, by one gather."""
+    index = torch.cat(sets, 1)
+    index = index[:, None].expand(-1, features.shape[1], -1)
+    vectors = features.flatten(2).gather(2, index).mT
+    return tuple(part.flatten(0, 1) for part in vectors.split(sets[0].shape[1], 1))
+
+
+def hinge(features: Tensor, anchor: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor]:
+    vectors = _vectors(features, anchor, positive, negative)
+    return (triplet_margin_loss(*vectors, margin=MARGIN),)
+
+
+def hinge_by_image(
+    features: Tensor, anchor: Tensor, positive: Tensor, negative: Tensor
+) -> tuple[Tensor]:
+    losses = [
+        triplet_margin_loss(*(pixels[:, i].T for i in sets), margin=MARGIN)
+        for pixels, *sets in zip(features.flatten(2), anchor, positive, negative, strict=True)
+    ]
+    return (torch.stack(losses).mean(),)
+
+
+def hinge_metric_learning(
+    features: Tensor, anchor: Tensor, positive: Tensor, negative: Tensor
+) -> tuple[Tensor]:
+    """pytorch-metric-learning, told which triplets: it takes all distances between the pixels."""
+    from pytorch_metric_learning import distances, losses, reducers
+
+    loss: Any = losses.TripletMarginLoss(
+        margin=MARGIN,
+        distance=distances.LpDistance(normalize_embeddings=False),
+        reducer=reducers.MeanReducer(),
+    )
+    total = []
+    rows = torch.arange(anchor.shape[1], device=features.device)
+    places = tuple(rows + i * len(rows) for i in range(3))
+    kinds = torch.zeros(3 * len(rows), dtype=torch.int64, device=features.device)
+    for pixels, *sets in zip(features.flatten(2), anchor, positive, negative, strict=True):
+        total.append(loss(pixels[:, torch.cat(sets)].T, kinds, places))
+    return (torch.stack(total).mean(),)
+
+
+def loss_by_permutation(features: Tensor, mask: Tensor, num_samples: int) -> tuple[Tensor]:
+    sets = [draw_by_permutation(m, num_samples)[0] for m in (mask, mask, ~mask, ~mask)]
+    return _both_hinges(features, *sets)
+
+
+def loss_by_keys(features: Tensor, mask: Tensor, num_samples: int) -> tuple[Tensor]:
+    sets = [draw_by_keys(m, num_samples)[0] for m in (mask, mask, ~mask, ~mask)]
+    return _both_hinges(features, *sets)
+
+
+def _both_hinges(features: Tensor, *sets: Tensor) -> tuple[Tensor]:
+    f1, f2, b1, b2 = _vectors(features, *sets)
+    foreground = triplet_margin_loss(f1, f2, b1, margin=MARGIN)
+    return (0.5 * (foreground + triplet_margin_loss(b1, b2, f2, margin=MARGIN)),)
+
 
 # three pairs of images
 SHAPE = (6, 64, 448, 448)
@@ -103,10 +180,10 @@ def _sampling() -> Workload:
         return (pk.sample_pixels(inside, _of(inside), backend=backend),)
 
     def permuted(inside: Tensor) -> tuple[Tensor]:
-        return peers.draw_by_permutation(inside, _of(inside))
+        return draw_by_permutation(inside, _of(inside))
 
     def keyed(inside: Tensor) -> tuple[Tensor]:
-        return peers.draw_by_keys(inside, _of(inside))
+        return draw_by_keys(inside, _of(inside))
 
     alternatives = with_compiled(largest_of_random_keys=keyed)
     alternatives["eager nonzero and randperm"] = Peer(permuted, waits=True)
@@ -134,12 +211,12 @@ def _of(inside: Tensor) -> int:
 
 def _hinge(samples: int) -> Workload:
     def library(features: Tensor, *sets: Tensor, backend: str | None) -> tuple[Tensor]:
-        return (pk.triplet_hinge(features, *sets, margin=peers.MARGIN, backend=backend),)
+        return (pk.triplet_hinge(features, *sets, margin=MARGIN, backend=backend),)
 
-    alternatives = with_compiled(one_gather=peers.hinge, image_by_image=peers.hinge_by_image)
+    alternatives = with_compiled(one_gather=hinge, image_by_image=hinge_by_image)
     if samples < SAMPLES:  # it takes the square of the memory
         package = "pytorch_metric_learning"
-        alternatives["pytorch-metric-learning"] = Peer(peers.hinge_metric_learning, package=package)
+        alternatives["pytorch-metric-learning"] = Peer(hinge_metric_learning, package=package)
     return Workload(
         name=f"triplet-hinge-k{samples}",
         title=f"triplet hinge of given pixels, {samples} rows, {size(SHAPE)}",
@@ -152,7 +229,7 @@ def _hinge(samples: int) -> Workload:
         floor=partial(_floor_hinge, rows=samples, sets=3),
         variants=("coherent", "channels_last"),
         modes=(FORWARD, BOTH),
-        oracle=peers.hinge_by_image,
+        oracle=hinge_by_image,
     )
 
 
@@ -160,15 +237,15 @@ def _loss() -> Workload:
     def library(features: Tensor, inside: Tensor, backend: str | None) -> tuple[Tensor]:
         return (
             pk.is_triplet_loss(
-                features, inside, num_samples=_of(inside), margin=peers.MARGIN, backend=backend
+                features, inside, num_samples=_of(inside), margin=MARGIN, backend=backend
             ),
         )
 
     def permuted(features: Tensor, inside: Tensor) -> tuple[Tensor]:
-        return peers.loss_by_permutation(features, inside, _of(inside))
+        return loss_by_permutation(features, inside, _of(inside))
 
     def keyed(features: Tensor, inside: Tensor) -> tuple[Tensor]:
-        return peers.loss_by_keys(features, inside, _of(inside))
+        return loss_by_keys(features, inside, _of(inside))
 
     alternatives = with_compiled(largest_of_random_keys_one_gather=keyed)
     alternatives["eager nonzero and randperm, one gather"] = Peer(permuted, waits=True)

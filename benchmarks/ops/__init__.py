@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from . import distance_workloads, regions_workloads, similarity_workloads, triplet_workloads
-from .workload import Workload
+from benchmarks.ops import distance, regions, similarity, triplet
+from benchmarks.workload import Workload
 
 WORKLOADS: tuple[Workload, ...] = (
-    *regions_workloads.WORKLOADS,
-    *distance_workloads.WORKLOADS,
-    *similarity_workloads.WORKLOADS,
-    *triplet_workloads.WORKLOADS,
+    *regions.WORKLOADS,
+    *distance.WORKLOADS,
+    *similarity.WORKLOADS,
+    *triplet.WORKLOADS,
 )
 FAMILIES = tuple(dict.fromkeys(workload.family for workload in WORKLOADS))
 

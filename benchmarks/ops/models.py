@@ -1,7 +1,7 @@
 """The reference networks on real images: do they learn, do backends agree, what does a step cost,
 and do the papers' claims show in small?
 
-    python -m benchmarks.models DIR [--part NAME] [--out PATH]
+    python -m benchmarks.ops.models DIR [--part NAME] [--out PATH]
 
 DIR/images and DIR/masks hold images of one object or class, 8 at least, with masks of the object; a
 video's frames will do. They are cropped to the object's surroundings. Every part prints; all of

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.compat_case import Case, blobs
+from benchmarks.ops.compat import Case, blobs
 from pixelkernels import testing
 from pixelkernels.compat import (
     cfbi,

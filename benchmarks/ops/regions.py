@@ -9,12 +9,10 @@ import torch
 from torch import Tensor
 
 import pixelkernels as pk
-
-from . import regions_peers as peers
-from .inputs import Inputs, embeddings, label_map
-from .peers import Peer, with_compiled
-from .regions_peers import by_one_hot, by_scatter
-from .workload import BOTH, FORWARD, Floor, Workload, size
+from benchmarks.inputs import Inputs, embeddings, label_map
+from benchmarks.ops import regions_peers as peers
+from benchmarks.ops.regions_peers import by_one_hot, by_scatter
+from benchmarks.workload import BOTH, FORWARD, Floor, Peer, Workload, size, with_compiled
 
 # With more regions a loop over labels takes seconds and tells nothing new.
 LONGEST_LOOP = 20

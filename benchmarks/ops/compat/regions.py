@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.compat_case import Case, blobs, trained
+from benchmarks.ops.compat import Case, blobs, trained
 from pixelkernels import testing
 from pixelkernels.compat import cas, discriminative, menet, panet, persam, pfenet, spoco
 

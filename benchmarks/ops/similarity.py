@@ -10,13 +10,10 @@ import torch
 from torch import Tensor
 
 import pixelkernels as pk
-
-from . import pair_peers
-from . import similarity_peers as peers
-from .inputs import Inputs, embeddings, label_map
-from .peers import Peer, with_compiled
-from .similarity_peers import Score, in_chunks
-from .workload import BOTH, FORWARD, Floor, Workload, size
+from benchmarks.inputs import Inputs, embeddings, label_map
+from benchmarks.ops import similarity_peers as peers
+from benchmarks.ops.similarity_peers import Score, in_chunks
+from benchmarks.workload import BOTH, FORWARD, Floor, Peer, Workload, size, with_compiled
 
 CHANNELS = 128
 FRAME = (240, 427)
@@ -301,9 +298,9 @@ def _pair_loss() -> Workload:
     ) -> tuple[Tensor]:
         return (pk.pair_similarity_loss(x, y, x_labels, y_labels, backend=backend),)
 
-    alternatives = with_compiled(whole_matrix=pair_peers.all_pairs)
-    alternatives["eager in chunks, checkpointed"] = Peer(pair_peers.in_chunks)
-    alternatives["torch.compile(chunks), checkpointed"] = Peer(pair_peers.compiled_chunks())
+    alternatives = with_compiled(whole_matrix=peers.pair_loss_whole)
+    alternatives["eager in chunks, checkpointed"] = Peer(peers.pair_loss_in_chunks)
+    alternatives["torch.compile(chunks), checkpointed"] = Peer(peers.pair_loss_compiled_chunks())
     pixels = shape[1] * shape[2]
     return Workload(
         name="pair-loss",
@@ -317,7 +314,7 @@ def _pair_loss() -> Workload:
         floor=_floor_pairs,
         variants=("coherent",),
         modes=(BOTH,),
-        oracle=pair_peers.in_chunks,
+        oracle=peers.pair_loss_in_chunks,
         slow=("eager",),
     )
 

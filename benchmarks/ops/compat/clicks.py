@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from benchmarks.compat_case import Case, blobs
+from benchmarks.ops.compat import Case, blobs
 from pixelkernels.compat import kornia, monai, ritm, sam2, scipy
 
 

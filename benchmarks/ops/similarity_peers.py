@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import normalize, one_hot
+from torch.nn.functional import batch_norm, normalize, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 # of the affine map before the sigmoid: dot products of one class lie near 30 (see `embeddings`)
@@ -25,6 +26,8 @@ SCORES = 2**21  # of a chunk, which then stay in the caches
 TRAINING_SCORES = 2**23
 NEAREST = 20  # points of VideoMatch's mean
 EPS = 1e-7  # PFENet's, in the quotient and in the min-max
+PAIR_CHUNK = 512  # pixels of x at a time
+NORM_EPS = 1e-5  # of the batch norm
 
 Score = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
@@ -228,3 +231,46 @@ def sample_sorted(
     found = (at < order.shape[1]) & (labels.gather(1, place) == wanted)
     points = features.flatten(2).gather(2, place[:, None].expand(-1, features.shape[1], -1))
     return torch.where(found[:, None], points, 0), torch.where(found, wanted, -1)
+
+
+def pair_loss_whole(x: Tensor, y: Tensor, x_labels: Tensor, y_labels: Tensor) -> tuple[Tensor]:
+    """The whole matrix."""
+    s = x[0].mT @ y[0]
+    z = batch_norm(s[None, None], None, None, training=True, eps=NORM_EPS)[0, 0]
+    return (cross_entropy(z, (x_labels[0, :, None] == y_labels[0]).to(z.dtype)),)
+
+
+def _statistics(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of <x_i, y_j> over all pairs."""
+    x, y = x.double(), y.double()
+    mean = (x.mean(1) * y.mean(1)).sum()
+    square = ((x @ x.mT) * (y @ y.mT)).sum() / (x.shape[1] * y.shape[1])
+    return mean, square - mean.square()
+
+
+def _losses(x: Tensor, y: Tensor, own: Tensor, other: Tensor, a: Tensor, c: Tensor) -> Tensor:
+    z = a * (x.mT @ y) + c
+    return cross_entropy(z, (own[:, None] == other).to(z.dtype), reduction="sum")
+
+
+def pair_loss_in_chunks(
+    x: Tensor,
+    y: Tensor,
+    x_labels: Tensor,
+    y_labels: Tensor,
+    losses: Callable[..., Tensor] = _losses,
+) -> tuple[Tensor]:
+    """A stripe of the matrix at a time, computed again in the backward."""
+    mean, var = _statistics(x[0], y[0])
+    a = (var + NORM_EPS).rsqrt().to(x.dtype)
+    c = (-mean).to(x.dtype) * a
+    total = x.new_zeros((), dtype=torch.float64)
+    for chunk, own in zip(x[0].split(PAIR_CHUNK, 1), x_labels[0].split(PAIR_CHUNK), strict=True):
+        part = checkpoint(losses, chunk, y[0], own, y_labels[0], a, c, use_reentrant=False)
+        total = total + part.double()
+    return ((total / (x.shape[2] * y.shape[2])).to(x.dtype),)
+
+
+def pair_loss_compiled_chunks() -> Callable[..., tuple[Tensor]]:
+    losses = torch.compile(_losses, dynamic=False)
+    return lambda *tensors: pair_loss_in_chunks(*tensors, losses=losses)
