@@ -74,7 +74,7 @@ report: build
 	$(BIN)/python -m benchmarks.plots
 
 gpu-check:
-	bash benchmarks/gpu_check.sh $(OUT)
+	bash tools/gpu_check.sh $(OUT)
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(PIP) mkdocs mkdocs-material mkdocstrings mkdocstrings-python
