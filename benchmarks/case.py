@@ -1,4 +1,4 @@
-"""One workload on one input, ready to measure: every side checked against the float64 oracle."""
+"""A workload on one input, with a check of every implementation against a float64 oracle."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from .workload import BOTH, FORWARD, Workload
 Call = Callable[..., tuple[Tensor, ...]]
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
-# The library's errors stay within this many times those of eager float32 code, plus a rounding.
+# The library may err by this many times the error of the oracle's code in float32, plus rounding.
 SLACK = 2
-# A peer may be less exact; this, of the largest value, tells it from one that does something else.
+# The error allowed for a peer, relative to the largest value.
 PEER_TOLERANCE = 1e-4
-# One pixel at the cut of a ranking, among thousands, moves the gradient by less (relative norm).
+# The error allowed for the gradient of a ranking, as a relative norm: rounding may exchange pixels
+# at the cut.
 CUT_TOLERANCE = 1e-2
 
 
 class WrongResult(AssertionError):
-    """A side does not compute what the oracle computes, so its time would mean nothing."""
+    """The result differs from the oracle's, so the time would be meaningless."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +36,16 @@ class Side:
     name: str
     kind: str
     call: Call
-    # what the library takes when no backend is asked for
+    # the backend that the library chooses itself
     default: bool = False
-    waits: bool = False
+    synchronizes: bool = False
     own_memory: bool = False
-    # why it cannot run on this machine
+    # why it cannot run on this machine, or None
     missing: str | None = None
 
 
 def library_sides(workload: Workload, inputs: Inputs, *, slow: bool = False) -> list[Side]:
-    """The backends that can serve the workload on these inputs, the slow ones only if asked for."""
+    """The backends that support these inputs; those listed as slow only with `slow`."""
     default = dispatch.choose(workload.op, inputs.tensors, None)
     return [
         Side(backend, "library", _with_backend(workload, backend), default=backend == default)
@@ -60,7 +61,7 @@ def peer_sides(workload: Workload, device: str, *, compiled: bool = True) -> lis
             name,
             "peer",
             peer.build(),
-            waits=peer.waits,
+            synchronizes=peer.synchronizes,
             own_memory=peer.own_memory,
             missing=peer.missing(),
         )
@@ -74,7 +75,7 @@ def _with_backend(workload: Workload, backend: str) -> Call:
 
 
 class Case:
-    """Inputs, oracle and error budget of a workload; `bind` gives the calls to time."""
+    """The inputs, exact results and error budgets of a workload."""
 
     def __init__(self, workload: Workload, variant: str, inputs: Inputs) -> None:
         self.workload, self.variant = workload, variant
@@ -92,13 +93,13 @@ class Case:
         self._budgets = [_budgets(*pair) for pair in zip(rounded, self._exact, strict=True)]
 
     def bind(self, side: Side, mode: str) -> Callable[[], Result]:
-        """The call to time, without arguments."""
+        """The call to time: it takes no arguments."""
         if mode == FORWARD:
             return lambda: self._forward(side.call, self.inputs)
         return lambda: self._both(side.call, self.inputs)
 
     def check(self, side: Side, mode: str) -> None:
-        """Raise WrongResult if a result of the side is off the oracle by more than the budget."""
+        """Raise WrongResult if an output or gradient exceeds its error budget."""
         outputs, gradients = self.bind(side, mode)()
         results = self._compared((outputs, gradients), self.inputs)
         number = len(results) - (0 if self.workload.compared else len(gradients))
@@ -132,28 +133,28 @@ class Case:
         cotangents = self._cotangents
         if inputs.tensors[0].dtype == torch.float64:
             cotangents = [cotangent.double() for cotangent in cotangents]
-        return outputs, torch.autograd.grad(outputs, inputs.wanted(), cotangents)
+        return outputs, torch.autograd.grad(outputs, inputs.differentiated(), cotangents)
 
 
 def _cotangent(output: Tensor, generator: torch.Generator) -> Tensor:
-    """The gradient that arrives at an output: 1 at a loss, noise elsewhere."""
+    """The gradient of an output: 1 for a scalar loss, noise for anything else."""
     if output.dim() == 0:
         return torch.ones_like(output)
     return torch.randn(output.shape, generator=generator).to(output)
 
 
 def _budgets(rounded: Tensor, exact: Tensor) -> tuple[float, float]:
-    """The error that the library may make, and the one that a peer may make."""
+    """The largest errors allowed for the library and for a peer."""
     if not exact.is_floating_point():
         return 0.0, 0.0
     largest = _largest(exact[exact.isfinite()])
-    # an oracle may return float64 whatever it was given
+    # some oracles always return float64
     error = _largest(_difference(rounded.float(), exact))
     return SLACK * (error + torch.finfo(torch.float32).eps * largest), PEER_TOLERANCE * largest
 
 
 def _difference(result: Tensor, exact: Tensor) -> Tensor:
-    """result - exact in float64, and 0 where both are the same infinity."""
+    """result - exact in float64; equal infinities differ by 0."""
     result, exact = result.detach().double(), exact.detach().double()
     return torch.where(result == exact, 0, result - exact)
 

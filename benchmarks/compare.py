@@ -17,9 +17,9 @@ Key = tuple[str, ...]
 
 
 def comparison(a: Path, b: Path) -> str:
-    """Rows of both results joined, the means of their ratios, and what only one of them has.
+    """The rows of both results side by side, mean ratios, and the rows of only one of them.
 
-    Raises ValueError, with the path, where there is no result.
+    Raises ValueError, with the path, if a result cannot be read.
     """
     about_a, rows_a = load(a)
     about_b, rows_b = load(b)
@@ -28,13 +28,13 @@ def comparison(a: Path, b: Path) -> str:
     if joined:
         parts += [_side_by_side(joined), _means(joined)]
     else:
-        parts.append("nothing is in both")
+        parts.append("no row is in both")
     parts += _only("A", rows_a, rows_b) + _only("B", rows_b, rows_a)
     return "\n\n".join(parts)
 
 
 def load(path: Path) -> tuple[dict[Path, Row], dict[Key, Row]]:
-    """What each file of a result was measured on, and all of their rows."""
+    """The environment of each file of a result, and the rows of all files."""
     if not path.exists():
         raise ValueError(f"{path}: there is no such file or folder")
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
@@ -79,7 +79,7 @@ def _side_by_side(joined: Iterable[tuple[Row, Row]]) -> str:
 
 
 def _means(joined: Iterable[tuple[Row, Row]]) -> str:
-    """Peers have a mean of their own: their code is the same, so it is what the machine did."""
+    """The mean of the peers, whose code did not change, shows the drift of the machine."""
     ratios: dict[str, dict[str, list[float]]] = {}
     for a, b in joined:
         if "ms" in a and "ms" in b:
@@ -107,7 +107,7 @@ def _only(which: str, rows: dict[Key, Row], others: dict[Key, Row]) -> list[str]
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns of equal width, the first to the left; a row of fewer cells is a remark."""
+    """A text table with aligned columns; a row with fewer cells is printed as it is."""
     full = [header, *(row for row in rows if len(row) == len(header))]
     widths = [max(len(row[column]) for row in full) for column in range(len(header))]
     lines = []

@@ -1,4 +1,4 @@
-"""What a result was measured on: machine, versions, commit, date."""
+"""The conditions of a measurement: machine, versions, commit, date."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def describe(device: str) -> dict[str, object]:
-    """What a reader needs to judge a number, as JSON values; None where it cannot be found out."""
+    """The machine, versions, commit and date, as JSON values; None where unknown."""
     facts: dict[str, object] = {
         "device": device,
         "machine": device_name(device),
@@ -58,14 +58,13 @@ def cpu_name() -> str:
 
 
 def slug(name: str) -> str:
-    """A folder's name for a machine."""
+    """The name of a machine's results folder."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 def commit() -> str | None:
-    """The commit of the working tree, marked when it has changes.
-
-    A copy of the tree without its history takes it from PIXELKERNELS_COMMIT.
+    """The commit of the working tree, marked if it has changes; without a repository, the value of
+    PIXELKERNELS_COMMIT.
     """
     head = _output("git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD")
     if head is None:

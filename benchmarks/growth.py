@@ -1,11 +1,11 @@
-"""How time and extra memory grow with the pixels, channels, regions, points and clicks.
+"""Growth of time and extra memory with the number of pixels, channels, regions, points or clicks.
 
     python -m benchmarks.growth [--device cuda] [--only NAME]
 
-Each series calls one function at five sizes of one variable, all else fixed. The exponents are
-fitted to every size and stand beside those of the theory, which they must not exceed. A whole run
-writes benchmarks/results/<machine>/scaling/scaling.json, which benchmarks/plots.py draws; --only
-prints the series whose name contains NAME. Exit status 1 if an exponent is above its theory.
+Each series calls one function at five values of one variable. Exponents are fitted to the
+measurements and compared with their theoretical bounds; the exit status is 1 if one is exceeded. A
+complete run writes benchmarks/results/<machine>/scaling/scaling.json; --only runs and prints the
+series whose name contains NAME.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ from benchmarks.run import RESULTS
 from benchmarks.workload import BOTH, FORWARD
 
 Row = dict[str, Any]
-# A fitted exponent is above the theory's only by more than this: five medians are noisy on a shared
-# machine, and the small sizes of a series find in the caches what the large ones find in memory.
+# Allowed excess of a fitted exponent: five medians are noisy on a shared machine, and the small
+# sizes of a series fit in the caches.
 TOLERANCE = 0.1
-# MiB; memory below counts as this much in a fit: the system counts pages, of the threads' too.
+# MiB; the fit raises smaller memory to this: the system counts pages, including thread stacks.
 RESOLUTION = 1.0
 EFFORT = {
     "cpu": measure.Effort(rounds=9, seconds=2, least=3, limit=5),
     "cuda": measure.Effort(rounds=30, seconds=2),
 }
-# On a GPU there are that many times more images, or launches would be all that is seen.
+# Factor on the number of images on a GPU, so that launch overhead does not dominate.
 MORE_ON_CUDA = 8
 SIDES = (240, 340, 480, 680, 960)
 FEWER_SIDES = (120, 170, 240, 340, 480)
 POINTS = (200, 400, 800, 1600, 3200)
 CANVAS = (480, 480)
 REGIONS, CLASSES, OBJECTS = 20, 2, 12
-DEPTH = 128  # channels of what is matched
+DEPTH = 128  # channels of matched features
 SIGMOID: dict[str, Any] = {
     "transform": "sigmoid",
     "scale": SCALE,
@@ -64,9 +64,8 @@ def _squares(sides: tuple[int, ...]) -> tuple[int, ...]:
 class Series:
     """One function at several values of one variable.
 
-    `draw(generator, images, value)` makes the inputs of `call(value, *tensors)`; `fixed` says in
-    words what does not vary. `theory` and `memory_theory` are upper bounds of the exponents of time
-    and of extra memory.
+    `draw(generator, images, value)` makes the inputs of `call(value, *tensors)`. `fixed` describes
+    the other sizes. `theory` and `memory_theory` bound the exponents of time and extra memory.
     """
 
     name: str
@@ -85,7 +84,7 @@ class Series:
         return self.images * (MORE_ON_CUDA if device == "cuda" else 1)
 
     def bind(self, value: int, device: str) -> Callable[[], object]:
-        """Draw the inputs of one value; the call to time, without arguments."""
+        """Make the inputs for a value and return the call to time, which takes no arguments."""
         generator = Generator().manual_seed(SEED)
         drawn = self.draw(generator, self.images_on(device), value)
         inputs = drawn.to(device, torch.float32).leaves()
@@ -96,11 +95,11 @@ class Series:
 
         if self.mode == FORWARD:
             return forward
-        arriving = [torch.ones_like(output) for output in forward()]
+        cotangents = [torch.ones_like(output) for output in forward()]
 
         def both() -> tuple[Tensor, ...]:
             outputs = self.call(value, *inputs.tensors)
-            return torch.autograd.grad(outputs, inputs.wanted(), arriving)
+            return torch.autograd.grad(outputs, inputs.differentiated(), cotangents)
 
         return both
 
@@ -123,13 +122,13 @@ def _errors(generator: Generator, images: int, pixels: int) -> Inputs:
 
 
 def _clicks(generator: Generator, images: int, clicks: int) -> Inputs:
-    """Clicks at random pixels, of either label in turn."""
+    """Clicks at random pixels, with alternating labels."""
     points = (torch.rand(images, clicks, 2, generator=generator) * torch.tensor(CANVAS)).floor()
     return Inputs((points, (torch.arange(clicks) % 2).repeat(images, 1)), ())
 
 
 def _matched(generator: Generator, images: int, side: int, points: int) -> Inputs:
-    """Frames, and as many points of each class, class by class."""
+    """Frames, and the same number of reference points of each class, sorted by class."""
     frame = label_map("random", generator, images, 1, side**2, CLASSES)
     labels = torch.arange(CLASSES).repeat_interleave(points // CLASSES).repeat(images, 1)
     drawn = embeddings(generator, torch.cat((frame, labels[:, None]), 2), CLASSES, DEPTH)
@@ -283,7 +282,7 @@ SERIES: tuple[Series, ...] = (
 
 
 def measured(series: Series, device: str, advance: Callable[[], object] = lambda: None) -> Row:
-    """The result of a series: one row per value, and the exponents fitted to them."""
+    """The result of a series: a row per value, and the fitted exponents."""
     clock, rows = measure.Clock(device), []
     for value in series.values:
         call = series.bind(value, device)
@@ -314,8 +313,10 @@ def fits(rows: list[Row]) -> Row:
 
 
 def exponent(rows: list[Row], key: str, least: float = 0.0) -> float | None:
-    """b of key = a value^b, by least squares on logarithms, with `least` in place of what is less;
-    None where a row does not know the key."""
+    """The exponent b of row[key] = a value^b, by least squares on logarithms.
+
+    Smaller values are raised to `least`; the result is None if one is unknown.
+    """
     if any(row[key] is None for row in rows):
         return None
     x = [math.log(row["value"]) for row in rows]
@@ -326,7 +327,7 @@ def exponent(rows: list[Row], key: str, least: float = 0.0) -> float | None:
 
 
 def above(found: Row) -> list[str]:
-    """Which exponents of a series are above the theory's, in words."""
+    """A sentence for each exponent of a series above its bound."""
     pairs = {"time": ("exponent", "theory"), "extra memory": ("memory_exponent", "memory_theory")}
     return [
         f"{found['name']}: {what} grows as {found['variable']}^{found[fit]:.2f}, "

@@ -1,4 +1,4 @@
-"""Seeded inputs, drawn on the CPU and then moved: every device measures the same values."""
+"""Seeded inputs, made on the CPU so that every device measures the same values."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 SEED = 20240
-# Embeddings half-way through training: regions lie about as far apart, and pixels about as far from
-# their region's mean, as the margins of the discriminative loss, so both sides of its hinges occur.
+# As half-way through training: the distances between regions, and of pixels from their region's
+# mean, are near the margins of the discriminative loss, so its hinges are partly active.
 REGION_SPREAD = 0.5
 PIXEL_NOISE = 0.125
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Positional tensor arguments of a call, and which of them want a gradient."""
+    """The positional tensor arguments of a call, and the positions of the differentiable ones."""
 
     tensors: tuple[Tensor, ...]
     differentiable: tuple[int, ...] = (0,)
 
     def leaves(self) -> Inputs:
-        """The same values as fresh leaves, of which the differentiable ones require a gradient."""
+        """The same values as new leaves; the differentiable ones require a gradient."""
         return replace(
             self,
             tensors=tuple(
@@ -31,7 +31,7 @@ class Inputs:
             ),
         )
 
-    def wanted(self) -> tuple[Tensor, ...]:
+    def differentiated(self) -> tuple[Tensor, ...]:
         return tuple(self.tensors[position] for position in self.differentiable)
 
     def double(self) -> Inputs:
@@ -46,7 +46,7 @@ class Inputs:
 def label_map(
     variant: str, generator: torch.Generator, batch: int, height: int, width: int, regions: int
 ) -> Tensor:
-    """[B, H, W] labels: "random" per pixel, or "coherent", cells of random points."""
+    """[B, H, W] labels: "random" per pixel, or "coherent", the Voronoi cells of random points."""
     if variant == "random":
         return torch.randint(regions, (batch, height, width), generator=generator)
     if variant != "coherent":
@@ -63,8 +63,8 @@ def label_map(
 def mask(
     variant: str, generator: torch.Generator, batch: int, height: int, width: int, cells: int
 ) -> Tensor:
-    """[B, H, W] bool: one cell of the label map "coherent", 1 % of all pixels ("random"), or a
-    pattern, the same in every image."""
+    """[B, H, W] bool: one cell of a "coherent" label map, 1 % of all pixels ("random"), or the same
+    pattern in every image."""
     rows, columns = torch.arange(height)[:, None], torch.arange(width)
     match variant:
         case "coherent":
@@ -80,12 +80,12 @@ def mask(
         case "checkerboard":
             pattern = (rows + columns) % 2 == 0
         case _:
-            raise ValueError(f"variant: no masks are called {variant!r}")
+            raise ValueError(f"variant: unknown mask {variant!r}")
     return pattern.repeat(batch, 1, 1)
 
 
 def embeddings(generator: torch.Generator, labels: Tensor, regions: int, channels: int) -> Tensor:
-    """[B, C, H, W]: a random centre per region and channel, and noise."""
+    """[B, C, H, W]: the random centre of each region, plus noise."""
     batch, height, width = labels.shape
     centres = REGION_SPREAD * torch.randn(batch, channels, regions, generator=generator)
     index = labels.flatten(1)[:, None].expand(-1, channels, -1)

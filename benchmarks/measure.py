@@ -1,4 +1,4 @@
-"""Measuring: the time of several calls in turn, extra memory, and the machine's ceilings."""
+"""Measure the time of alternating calls, the extra memory of a call, and the machine's ceilings."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import torch
 from pixelkernels.testing.memory import peak_resident
 
 MIB = 2**20
-# Two calls: the first compiles and fills caches, the second may still grow pools.
+# The first call compiles and fills caches; the second may still grow memory pools.
 WARM_UP = 2
-# A call that takes longer, in seconds, has little left to warm up.
+# Seconds; a longer call needs no second warm-up.
 LONG = 1.0
-# Seconds that a side runs before a call of it counts, on the CPU. Torch and compiled code have
-# threads each. Those of the side before spin for a while after their work; those of the next one
-# have to be woken, which on virtual machines takes longer than many a call.
+# On the CPU a side runs for this many seconds before a call is timed. Torch and torch.compile have
+# separate thread pools: the threads of the previous side still spin, and those of the next one have
+# to be woken, which on virtual machines takes longer than many calls.
 SETTLE = 0.02
-# A call so many times as long has settled on its way.
+# A call that is this many times longer needs no such run.
 MUCH_LONGER = 10
 
 
@@ -45,10 +45,8 @@ class Spread:
 
 @dataclass(frozen=True)
 class Effort:
-    """How often to repeat: at most `rounds`, and after `least` no longer than `seconds`.
-
-    After two rounds it is enough in any case once `limit` seconds are over. A call that takes more
-    than `patience` seconds is not timed at all.
+    """When to stop: after `rounds`; after `seconds` if at least `least` rounds are done; after
+    `limit` seconds if two are. A call of more than `patience` seconds is not timed.
     """
 
     rounds: int
@@ -61,9 +59,8 @@ class Effort:
 class Clock:
     """Times single calls on one device, in milliseconds.
 
-    On CUDA the time is between two events on the stream, and the L2 cache is cold: a buffer larger
-    than it is written first, which also gives the host time to get ahead of the device. On the CPU
-    it is the last of several calls, and caches are as the one before left them.
+    On CUDA: between two events, with a cold L2 cache. A larger buffer is written first, which also
+    lets the host run ahead of the device. On the CPU: the last of several calls, with warm caches.
     """
 
     def __init__(self, device: str) -> None:
@@ -106,7 +103,7 @@ def in_turn(
 def times_in_turn(
     calls: Mapping[str, Callable[[], object]], clock: Clock, effort: Effort
 ) -> dict[str, list[float]]:
-    """Time warmed-up calls alternately, so that a slow minute of the machine meets every side."""
+    """Time warmed-up calls alternately, so that a slow phase of the machine affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
     gc.disable()
@@ -132,7 +129,7 @@ def warm_up(call: Callable[[], object]) -> None:
 
 
 def captured(call: Callable[[], object]) -> Callable[[], object]:
-    """The call as a CUDA graph: its replay takes the device's time alone, without Python."""
+    """The call as a CUDA graph: a replay takes the time of the device alone, without Python."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -150,7 +147,7 @@ def captured(call: Callable[[], object]) -> Callable[[], object]:
 
 
 def extra_memory(call: Callable[[], object], device: str) -> float | None:
-    """MiB that a call adds, at its peak, to what was in use; None where it cannot be found out."""
+    """The peak memory in MiB that a call adds to what was in use; None if it cannot be measured."""
     gc.collect()
     if device == "cuda":
         torch.cuda.synchronize()
@@ -168,7 +165,7 @@ def extra_memory(call: Callable[[], object], device: str) -> float | None:
 
 
 def ceilings(device: str) -> dict[str, float]:
-    """What this machine reaches: bytes of a copy (read and written), float32 matrix operations."""
+    """The measured copy bandwidth (read plus written) and float32 matrix rate of this machine."""
     clock = Clock(device)
     count = 2**28 if device == "cuda" else 2**26
     source, target = torch.ones(count, device=device), torch.zeros(count, device=device)

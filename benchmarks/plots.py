@@ -1,10 +1,10 @@
-"""Draw the committed results: speed-ups, the roofline, how cost grows.
+"""Plot the committed results: speed-ups, roofline and growth.
 
     python -m benchmarks.plots [--check]
 
-Writes benchmarks/results/<machine>/plots/{speed,roofline,scaling}.{png,svg} from the JSON files of
-that machine alone. Each picture names a hash of what it was drawn from; --check writes nothing and
-exits 1 if results have changed since, or a picture is missing or has no results any more.
+Writes benchmarks/results/<machine>/plots/{speed,roofline,scaling}.{png,svg}. Each file contains a
+hash of the results that it shows. --check writes nothing and exits 1 if a plot is missing, out of
+date or without results.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
+from benchmarks.report import default_rows
 from benchmarks.run import RESULTS
 from benchmarks.workload import BOTH
 
 Row = dict[str, Any]
-# what the JSON files of one machine hold, by the files' names
+# the contents of the JSON files of one machine, by file name
 Results = dict[str, Row]
 FORMS = (".png", ".svg")
-# With no date and no version of Matplotlib in the files, only what is drawn decides their bytes.
+# No date and no Matplotlib version in the files: the same results give the same bytes.
 ANONYMOUS = {".png": {"Software": None}, ".svg": {"Date": None, "Creator": None}}
 STYLE = {
     "svg.hashsalt": "pixelkernels",
@@ -45,34 +46,19 @@ STYLE = {
     "figure.dpi": 100,
     "savefig.dpi": 150,
 }
-# inches: at the width of a README page the letters keep about their size
+# inches; close to the width of a README page, so that text keeps its size
 WIDTH = 9.0
 COLOURS = ("#1f6fb4", "#d9772b", "#3a923a", "#8f5fb0", "#b03a48", "#6b6b6b")
 INK, PALE = "#333333", "#8a8a8a"
 INTENSITIES = (1e-2, 1e6)
-# Labels of points up to this operational intensity stand at that place.
+# Pairs: the points up to this operational intensity have their labels at that position.
 COLUMNS = ((6.0, 2.5), (math.inf, 2e4))
-ACROSS = 3
+COLUMN_COUNT = 3
 TIME, MEMORY = COLOURS[:2]
 
 
-def shown(content: Row) -> Iterator[Row]:
-    """Of each workload what the library does by default on its first input, with the backward
-    pass where there is one; none that was not timed."""
-    rows = content["rows"]
-    trained = {row["workload"] for row in rows if row["mode"] == BOTH}
-    first: dict[str, str] = {}
-    for row in rows:
-        first.setdefault(row["workload"], row["variant"])
-    for row in rows:
-        name = row["workload"]
-        whole = (row["mode"] == BOTH) == (name in trained)
-        if row["default"] and whole and row["variant"] == first[name] and "ms" in row:
-            yield row
-
-
 def conditions(contents: dict[str, Row]) -> str:
-    """The machine, and the commits that were measured on it."""
+    """The machine and the measured commits."""
     facts = next(iter(contents.values()))["environment"]
     parts = [f"torch {facts['torch']}"]
     parts += [f"{facts['torch_threads']} threads"] if facts["device"] == "cpu" else []
@@ -91,9 +77,9 @@ def footer(figure: Figure, *lines: str) -> None:
 
 
 def speed(results: dict[str, Row]) -> Figure:
-    """One bar per workload, by family: times faster than its best peer."""
+    """A bar per workload, grouped by family: the speed-up over its best peer."""
     compared = {
-        family: [row for row in shown(content) if "times_faster" in row]
+        family: [row for row in default_rows(content["rows"]) if "times_faster" in row]
         for family, content in results.items()
     }
     compared = {family: rows for family, rows in compared.items() if rows}
@@ -137,7 +123,7 @@ def speed(results: dict[str, Row]) -> Figure:
             ticks.append((place, row["title"]))
         top += len(rows) + 1
     axes.set_xscale("log")
-    # beyond the longest bar there is room for the names of the peers
+    # leave space for the names of the peers
     axes.set_xlim(0.85 * min(1, *values), 10 * max(values))
     axes.set_ylim(top - 0.3, -0.7)
     axes.set_yticks([place for place, _ in ticks], [title for _, title in ticks], fontsize=7.5)
@@ -158,7 +144,7 @@ def speed(results: dict[str, Row]) -> Figure:
 
 
 def roofline(results: dict[str, Row]) -> Figure:
-    """Operations per second against those per byte that no implementation can avoid."""
+    """Operations per second over operations per byte, both of the floor."""
     ceilings = [content["ceilings"] for content in results.values()]
     copied = max(each["copy_bytes_per_second"] for each in ceilings)
     peak = max(each["float32_operations_per_second"] for each in ceilings)
@@ -166,7 +152,7 @@ def roofline(results: dict[str, Row]) -> Figure:
     axes = figure.subplots()
     points = []
     for content, colour in zip(results.values(), _colours(), strict=False):
-        for row in shown(content):
+        for row in filter(lambda row: "ms" in row, default_rows(content["rows"])):
             intensity = row["floor_operations"] / row["floor_bytes"]
             seconds = row.get("graph_ms", row["ms"])["p50"] / 1e3
             label = f"{row['workload']}  {row['share_of_floor']:.0%}"
@@ -207,8 +193,8 @@ def roofline(results: dict[str, Row]) -> Figure:
 
 
 def spread(places: list[float], gap: float) -> list[float]:
-    """The ascending places, moved as little as possible (in squares) to be `gap` apart."""
-    # moved down by what a stack of labels needs, they only have to ascend: pool what does not
+    """Move ascending positions to be at least `gap` apart, with the least sum of squares."""
+    # isotonic regression by pooling adjacent violators, after subtracting the gaps
     pools: list[tuple[float, int]] = []
     for position, place in enumerate(places):
         mean, count = place - gap * position, 1
@@ -221,7 +207,7 @@ def spread(places: list[float], gap: float) -> list[float]:
 
 
 def _label(axes: Axes, points: list[tuple[Any, ...]], place: float, under: float) -> None:
-    """Labels one below the other at the same x and under a ceiling, each tied to its point."""
+    """Labels in one column below a limit, each with a line to its point."""
     low, high = (math.log10(limit) for limit in axes.get_ylim())
     heights = spread([math.log10(point[0]) for point in points], 0.027 * (high - low))
     lower = max(0, max(heights, default=0) - math.log10(under))
@@ -255,11 +241,11 @@ def _colours() -> Iterator[str]:
 
 
 def growth(results: dict[str, Row]) -> Figure:
-    """Time and extra memory on log axes, with the slope that theory allows."""
+    """Time and extra memory on log axes, with the slopes of the theoretical bounds."""
     series = results["scaling"]["series"]
-    down = math.ceil(len(series) / ACROSS)
+    down = math.ceil(len(series) / COLUMN_COUNT)
     figure = Figure(figsize=(WIDTH, 2.35 * down + 0.8), layout="constrained")
-    panels = figure.subplots(down, ACROSS, squeeze=False).flat
+    panels = figure.subplots(down, COLUMN_COUNT, squeeze=False).flat
     for axes in panels[len(series) :]:
         axes.set_axis_off()
     for axes, found in zip(panels, series, strict=False):
@@ -308,7 +294,7 @@ def _panel(axes: Axes, found: Row) -> None:
 
 
 def _bound(axes: Axes, values: list[int], first: float, theory: float, colour: str) -> None:
-    """The steepest growth that theory allows, from the first point on."""
+    """The theoretical bound of the growth, from the first point on."""
     ends = [first, first * (values[-1] / values[0]) ** theory]
     axes.plot([values[0], values[-1]], ends, ":", color=colour, alpha=0.7, linewidth=1.2)
 
@@ -325,7 +311,7 @@ DRAW: dict[str, Callable[[Results], Figure]] = {
 
 
 def sources(machine: Path) -> dict[str, Results]:
-    """What each picture of a machine is drawn from; no entry where there are no results."""
+    """The results that each plot of a machine shows; no entry without results."""
     found = {path.stem: json.loads(path.read_text()) for path in sorted(machine.glob("*.json"))}
     families = {name: content for name, content in found.items() if "ceilings" in content}
     growth = machine / "scaling" / "scaling.json"
@@ -336,7 +322,7 @@ def sources(machine: Path) -> dict[str, Results]:
 
 
 def mark(results: Results) -> str:
-    """What a picture says it was drawn from."""
+    """The hash of the results that a plot contains."""
     text = json.dumps(results, sort_keys=True)
     return f"drawn from results with SHA-256 {hashlib.sha256(text.encode()).hexdigest()}"
 
@@ -350,8 +336,7 @@ def write(picture: str, results: Results, stem: Path) -> None:
 
 
 def update(results: Path, *, check: bool) -> list[str]:
-    """Draw what is under `results`; or, with `check`, only the names of the pictures that are
-    not what the results say."""
+    """Update the plots under `results` unless `check`; the names of those that were out of date."""
     stale = []
     for machine in sorted(path for path in results.iterdir() if path.is_dir()):
         folder, wanted = machine / "plots", sources(machine)

@@ -14,7 +14,7 @@ import argparse
 import json
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ LOSSES = {
     "cross_entropy": "cross entropy",
 }
 PLACES = {None: "none", "after": "f-BRS after the junction", "before": "f-BRS before it"}
-# (machine folder / family, content of the file)
+# pairs of "machine folder/family" and the content of the file
 Results = list[tuple[str, Row]]
 
 
@@ -50,7 +50,7 @@ def load(results: Path) -> Results:
 
 
 def readme(results: Results) -> str:
-    """One table per file and mode: what the library does by default, against the best peer."""
+    """A table per file and mode: the default backend compared with the best peer."""
     sections = []
     for _, content in results:
         tables = [_summary(content["rows"], mode) for mode in MODES]
@@ -58,20 +58,24 @@ def readme(results: Results) -> str:
     return "\n\n".join(sections) or NOTHING
 
 
-def _summary(rows: list[Row], mode: str) -> str:
-    """The workloads with a backward pass by both passes, the others by their forward pass; each on
-    the first of its inputs."""
+def default_rows(rows: list[Row]) -> Iterator[Row]:
+    """The row of the default backend for each workload, on its first input; with the backward pass
+    if there is one.
+    """
     trained = {row["workload"] for row in rows if row["mode"] == BOTH}
     first: dict[str, str] = {}
     for row in rows:
-        first.setdefault(row["workload"], row["variant"])
+        name = row["workload"]
+        complete = (row["mode"] == BOTH) == (name in trained)
+        if row["variant"] == first.setdefault(name, row["variant"]) and row["default"] and complete:
+            yield row
+
+
+def _summary(rows: list[Row], mode: str) -> str:
     lines = [
         [row["title"], *_against_best_peer(row, rows)]
-        for row in rows
-        if row["default"]
-        and row["mode"] == mode
-        and (row["workload"] in trained) == (mode == BOTH)
-        and row["variant"] == first[row["workload"]]
+        for row in default_rows(rows)
+        if row["mode"] == mode
     ]
     header = [MODES[mode], "best peer", "its ms", "ours, ms", "times faster"]
     header += ["its extra MiB", "ours, extra MiB", "share of floor"]
@@ -79,7 +83,7 @@ def _summary(rows: list[Row], mode: str) -> str:
 
 
 def full(results: Results) -> str:
-    """Every row of every file, and what it was measured on."""
+    """Every row of every file, with the environment."""
     header = ["workload", "input", "mode", "who", "ms", "p20", "p80", "graph ms"]
     header += ["times faster than the best peer", "extra MiB", "share of floor"]
     sections = []
@@ -165,7 +169,10 @@ def _networks(content: Row) -> str:
             "The papers' claims in small, on images that were not trained on; mean and standard"
             " deviation of the IoU over seeds. Region labels swapped with probability 0.5 in each"
             " image:",
-            _flipped(content["flipped_labels"]),
+            markdown(
+                ("loss", "IoU"),
+                [[LOSSES[r["loss"]], _with_spread(r["iou"])] for r in content["flipped_labels"]],
+            ),
             "Dice alone and with the IS-Triplet loss, as training goes on:",
             _triplets(content["with_triplets"]),
             "Clicks on the largest error, each image's clicks refined or not:",
@@ -177,74 +184,52 @@ def _networks(content: Row) -> str:
 def _overfit(rows: list[Row]) -> str:
     header = ("network", "images", "steps", "seconds", "loss, first to last", "IoU",
               "largest difference of eager and default losses")  # fmt: skip
-    return markdown(
-        header,
+    lines = [
         [
-            [
-                NAMES[row["model"]],
-                str(row["images"]),
-                str(row["steps"]),
-                f"{row['seconds']:.0f}",
-                f"{row['first_loss']:.3g} to {row['last_loss']:.3g}",
-                f"{row['iou']:.3f}",
-                f"{row['largest_relative_difference']:.0e}",
-            ]
-            for row in rows
-        ],
-    )
+            *(NAMES[row["model"]], str(row["images"]), str(row["steps"]), f"{row['seconds']:.0f}"),
+            *(f"{row['first_loss']:.3g} to {row['last_loss']:.3g}", f"{row['iou']:.3f}"),
+            f"{row['largest_relative_difference']:.0e}",
+        ]
+        for row in rows
+    ]
+    return markdown(header, lines)
 
 
 def _costs(rows: list[Row]) -> str:
     header = ("network", "eager, ms", "default, ms", "times faster", "eager, extra MiB",
               "default, extra MiB")  # fmt: skip
-    return markdown(
-        header,
+    lines = [
         [
-            [
-                NAMES[row["model"]],
-                f"{row['eager_ms']:.0f}",
-                f"{row['default_ms']:.0f}",
-                f"{row['eager_ms'] / row['default_ms']:.2f}",
-                f"{row['eager_mib']:.0f}",
-                f"{row['default_mib']:.0f}",
-            ]
-            for row in rows
-        ],
-    )
-
-
-def _flipped(rows: list[Row]) -> str:
-    return markdown(
-        ("loss", "IoU"), [[LOSSES[row["loss"]], _with_spread(row["iou"])] for row in rows]
-    )
+            *(NAMES[row["model"]], f"{row['eager_ms']:.0f}", f"{row['default_ms']:.0f}"),
+            f"{row['eager_ms'] / row['default_ms']:.2f}",
+            *(f"{row['eager_mib']:.0f}", f"{row['default_mib']:.0f}"),
+        ]
+        for row in rows
+    ]
+    return markdown(header, lines)
 
 
 def _triplets(rows: list[Row]) -> str:
     header = ("loss", *(f"IoU after {steps} steps" for steps in rows[0]["steps"]))
     named = {0.0: "Dice", 1.0: "Dice + IS-Triplet"}
-    return markdown(
-        header,
-        [
-            [named[row["triplet_weight"]], *map(_with_spread, zip(*row["iou"], strict=True))]
-            for row in rows
-        ],
-    )
+    lines = [
+        [named[row["triplet_weight"]], *map(_with_spread, zip(*row["iou"], strict=True))]
+        for row in rows
+    ]
+    return markdown(header, lines)
 
 
 def _clicks(rows: list[Row]) -> str:
     counts = range(1, len(rows[0]["iou"]) + 1)
     header = ("refinement", *(f"IoU after {n}" for n in counts), "clicked pixels right at the end")
-    return markdown(
-        header,
+    lines = [
         [
-            [
-                PLACES[row["refinement"]],
-                *(f"{iou:.3f}" for iou in row["iou"]),
-                f"{row['clicked_pixels_right'][-1]:.0%}",
-            ]
-            for row in rows
-        ],
-    )
+            *(PLACES[row["refinement"]], *(f"{iou:.3f}" for iou in row["iou"])),
+            f"{row['clicked_pixels_right'][-1]:.0%}",
+        ]
+        for row in rows
+    ]
+    return markdown(header, lines)
 
 
 def _with_spread(values: Any) -> str:
@@ -253,13 +238,13 @@ def _with_spread(values: Any) -> str:
 
 
 def networks(results: Path) -> str:
-    """What the reference networks did, on each machine."""
+    """The tables of the reference networks for each machine."""
     found = sorted(results.glob("*/models/models.json"))
     return "\n\n".join(_networks(json.loads(p.read_text())) for p in found) or NOTHING
 
 
 def drop_ins(results: Path) -> str:
-    """What the functions of `pixelkernels.compat` gain, on each machine."""
+    """The drop-ins of `pixelkernels.compat` compared with the originals, for each machine."""
     header = ("project", "its function", "`pixelkernels.compat.`", "at", "its ms", "ours, ms",
               "times faster", "its extra MiB", "ours, extra MiB", "differs")  # fmt: skip
     parts = []
@@ -295,7 +280,7 @@ def replaced(page: str, block: str, name: str, kind: str = "benchmarks") -> str:
 
 
 def update(root: Path, *, check: bool) -> list[str]:
-    """Bring the pages under `root` up to date, or only look; the names of those that were not."""
+    """Update the pages under `root` unless `check`; the names of those that were out of date."""
     directory = root / "benchmarks" / "results"
     results = load(directory)
     blocks = {

@@ -27,13 +27,11 @@ from tqdm import tqdm
 from benchmarks import environment, measure
 from benchmarks.case import Case, Side, WrongResult, library_sides, peer_sides
 from benchmarks.compare import aligned
-from benchmarks.ops import FAMILIES, select
+from benchmarks.ops import FAMILIES, WORKLOADS, select
 from benchmarks.workload import Workload
 
 RESULTS = Path(__file__).resolve().parent / "results"
 Row = dict[str, Any]
-
-
 EFFORTS = {
     "quick": {
         "cpu": measure.Effort(rounds=3, seconds=3),
@@ -49,9 +47,9 @@ EFFORTS = {
     },
 }
 LEGEND = (
-    "* the library; times faster: than the best peer, and in a peer's row how many times faster "
-    "than it\nthe library's default is; of floor: the time that no implementation can go below, "
-    "over the median"
+    "* marks the library. times faster: than the best peer; in a peer's row, the default backend "
+    "relative to\nthat peer. of floor: the lower bound of the time of any implementation, divided "
+    "by the median"
 )
 
 
@@ -62,12 +60,12 @@ def measure_mode(
     device: str,
     how: measure.Effort,
     *,
-    impatient: bool = False,
+    fast: bool = False,
 ) -> Iterator[Row]:
-    """One row per side: what it computes is checked, then all that hold are timed in turn.
+    """One row per side: check every result, then time those that are right alternately.
 
-    To be impatient, on the CPU, is to time long calls once, while their memory is measured, and to
-    let the check and the measuring of memory warm up the others.
+    With `fast`, the check and the measurement of memory serve as warm-up, and a long call is timed
+    once, during that measurement.
     """
     rows: dict[str, Row] = {}
     calls = {}
@@ -82,11 +80,11 @@ def measure_mode(
             case.check(side, mode)
             checked = time.perf_counter() - begin
             if checked > how.patience:
-                row["problem"] = f"right, but one call took {checked:.0f} seconds"
+                row["problem"] = f"one call took {checked:.0f} seconds"
                 continue
             call = case.bind(side, mode)
             took = 0.0
-            if impatient:
+            if fast:
                 row["extra_mib"], took = timed_memory(call, device, clock)
             else:
                 measure.warm_up(call)
@@ -95,14 +93,14 @@ def measure_mode(
                 row["ms"] = asdict(measure.Spread.of([took]))
             else:
                 calls[side.name] = call
-        except Exception as error:  # one side that fails must not cost the others their numbers
+        except Exception as error:  # the other sides are still measured
             kind = "" if isinstance(error, WrongResult) else f"{type(error).__name__}: "
             row["problem"] = f"{kind}{error}".splitlines()[0]
     for name, spread in measure.in_turn(calls, clock, how).items():
         rows[name]["ms"] = asdict(spread)
     if device == "cuda":
         for side in sides:
-            if side.name in calls and not side.waits:
+            if side.name in calls and not side.synchronizes:
                 rows[side.name] |= graph_time(calls[side.name], clock, how)
     yield from rows.values()
 
@@ -110,7 +108,7 @@ def measure_mode(
 def timed_memory(
     call: Callable[[], object], device: str, clock: measure.Clock
 ) -> tuple[float | None, float]:
-    """Extra memory in MiB, and the milliseconds of the one call that it takes to find out."""
+    """The extra memory in MiB and the milliseconds of one call."""
     took = [0.0]
     extra = measure.extra_memory(lambda: took.append(clock(call)), device)
     return extra, took[-1]
@@ -124,8 +122,8 @@ def graph_time(call: Any, clock: measure.Clock, how: measure.Effort) -> Row:
     return {"graph_ms": asdict(measure.in_turn({"graph": replay}, clock, how)["graph"])}
 
 
-def judge(rows: list[Row], floor_ms: float) -> None:
-    """Add each row's share of the floor, and how many times faster than the best peer ours is."""
+def add_ratios(rows: list[Row], floor_ms: float) -> None:
+    """Add the share of the floor to each row, and the lead over the best peer to the library's."""
     timed = [row for row in rows if "ms" in row]
     timed.sort(key=lambda row: float(row["ms"]["p50"]))
     peers = [row for row in timed if row["side"] == "peer"]
@@ -141,7 +139,6 @@ def run_workload(
     workload: Workload, device: str, extent: str, ceilings: dict[str, float], bar: tqdm[Any]
 ) -> Iterator[Row]:
     how = EFFORTS[extent][device]
-    impatient = extent == "short" and device == "cpu"
     torch.compiler.reset()
     peers = peer_sides(workload, device)
     for variant in workload.variants if extent == "full" else workload.variants[:1]:
@@ -154,8 +151,12 @@ def run_workload(
                 floor.bytes / ceilings["copy_bytes_per_second"],
                 floor.operations / ceilings["float32_operations_per_second"],
             )
-            rows = list(measure_mode(case, mode, sides, device, how, impatient=impatient))
-            judge(rows, floor_ms)
+            rows = list(
+                measure_mode(
+                    case, mode, sides, device, how, fast=extent == "short" and device == "cpu"
+                )
+            )
+            add_ratios(rows, floor_ms)
             about = {
                 "workload": workload.name,
                 "title": workload.title,
@@ -175,7 +176,7 @@ def run_workload(
 
 
 def table(rows: list[Row]) -> str:
-    """The rows of one workload and mode, fastest first; `LEGEND` says what the columns are."""
+    """The rows of one workload and mode, fastest first; `LEGEND` explains the columns."""
     header = ["", "median ms", "p20", "p80", "graph ms", "times faster", "extra MiB", "of floor"]
     default = next((row["ms"]["p50"] for row in rows if row["default"] and "ms" in row), None)
     lines = []
@@ -205,37 +206,20 @@ def table(rows: list[Row]) -> str:
 
 
 def write(path: Path, facts: Row, ceilings: Row, rows: list[Row], missing: list[str]) -> None:
-    content = {
-        "environment": facts,
-        "ceilings": ceilings,
-        "not_measured": missing,
-        "rows": rows,
-    }
+    content = {"environment": facts, "ceilings": ceilings, "not_measured": missing, "rows": rows}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def extent_of(options: argparse.Namespace) -> str:
-    return "quick" if options.quick else "full" if options.full else "short"
-
-
 def destinations(options: argparse.Namespace, families: set[str], machine: str) -> dict[str, Path]:
-    """Where each family's rows go; nowhere for a partial run without --out."""
+    """The file for the rows of each family; none for a partial run without --out."""
     if options.out and options.out.suffix == ".json":
         return dict.fromkeys(families, options.out)
     if options.out:
         return {family: options.out / f"{family}.json" for family in families}
-    if options.only or not options.full:
+    if options.only or options.extent != "full":
         return {}
     return {family: RESULTS / environment.slug(machine) / f"{family}.json" for family in families}
-
-
-def chosen(options: argparse.Namespace) -> list[Workload]:
-    """The workloads to measure; in a short run, which may end early, those of --quick first."""
-    workloads = select(options.only, quick=options.quick, family=options.family)
-    if extent_of(options) == "short":
-        workloads.sort(key=lambda workload: not workload.quick)
-    return workloads
 
 
 def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[Workload]]:
@@ -244,8 +228,13 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[Workloa
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     extent = parser.add_mutually_exclusive_group()
-    extent.add_argument("--quick", action="store_true", help="a few workloads, very few repeats")
-    extent.add_argument("--full", action="store_true", help="all inputs, many repeats")
+    for name, text in (
+        ("quick", "a few workloads, very few repeats"),
+        ("full", "all inputs, many repeats"),
+    ):
+        extent.add_argument(
+            f"--{name}", dest="extent", action="store_const", const=name, help=text, default="short"
+        )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--family", choices=FAMILIES, help="the workloads of one family")
     parser.add_argument("--only", metavar="NAME", help="the workloads whose name contains NAME")
@@ -258,15 +247,17 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[Workloa
     options = parser.parse_args(arguments)
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU")
-    try:
-        return options, chosen(options)
-    except ValueError as error:
-        named = [f"--{name}" for name in ("quick", "family", "only") if getattr(options, name)]
-        parser.error(f"{' '.join(named)}: {error}")
+    workloads = select(options.only, options.family, quick=options.extent == "quick")
+    if not workloads:
+        names = ", ".join(workload.name for workload in WORKLOADS)
+        parser.error(f"no workload matches the options; there are {names}")
+    if options.extent == "short":  # which --minutes may end early
+        workloads.sort(key=lambda workload: not workload.quick)
+    return options, workloads
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Returns 1 if a backend of the library was not timed."""
+    """The exit status: 1 if a backend of the library was not timed."""
     options, workloads = parse(arguments)
     begin = time.monotonic()
     facts = environment.describe(options.device)
@@ -281,7 +272,7 @@ def main(arguments: list[str] | None = None) -> int:
         for workload in bar:
             if options.minutes is not None and time.monotonic() - begin > 60 * options.minutes:
                 break
-            rows += run_workload(workload, options.device, extent_of(options), ceilings, bar)
+            rows += run_workload(workload, options.device, options.extent, ceilings, bar)
             missing.remove(workload)
             for path in set(outputs.values()):
                 mine = [row for row in rows if outputs[row["family"]] == path]

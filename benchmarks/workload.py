@@ -1,4 +1,4 @@
-"""What a workload is: an operation at a size, its inputs, its peers and its floor."""
+"""A workload: an operation at one size, with inputs, peers and a floor."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FORWARD, BOTH = "forward", "forward+backward"
 
 @dataclass(frozen=True)
 class Peer:
-    """One way to do a workload without the library: `call(*tensors)` gives its outputs."""
+    """Another implementation of a workload: `call(*tensors)` returns its outputs."""
 
     call: Callable[..., tuple[Tensor, ...]]
     compiled: bool = False
-    # the code asks the device for values, so it cannot be captured in a CUDA graph
-    waits: bool = False
+    # the code reads values back from the device, so no CUDA graph can capture it
+    synchronizes: bool = False
     devices: tuple[str, ...] = ("cpu", "cuda")
-    # imported by the call, and optional
+    # an optional package that the call imports
     package: str | None = None
-    # its memory on the device comes from an allocator of its own, which nobody here can ask
+    # it allocates device memory without torch, so its memory cannot be measured
     own_memory: bool = False
 
     def build(self) -> Callable[..., tuple[Tensor, ...]]:
@@ -41,13 +41,13 @@ class Peer:
             return f"not available: the package {self.package} is not installed"
         try:
             import_module(self.package)
-        except Exception as error:  # what a package built for another torch raises is its own
+        except Exception as error:  # a package built for another torch may raise anything
             return f"not available: {self.package} cannot be imported: {error}".splitlines()[0]
         return None
 
 
 def with_compiled(**calls: Callable[..., Any]) -> dict[str, Peer]:
-    """Each call as eager code, and compiled."""
+    """Each call twice: as eager code and under torch.compile."""
     peers = {}
     for name, call in calls.items():
         label = name.replace("_", " ")
@@ -58,7 +58,7 @@ def with_compiled(**calls: Callable[..., Any]) -> dict[str, Peer]:
 
 @dataclass(frozen=True)
 class Floor:
-    """What no implementation can avoid: bytes to and from memory, and arithmetic operations."""
+    """The least memory traffic in bytes and the least arithmetic of any implementation."""
 
     bytes: int
     operations: int
@@ -68,8 +68,8 @@ class Floor:
 class Workload:
     """One operation at one size.
 
-    `draw(variant, generator, shrink)` makes the inputs, with sides `shrink` times smaller in tests.
-    `library(*tensors, backend=...)` and each peer's `call(*tensors)` give the same outputs.
+    `draw(variant, generator, shrink)` makes the inputs; tests divide the sides by `shrink`.
+    `library(*tensors, backend=...)` and each peer's `call(*tensors)` return the same outputs.
     """
 
     name: str
@@ -83,16 +83,15 @@ class Workload:
     floor: Callable[[Inputs, str], Floor]
     variants: tuple[str, ...] = ("coherent", "random")
     modes: tuple[str, ...] = (BOTH,)
-    # part of the short default run
+    # included in --quick
     quick: bool = False
-    # pixels are chosen by rank: one at the cut may go either way in float32, with its gradient
+    # pixels are selected by rank: rounding may exchange those at the cut, with their gradients
     ranks: bool = False
-    # what the outputs are checked against, given the inputs in float64; None: the eager backend
+    # computes the expected outputs from float64 inputs; None: the eager backend
     oracle: Callable[..., tuple[Tensor, ...]] | None = None
-    # of outputs that are random, their gradients and the inputs: what has to agree in their place
+    # for random outputs: maps outputs, gradients and inputs to what must agree instead
     compared: Callable[..., tuple[Tensor, ...]] | None = None
-    # backends that take seconds or much memory at this size: tests check them on smaller inputs,
-    # and nobody times them
+    # backends that take seconds or much memory at this size: tested on smaller inputs, never timed
     slow: tuple[str, ...] = ()
 
     def inputs(

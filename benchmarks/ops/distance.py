@@ -185,7 +185,9 @@ _EDT = {
     "OpenCV precise": Peer(partial(transforms, transform=opencv), devices=("cpu",), package="cv2"),
     "edt": Peer(partial(transforms, transform=edt), devices=("cpu",), package="edt"),
     "SciPy": Peer(partial(transforms, transform=scipy), devices=("cpu",), package="scipy"),
-    "CuPy": Peer(transforms_cupy, waits=True, devices=("cuda",), package="cupy", own_memory=True),
+    "CuPy": Peer(
+        transforms_cupy, synchronizes=True, devices=("cuda",), package="cupy", own_memory=True
+    ),
 }
 
 
@@ -271,7 +273,7 @@ def _click_maps(
     one_by_one = partial(running_minimum, encode=encode)
     alternatives = with_compiled(broadcast=by_broadcast)
     alternatives["eager running minimum"] = Peer(one_by_one)
-    alternatives["eager as RITM"] = Peer(by_ritm, waits=True)
+    alternatives["eager as RITM"] = Peer(by_ritm, synchronizes=True)
     if not is_tanh:
         alternatives["OpenCV precise"] = Peer(opencv_clicks, devices=("cpu",), package="cv2")
     batch, height, width = shape

@@ -110,7 +110,7 @@ def _region_stats(
     alternatives["eager index_add (NHWC)"] = Peer(index_add)
     alternatives["torch_scatter"] = Peer(torch_scatter, package="torch_scatter")
     if regions <= LONGEST_LOOP:
-        alternatives["eager loop over labels"] = Peer(loop, waits=True)
+        alternatives["eager loop over labels"] = Peer(loop, synchronizes=True)
     return Workload(
         name=name,
         title=f"region mean and variance, {size(shape)}, {regions} regions",
@@ -141,7 +141,7 @@ def _cas(regions: int, **more: Any) -> Workload:
 
     alternatives = with_compiled(one_hot_matmul=one_hot, scatter_add=scatter_add)
     if regions <= LONGEST_LOOP:
-        alternatives["eager loop over labels"] = Peer(loop, waits=True)
+        alternatives["eager loop over labels"] = Peer(loop, synchronizes=True)
     return Workload(
         name=f"cas-r{regions}",
         title=f"CAS loss, {size(shape)}, {regions} regions",
@@ -202,7 +202,7 @@ def _discriminative(regions: int) -> Workload:
         draw=partial(_draw_labelled, shape=shape, regions=regions),
         library=library,
         peers=with_compiled(one_hot_matmul=one_hot, scatter_add=scatter_add)
-        | {"eager loop over labels": Peer(loop, waits=True)},
+        | {"eager loop over labels": Peer(loop, synchronizes=True)},
         floor=partial(_floor, operations=(4, 3)),
     )
 
@@ -256,7 +256,7 @@ def _masked_average_pool() -> Workload:
 
 
 _HARD = with_compiled(sort=peers.metric_expression_hard)
-_HARD["eager topk per image"] = Peer(peers.metric_expression_hard_loop, waits=True)
+_HARD["eager topk per image"] = Peer(peers.metric_expression_hard_loop, synchronizes=True)
 
 WORKLOADS: tuple[Workload, ...] = (
     _region_stats(

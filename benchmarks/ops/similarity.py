@@ -222,7 +222,9 @@ def _prior_mask() -> Workload:
     alternatives = with_compiled(
         as_PFENet=peers.prior_as_written, normalised_first=peers.prior_normalised
     )
-    alternatives["eager masked-out support dropped first"] = Peer(peers.prior_compacted, waits=True)
+    alternatives["eager masked-out support dropped first"] = Peer(
+        peers.prior_compacted, synchronizes=True
+    )
     alternatives["FAISS"] = Peer(peers.prior_faiss, devices=("cpu",), package="faiss")
     return Workload(
         name="prior-mask",
@@ -249,7 +251,7 @@ def _sample_reference() -> Workload:
     sizes = {"num_classes": classes, "num_per_class": per_class}
     alternatives = with_compiled(sort_by_label_and_chance=partial(peers.sample_sorted, **sizes))
     loop = partial(peers.sample_loop, **sizes)
-    alternatives["eager loop over labels"] = Peer(loop, waits=True)
+    alternatives["eager loop over labels"] = Peer(loop, synchronizes=True)
     return Workload(
         name="sample-reference",
         title=f"reference points, {per_class} of each of {classes} classes, {size(shape)}",

@@ -186,7 +186,7 @@ def _sampling() -> Workload:
         return draw_by_keys(inside, _of(inside))
 
     alternatives = with_compiled(largest_of_random_keys=keyed)
-    alternatives["eager nonzero and randperm"] = Peer(permuted, waits=True)
+    alternatives["eager nonzero and randperm"] = Peer(permuted, synchronizes=True)
     return Workload(
         name="sample-pixels",
         title=f"{SAMPLES} pixels of a mask, {SHAPE[0]}x{size(SHAPE[2:])}",
@@ -248,7 +248,7 @@ def _loss() -> Workload:
         return loss_by_keys(features, inside, _of(inside))
 
     alternatives = with_compiled(largest_of_random_keys_one_gather=keyed)
-    alternatives["eager nonzero and randperm, one gather"] = Peer(permuted, waits=True)
+    alternatives["eager nonzero and randperm, one gather"] = Peer(permuted, synchronizes=True)
     return Workload(
         name="is-triplet-loss",
         title=f"IS-Triplet loss with its sampling, {SAMPLES} rows, {size(SHAPE)}",

@@ -60,7 +60,7 @@ def test_rows_of_one_file_alone_are_listed(tmp_path):
     a = write(tmp_path / "a.json", result("cpu", "library", 1.0))
     b = write(tmp_path / "b.json", result("cpu", "library", 1.0) | {"workload": "v"})
     text = compare.comparison(a, b)
-    assert "nothing is in both" in text
+    assert "no row is in both" in text
     assert "only in B:\n  v, coherent, forward+backward: cpu" in text
 
 

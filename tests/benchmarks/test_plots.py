@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib")
 import pixelkernels as pk
 from benchmarks import growth, measure, plots
 from benchmarks.growth import SERIES, Series
-from benchmarks.plots import shown, spread
+from benchmarks.plots import spread
 from benchmarks.run import RESULTS
 from benchmarks.workload import BOTH, FORWARD
 
@@ -177,19 +177,7 @@ def test_the_command_names_stale_pictures(
     assert plots.main([]) == 0
 
 
-def test_shown_is_the_default_on_the_first_input_with_its_backward_pass() -> None:
-    content = family("regions", ["a", "b"])
-    content["rows"].append(
-        content["rows"][0] | {"workload": "forward only", "mode": FORWARD, "variant": "one"}
-    )
-    assert [(r["workload"], r["variant"], r["mode"]) for r in shown(content)] == [
-        ("a", "first", BOTH),
-        ("b", "first", BOTH),
-        ("forward only", "one", FORWARD),
-    ]
-
-
-def test_labels_are_spread_and_stay_where_there_is_room() -> None:
+def test_labels_move_only_as_far_as_needed() -> None:
     assert spread([0.0, 5.0, 9.0], 1) == [0, 5, 9]
     assert spread([1.0, 1.0, 1.0, 9.0], 1) == pytest.approx([0, 1, 2, 9])
     assert spread([], 1) == []
