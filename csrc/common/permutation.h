@@ -30,9 +30,9 @@ class Permutation {
   // body(i, element i) for i in [0, count), count <= n. Those that land outside walk on together.
   template <class Body>
   void first(int64_t count, const Body& body) const {
-    uint32_t landed[kTogether], walking[kTogether], place[kTogether];
-    for (int64_t begin = 0; begin < count; begin += kTogether) {
-      const int some = count - begin < kTogether ? static_cast<int>(count - begin) : kTogether;
+    uint32_t landed[kBatch], walking[kBatch], place[kBatch];
+    for (int64_t begin = 0; begin < count; begin += kBatch) {
+      const int some = count - begin < kBatch ? static_cast<int>(count - begin) : kBatch;
       for (int i = 0; i < some; ++i) {
         walking[i] = static_cast<uint32_t>(begin) + i;
         place[i] = i;
@@ -53,7 +53,7 @@ class Permutation {
   }
 
  private:
-  static constexpr int kKeys = 8, kTogether = 256;
+  static constexpr int kKeys = 8, kBatch = 256;
 
   struct Steps {
     uint32_t left_mask, right_mask, keys[kKeys];

@@ -6,8 +6,8 @@
 
 namespace pixelkernels::PK_ISA {
 
-constexpr int kChunk = 2048;  // pixels whose labels are prepared together
-constexpr int kChunkTiles = kChunk / kLanes;
+constexpr int kChunkPixels = 2048;  // pixels whose labels are prepared together
+constexpr int kChunkTiles = kChunkPixels / kLanes;
 
 // One image of a View.
 template <class T>

@@ -18,9 +18,9 @@ struct ClickMaps {
   float* out;  // [B, 2, H, W]
 };
 
-constexpr int64_t kClickRows = 16;     // a tile of a map
-constexpr int64_t kClickColumns = 32;  // a multiple of the lanes
-constexpr int64_t kClickRoom = 16;     // floats past a list of clicks
+constexpr int64_t kClickTileRows = 16;
+constexpr int64_t kClickTileColumns = 32;  // a multiple of the lanes
+constexpr int64_t kClickPad = 16;          // floats past a list of clicks
 
 // How distances are computed: as whole squares in uint32, where a square of two sides of up to
 // 32767 fits, or as float.
@@ -33,9 +33,11 @@ struct Transform {
   void* out;            // [N, H, W], 4 bytes each: between the passes the columns' squares
 };
 
-constexpr int64_t kColumns = 32;  // that go down the image together
+constexpr int64_t kColumnBlock = 32;
 // A finite square is below 2^31, and another square below 2^31 may be added to this one.
-constexpr uint32_t kFar = 1u << 31;
+constexpr uint32_t kFarSquare = 1u << 31;
+// The longest side for which every squared distance is an int32.
+constexpr int kLongestExactSide = 32767;
 
 // The errors of a prediction, and where the deepest of each kind lies.
 struct Errors {
@@ -43,7 +45,7 @@ struct Errors {
   const uint8_t* allowed;  // [B, H, W], or null: everything is
   int64_t height, width;
   const uint32_t* distances;  // as the squares of a Transform
-  int16_t* rows;  // [B, H, W], between the passes: along columns, with room for kBlock more
+  int16_t* rows;              // [B, H, W], between the passes: along columns, padded by kAnchorStep
 };
 struct Deepest {
   uint32_t depth;  // squared
@@ -69,9 +71,9 @@ struct Picks {
 };
 
 struct Kernels {
-  // rows [begin, end) of one map, at most kClickRows; `scratch` holds 5 (N + kClickRoom) floats
+  // rows [begin, end) of one map, at most kClickTileRows; `scratch` holds 5 (N + kClickPad) floats
   void (*click_rows)(const ClickMaps&, int64_t map, int64_t begin, int64_t end, float* scratch);
-  // squared distances along columns [begin, end) of an image, at most kColumns
+  // squared distances along columns [begin, end) of an image, at most kColumnBlock
   void (*columns)(const Transform&, int64_t image, int64_t begin, int64_t end);
   // from those to the result, in rows [begin, end); `scratch` holds row_scratch(W) values
   void (*rows)(const Transform&, int64_t image, int64_t begin, int64_t end, void* scratch);
@@ -87,8 +89,8 @@ struct Kernels {
   void (*pick)(const Picks&, int64_t image);
 };
 
-constexpr int64_t kBlock = 16;  // pixels of a row that share their candidates
-constexpr int64_t row_scratch(int64_t width) { return 3 * (width + 2 * kBlock); }
+constexpr int64_t kAnchorStep = 16;  // pixels of a row that share their candidates
+constexpr int64_t row_scratch(int64_t width) { return 3 * (width + 2 * kAnchorStep); }
 
 PK_SELECT_KERNELS(Kernels)
 

@@ -15,28 +15,31 @@ enum class Metric : int32_t { kDot, kCosine, kSqeuclidean, kPrior };
 enum class Transform : int32_t { kIdentity, kSigmoid, kExp };
 enum class Reduce : int32_t { kSum, kMean, kMax, kMin, kTopK, kSoftmax };
 
-constexpr int64_t kTile = 6;            // points
-constexpr int64_t kTilesTogether = 32;  // whose slabs stay in the second cache
-constexpr int64_t kPointsTogether = kTile * kTilesTogether;
-constexpr int64_t kBlock = 96;                // query pixels
-constexpr int64_t kMostInPlace = 8 * kBlock;  // of them together where they are not packed
-constexpr int64_t kLongestSlab = 256;
-constexpr int64_t kDepthTile = 16;  // channels: a multiple of every panel
-constexpr int64_t kTilesGathered = 8;
+constexpr int64_t kPointTile = 6;
+constexpr int64_t kGroupTiles = 32;  // whose slabs stay in the second cache
+constexpr int64_t kGroupPoints = kPointTile * kGroupTiles;
+constexpr int64_t kPixelBlock = 96;  // of the query
+// Query pixels at a time where they are not packed.
+constexpr int64_t kMaxInPlacePixels = 8 * kPixelBlock;
+constexpr int64_t kMaxSlabChannels = 256;
+constexpr int64_t kChannelTile = 16;  // a multiple of every panel
+constexpr int64_t kGatheredTiles = 8;
 constexpr int64_t kTotals = 3;
 
-constexpr int64_t tiles_of(int64_t points) { return (points + kTile - 1) / kTile; }
+constexpr int64_t tiles_of(int64_t points) { return (points + kPointTile - 1) / kPointTile; }
 // The rows that the products of some tiles take, in sixteens.
-constexpr int64_t rows_of(int64_t tiles) { return (tiles * kTile + 15) / 16 * 16; }
+constexpr int64_t rows_of(int64_t tiles) { return (tiles * kPointTile + 15) / 16 * 16; }
 
 struct Depth {
   int64_t channels, slabs, slab;
   explicit constexpr Depth(int64_t channels)
       : channels(channels),
-        slabs((channels + kLongestSlab - 1) / kLongestSlab),
+        slabs((channels + kMaxSlabChannels - 1) / kMaxSlabChannels),
         slab(slabs ? (channels + 8 * slabs - 1) / (8 * slabs) * 8 : 0) {}
   constexpr int64_t padded() const { return slabs * slab; }
-  constexpr int64_t tiled() const { return (channels + kDepthTile - 1) / kDepthTile * kDepthTile; }
+  constexpr int64_t tiled() const {
+    return (channels + kChannelTile - 1) / kChannelTile * kChannelTile;
+  }
 };
 
 // Some points of one image: where they come from, and what they are packed into.
@@ -89,17 +92,17 @@ struct Gradient {
   int64_t round;               // the first query block
   int64_t blocks;
   int64_t chunk;   // the first point
-  int64_t points;  // a multiple of kPointsTogether, but for the last chunk
-  // by block, the query: as panels; as [depth / panel][kBlock][panel], unit vectors for kCosine;
-  // and |q|^2
+  int64_t points;  // a multiple of kGroupPoints, but for the last chunk
+  // by block, the query: as panels; as [depth / panel][kPixelBlock][panel], unit vectors for
+  // kCosine; and |q|^2
   void *packed, *across, *square;
   // null, or for products on AMX: `across` by block, where it fits, and across what is split of the
-  // chunk's points, by kPointsTogether
+  // chunk's points, by kGroupPoints
   void *split_queries, *split_points;
   bool* queries_fit;
   void* weights;  // by block: dL/ds [panels][points][kPanel]
   // by block: dL/dq but for its last step, [depth in sixes][panels][6][kPanel]; the sums over
-  // points of dL/ds, [kBlock]; dL/dshift, dL/dscale and the loss of the pairs. Without `query`
+  // points of dL/ds, [kPixelBlock]; dL/dshift, dL/dscale and the loss of the pairs. Without `query`
   // nothing but these sums is found.
   void *query, *row_sums;
   double* totals;
@@ -127,17 +130,17 @@ struct Kernels {
   // [offsets[c], offsets[c + 1])
   void (*means)(const Points&, const int64_t* offsets, int64_t classes, void* out, int64_t begin,
                 int64_t end);
-  // kTilesTogether tiles
+  // kGroupTiles tiles
   void (*pack)(const Points&, int64_t group);
-  // of some whole blocks, at most kMostInPlace pixels with a single tile of points
+  // of some whole blocks, at most kMaxInPlacePixels pixels with a single tile of points
   void (*scores)(const Matching&, int64_t begin, int64_t pixels, void* scratch);
   int64_t (*scores_scratch)(const Matching&);  // bytes
 
   void (*pack_query)(const Gradient&, int64_t block);
-  // `scratch` holds kPointsTogether * kBlock values, and amx::weigh_bytes
+  // `scratch` holds kGroupPoints * kPixelBlock values, and amx::weigh_bytes
   void (*weigh)(const Gradient&, int64_t block, void* scratch);
   void (*weigh_pairs)(const Gradient&, int64_t block, void* scratch);
-  // kTilesGathered tiles of the chunk; `scratch` holds that many by the depth, and
+  // kGatheredTiles tiles of the chunk; `scratch` holds that many by the depth, and
   // amx::gather_bytes
   void (*gather)(const Gradient&, int64_t group, void* scratch);
   void (*finish_query)(const Gradient&, int64_t block);

@@ -6,7 +6,7 @@
 
 namespace pixelkernels::triplet {
 
-constexpr int kMostSets = 4, kMostPairs = 4;
+constexpr int kMaxSets = 4, kMaxPairs = 4;
 
 // A pair of sets whose pixels' distance is taken, row by row.
 struct SetPair {

@@ -52,14 +52,14 @@ void fill_kinds(const uint8_t* prediction, const L* target, int64_t pixels, int6
 class SomeErrors {
  public:
   SomeErrors(const Errors& errors, int64_t images)
-      : errors_(errors), images_(images), pieces_((errors.height + kRows - 1) / kRows) {}
+      : errors_(errors), images_(images), pieces_((errors.height + kRowBlock - 1) / kRowBlock) {}
 
   // Of each image and kind the deepest, [images, 2].
   std::vector<Deepest> deepest() const {
     std::vector<Deepest> found(2 * images_ * pieces_), best(2 * images_);
     std::vector<uint32_t> most(2 * images_);
     for_rows([&](int64_t image, int64_t begin, int64_t end, void* scratch) {
-      Deepest* own = found.data() + 2 * (image * pieces_ + begin / kRows);
+      Deepest* own = found.data() + 2 * (image * pieces_ + begin / kRowBlock);
       kernels().error_rows(errors_, image, begin, end, scratch, own, most.data() + 2 * image);
     });
     for (int64_t i = 0; i < 2 * images_; ++i)
@@ -79,10 +79,10 @@ class SomeErrors {
     }
     std::vector<int64_t> counts(images_ * pieces_);
     for_rows([&](int64_t image, int64_t begin, int64_t end, void* scratch) {
-      counts[image * pieces_ + begin / kRows] =
+      counts[image * pieces_ + begin / kRowBlock] =
           kernels().inner_rows(errors_, image, begin, end, scratch, inner[image], nullptr);
     });
-    parallel(images_, kRows * errors_.width, [&](int64_t i) {
+    parallel(images_, kRowBlock * errors_.width, [&](int64_t i) {
       const int64_t* count = counts.data() + i * pieces_;
       const int64_t all = std::accumulate(count, count + pieces_, int64_t(0));
       if (all == 0) return;
@@ -90,7 +90,7 @@ class SomeErrors {
       int64_t piece = 0;
       for (; inner[i].chosen >= count[piece]; ++piece) inner[i].chosen -= count[piece];
       std::vector<uint32_t> scratch(row_scratch(errors_.width));
-      const int64_t begin = piece * kRows, end = std::min(begin + kRows, errors_.height);
+      const int64_t begin = piece * kRowBlock, end = std::min(begin + kRowBlock, errors_.height);
       kernels().inner_rows(errors_, i, begin, end, scratch.data(), inner[i],
                            &deepest[2 * i + inner[i].kind - 1].place);
     });
@@ -99,7 +99,7 @@ class SomeErrors {
  private:
   template <class Body>
   void for_rows(const Body& body) const {
-    for_pieces(images_, errors_.height, kRows, errors_.width, threads,
+    for_pieces(images_, errors_.height, kRowBlock, errors_.width, threads,
                [&](int64_t image, int64_t begin, int64_t end) {
                  std::vector<uint32_t> scratch(row_scratch(errors_.width));
                  body(image, begin, end, scratch.data());
@@ -120,32 +120,33 @@ std::tuple<Tensor, Tensor> deepest_errors(Tensor prediction, Tensor target,
       "pixelkernels: what is allowed must be contiguous, in bool");
   STD_TORCH_CHECK(!draws || (draws->is_contiguous() && draws->scalar_type() == ScalarType::Long),
                   "pixelkernels: the draws must be contiguous, in int64");
-  constexpr int64_t kTogether = 1 << 20;  // pixels whose distances the caches hold
+  constexpr int64_t kCachedPixels = 1 << 20;  // pixels whose distances the caches hold
   const int64_t images = target.size(0), height = target.size(1), width = target.size(2);
   const int64_t pixels = height * width;
-  const int64_t most = std::min(images, std::max<int64_t>(1, kTogether / (pixels + 1)));
+  const int64_t most = std::min(images, std::max<int64_t>(1, kCachedPixels / (pixels + 1)));
   Tensor kinds = output(target, {most, height, width}, ScalarType::Byte);
-  Tensor rows = output(target, {most * pixels + kBlock}, ScalarType::Short);
+  Tensor rows = output(target, {most * pixels + kAnchorStep}, ScalarType::Short);
   Tensor depth = output(target, {images, 2}, ScalarType::Int);
   Tensor place = output(target, {images, 2}, ScalarType::Long);
   const SquaresTable<uint32_t> distances(width + 2, 1);
   for (int64_t first = 0; first < images; first += most) {
     const int64_t some = std::min(most, images - first), before = first * pixels;
-    for_pieces(1, some * height, kRows, width, threads, [&](int64_t, int64_t begin, int64_t end) {
-      const int64_t own = begin * width;
-      with_label(label_of(target), [&](auto like) {
-        fill_kinds(data<uint8_t>(prediction) + before + own,
-                   data<decltype(like)>(target) + before + own, (end - begin) * width, ignore_label,
-                   data<uint8_t>(kinds) + own);
-      });
-    });
+    for_pieces(1, some * height, kRowBlock, width, threads,
+               [&](int64_t, int64_t begin, int64_t end) {
+                 const int64_t own = begin * width;
+                 with_label(label_of(target), [&](auto like) {
+                   fill_kinds(data<uint8_t>(prediction) + before + own,
+                              data<decltype(like)>(target) + before + own, (end - begin) * width,
+                              ignore_label, data<uint8_t>(kinds) + own);
+                 });
+               });
     const Errors errors{data<uint8_t>(kinds),
                         allowed ? data<uint8_t>(*allowed) + before : nullptr,
                         height,
                         width,
                         distances.middle(),
                         data<int16_t>(rows)};
-    for_pieces(some, width, kColumns, height, threads,
+    for_pieces(some, width, kColumnBlock, height, threads,
                [&](int64_t image, int64_t begin, int64_t end) {
                  kernels().error_columns(errors, image, begin, end);
                });

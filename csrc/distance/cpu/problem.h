@@ -10,7 +10,7 @@
 
 namespace pixelkernels::distance {
 
-constexpr int64_t kRows = 16;  // that one task takes across the image
+constexpr int64_t kRowBlock = 16;  // rows of one task
 
 // body(image, begin, end) for the pieces of at most `step` of [0, length) of every image
 template <class Loop, class Body>
@@ -37,9 +37,9 @@ void click_maps(const float* points, const int64_t* labels, int64_t images, int6
                     static_cast<float>(radius),
                     static_cast<float>(truncate),
                     out};
-  for_pieces(2 * images, height, kClickRows, width, loop,
+  for_pieces(2 * images, height, kClickTileRows, width, loop,
              [&](int64_t map, int64_t begin, int64_t end) {
-               std::vector<float> scratch(5 * (clicks + kClickRoom));
+               std::vector<float> scratch(5 * (clicks + kClickPad));
                kernels().click_rows(s, map, begin, end, scratch.data());
              });
 }
@@ -48,7 +48,8 @@ void click_maps(const float* points, const int64_t* labels, int64_t images, int6
 template <class A>
 class SquaresTable {
  public:
-  SquaresTable(int64_t width, A spacing) : reach_(width + 8), squares_(2 * reach_ + 2 * kBlock) {
+  SquaresTable(int64_t width, A spacing)
+      : reach_(width + 8), squares_(2 * reach_ + 2 * kAnchorStep) {
     for (int64_t d = 0; d <= reach_; ++d) {
       const A apart = static_cast<A>(d) * spacing;
       squares_[reach_ + d] = squares_[reach_ - d] = apart * apart;
@@ -66,9 +67,9 @@ void transform(Transform s, int64_t images, const Loop& loop) {
   const SquaresTable<A> squares(s.width, static_cast<A>(s.column_spacing));
   s.squares = squares.middle();
   for_pieces(
-      images, s.width, kColumns, s.height, loop,
+      images, s.width, kColumnBlock, s.height, loop,
       [&](int64_t image, int64_t begin, int64_t end) { kernels().columns(s, image, begin, end); });
-  for_pieces(images, s.height, kRows, s.width, loop,
+  for_pieces(images, s.height, kRowBlock, s.width, loop,
              [&](int64_t image, int64_t begin, int64_t end) {
                std::vector<A> scratch(row_scratch(s.width));
                kernels().rows(s, image, begin, end, scratch.data());
@@ -80,9 +81,8 @@ void distance_transform(const bool* mask, int64_t images, int64_t height, int64_
                         bool squared, double row_spacing, double column_spacing, bool border,
                         void* out, const Loop& loop) {
   if (images * height * width == 0) return;
-  constexpr int64_t kLongest = 32767;  // two squares of it fit below kFar
-  const bool whole =
-      row_spacing == 1 && column_spacing == 1 && height <= kLongest && width <= kLongest;
+  const bool whole = row_spacing == 1 && column_spacing == 1 && height <= kLongestExactSide &&
+                     width <= kLongestExactSide;
   const Transform s{reinterpret_cast<const uint8_t*>(mask),
                     height,
                     width,

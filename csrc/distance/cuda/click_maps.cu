@@ -11,8 +11,8 @@ namespace {
 
 // A lane takes 4 x 4 pixels, eight lanes lie side by side and four below each other.
 constexpr int kClickWarps = 8, kClickThreads = kClickWarps * kWarp;
-constexpr int kSide = 4, kLanesAcross = 8, kLanesDown = kWarp / kLanesAcross;
-constexpr int kWarpRows = kLanesDown * kSide, kWarpColumns = kLanesAcross * kSide;
+constexpr int kLaneSide = 4, kLanesAcross = 8, kLanesDown = kWarp / kLanesAcross;
+constexpr int kWarpRows = kLanesDown * kLaneSide, kWarpColumns = kLanesAcross * kLaneSide;
 constexpr int kWarpsAcross = 4;
 constexpr int kTileRows = kWarpRows * (kClickWarps / kWarpsAcross),
               kTileColumns = kWarpColumns * kWarpsAcross;
@@ -75,8 +75,8 @@ __device__ inline void encode(Encoding encoding, float parameter, float (&values
 template <int V>
 using Floats = std::conditional_t<V == 4, float4, std::conditional_t<V == 2, float2, float>>;
 
-// A lane's columns are those of kSide / V stores of V values, so that stores of the warp lie side
-// by side; V divides the width.
+// A lane's columns are those of kLaneSide / V stores of V values, so that stores of the warp lie
+// side by side; V divides the width.
 template <int V>
 __global__ void __launch_bounds__(kClickThreads)
     click_maps_kernel(const ClickMaps maps, const unsigned tiles, const unsigned tiles_across,
@@ -118,7 +118,7 @@ __global__ void __launch_bounds__(kClickThreads)
   const auto row_of = [&](int i) { return lane_row + i * kLanesDown; };
   const auto column_of = [&](int j) { return lane_column + j / V * (kLanesAcross * V) + j % V; };
   const bool inside = warp_row < maps.height && warp_column < maps.width;
-  float squares[kSide * kSide];
+  float squares[kLaneSide * kLaneSide];
 #pragma unroll
   for (float& value : squares) value = INFINITY;
   float own_nearest = INFINITY;
@@ -145,15 +145,16 @@ __global__ void __launch_bounds__(kClickThreads)
       const bool near = group + lane < count && own.to(kept[group + lane]) <= own_reach;
       for (unsigned left = __ballot_sync(kWholeWarp, near); left != 0; left &= left - 1) {
         const float2 s = kept[group + __ffs(left) - 1];
-        float across[kSide];
+        float across[kLaneSide];
 #pragma unroll
-        for (int j = 0; j < kSide; ++j) across[j] = square(column_of(j) - s.y);
+        for (int j = 0; j < kLaneSide; ++j) across[j] = square(column_of(j) - s.y);
 #pragma unroll
-        for (int i = 0; i < kSide; ++i) {
+        for (int i = 0; i < kLaneSide; ++i) {
           const float down = square(row_of(i) - s.x);
 #pragma unroll
-          for (int j = 0; j < kSide; ++j)
-            squares[i * kSide + j] = fminf(squares[i * kSide + j], __fadd_rn(down, across[j]));
+          for (int j = 0; j < kLaneSide; ++j)
+            squares[i * kLaneSide + j] =
+                fminf(squares[i * kLaneSide + j], __fadd_rn(down, across[j]));
         }
       }
     }
@@ -161,13 +162,13 @@ __global__ void __launch_bounds__(kClickThreads)
 
   encode(maps.encoding, maps.parameter, squares);
 #pragma unroll
-  for (int i = 0; i < kSide; ++i) {
+  for (int i = 0; i < kLaneSide; ++i) {
     if (row_of(i) >= maps.height) return;
     float* row = out + (int64_t{map} * maps.height + row_of(i)) * maps.width;
 #pragma unroll
-    for (int j = 0; j < kSide; j += V) {
+    for (int j = 0; j < kLaneSide; j += V) {
       Floats<V> values;
-      memcpy(&values, squares + i * kSide + j, sizeof values);
+      memcpy(&values, squares + i * kLaneSide + j, sizeof values);
       if (column_of(j) < maps.width) *reinterpret_cast<Floats<V>*>(row + column_of(j)) = values;
     }
   }

@@ -28,8 +28,7 @@ struct Masks {
   bool border;  // the pixels around an image are True
 };
 
-constexpr int kLongestSide = 1 << 29;      // of a mask
-constexpr int kLongestExactSide = 0x7fff;  // for which every squared distance is an int32
+constexpr int kLongestSide = 1 << 29;  // of a mask
 
 // out: [N, H, W] of int32 squares, or else of float32 distances. Pixels are 1 apart, and the sides
 // at most kLongestExactSide.

@@ -21,11 +21,11 @@ namespace {
 constexpr int kWordRows = 32;  // the rows of a column that make up the bits of a word
 constexpr int kColumnWarps = 24;
 constexpr int kRowWarps = 8;
-constexpr int kAhead = 8;  // accesses of a thread in flight
+constexpr int kAccessesAhead = 8;  // accesses of a thread in flight
 
-// Distances along a column of `kFar` and more lead nowhere. The rows that stand for no row above
-// and none below are that far from all rows.
-constexpr int kFar = 1 << 30, kNoneAbove = -kFar, kNoneBelow = kFar + kLongestSide;
+// Distances along a column of `kFarSteps` and more lead nowhere. The rows that stand for no row
+// above and none below are that far from all rows.
+constexpr int kFarSteps = 1 << 30, kNoneAbove = -kFarSteps, kNoneBelow = kFarSteps + kLongestSide;
 
 struct Problem {
   Masks masks;
@@ -45,7 +45,7 @@ struct Exact {
 
   __device__ unsigned column(int distance, int q) const {
     const unsigned d = distance;
-    return (distance < kFar ? d * d : kNowhere) + static_cast<unsigned>(q) * q + kLift;
+    return (distance < kFarSteps ? d * d : kNowhere) + static_cast<unsigned>(q) * q + kLift;
   }
   __device__ unsigned cost(unsigned column, int x, int q) const {
     return column - 2u * static_cast<unsigned>(x) * static_cast<unsigned>(q);
@@ -79,7 +79,7 @@ struct Scaled {
     return __fmul_rn(distance, distance);
   }
   __device__ unsigned column(int distance, int) const {
-    return __float_as_uint(distance < kFar ? square(row, distance) : INFINITY);
+    return __float_as_uint(distance < kFarSteps ? square(row, distance) : INFINITY);
   }
   __device__ unsigned cost(unsigned column, int x, int q) const {
     return __float_as_uint(__fadd_rn(__uint_as_float(column), square(column_spacing, x - q)));
@@ -218,15 +218,15 @@ __global__ void __launch_bounds__(kRowWarps* kWarp)
               (alone ? threadIdx.y : 0) * (whole + site_pitch(width));
     sites = reinterpret_cast<int*>(columns + whole);
     const int step = warps * kWarp;
-    for (int base = warp * kWarp + lane; base < whole; base += kAhead * step) {
-      unsigned values[kAhead];
+    for (int base = warp * kWarp + lane; base < whole; base += kAccessesAhead * step) {
+      unsigned values[kAccessesAhead];
 #pragma unroll
-      for (int k = 0; k < kAhead; ++k) {
+      for (int k = 0; k < kAccessesAhead; ++k) {
         const int q = base + k * step;
-        values[k] = q < width ? from[q] : metric.column(kFar, q);
+        values[k] = q < width ? from[q] : metric.column(kFarSteps, q);
       }
 #pragma unroll
-      for (int k = 0; k < kAhead; ++k)
+      for (int k = 0; k < kAccessesAhead; ++k)
         if (base + k * step < whole) columns[base + k * step] = values[k];
     }
   } else {

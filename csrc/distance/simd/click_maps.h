@@ -17,7 +17,7 @@ struct Clicks {
   int64_t count, near;
 
   Clicks(const ClickMaps& s, int64_t map, float* scratch) : count(0), near(0) {
-    const int64_t room = s.clicks + kClickRoom;
+    const int64_t room = s.clicks + kClickPad;
     row = scratch;
     column = row + room;
     squared = column + room;
@@ -71,11 +71,11 @@ PK_INLINE void encode(const ClickMaps& s, const float* squares, int64_t n, float
     const float limit = s.radius * s.radius;
     for (int64_t i = 0; i < n; ++i) out[i] = squares[i] <= limit ? 1 : 0;
   } else {
-    float buffer[kClickColumns];
+    float buffer[kClickTileColumns];
     const float factor = encoding == Encoding::kTanh ? -4 / s.radius : -0.5f / s.radius / s.radius;
-    for (int64_t i = 0; i < kClickColumns; ++i)
+    for (int64_t i = 0; i < kClickTileColumns; ++i)
       buffer[i] = encoding == Encoding::kTanh ? __builtin_sqrtf(squares[i]) : squares[i];
-    for (int64_t i = 0; i < kClickColumns; i += kLanes) {
+    for (int64_t i = 0; i < kClickTileColumns; i += kLanes) {
       const Floats e = exponential(load(buffer + i) * factor);
       store(buffer + i, encoding == Encoding::kTanh ? (1.0f - e) / (1.0f + e) : e);
     }
@@ -86,10 +86,10 @@ PK_INLINE void encode(const ClickMaps& s, const float* squares, int64_t n, float
 template <Encoding encoding>
 void click_tile(const ClickMaps& s, const Clicks& clicks, int64_t map, int64_t begin, int64_t end,
                 int64_t column) {
-  constexpr int kVectors = kClickColumns / kLanes;
-  const int64_t n = s.width - column < kClickColumns ? s.width - column : kClickColumns;
+  constexpr int kVectors = kClickTileColumns / kLanes;
+  const int64_t n = s.width - column < kClickTileColumns ? s.width - column : kClickTileColumns;
   Floats place[kVectors];
-  for (int i = 0; i < kClickColumns; ++i)
+  for (int i = 0; i < kClickTileColumns; ++i)
     place[i / kLanes][i % kLanes] = static_cast<float>(column + i);
   for (int64_t row = begin; row < end; ++row) {
     Floats best[kVectors];
@@ -103,7 +103,7 @@ void click_tile(const ClickMaps& s, const Clicks& clicks, int64_t map, int64_t b
         best[v] = smaller(d * d + squared, best[v]);
       }
     }
-    float squares[kClickColumns];
+    float squares[kClickTileColumns];
     for (int v = 0; v < kVectors; ++v) store(squares + v * kLanes, best[v]);
     encode<encoding>(s, squares, n, s.out + (map * s.height + row) * s.width + column);
   }
@@ -116,8 +116,8 @@ inline void click_rows(const ClickMaps& s, int64_t map, int64_t begin, int64_t e
                     : s.encoding == Encoding::kDisk    ? click_tile<Encoding::kDisk>
                     : s.encoding == Encoding::kTanh    ? click_tile<Encoding::kTanh>
                                                        : click_tile<Encoding::kGaussian>;
-  for (int64_t column = 0; column < s.width; column += kClickColumns) {
-    const float height = 0.5f * (kClickRows - 1), width = 0.5f * (kClickColumns - 1);
+  for (int64_t column = 0; column < s.width; column += kClickTileColumns) {
+    const float height = 0.5f * (kClickTileRows - 1), width = 0.5f * (kClickTileColumns - 1);
     clicks.cull(static_cast<float>(begin) + height, static_cast<float>(column) + width,
                 __builtin_sqrtf(height * height + width * width));
     tile(s, clicks, map, begin, end, column);

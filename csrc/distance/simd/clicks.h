@@ -6,21 +6,21 @@
 namespace pixelkernels::distance::PK_ISA {
 
 // Pixels in pieces of a row, and numbers of them: no side is longer than 32767.
-constexpr int64_t kSteps = 16;
-typedef int8_t Kinds __attribute__((vector_size(kSteps)));
-typedef int16_t Steps __attribute__((vector_size(kSteps * sizeof(int16_t))));
+constexpr int64_t kStepLanes = 16;
+typedef int8_t Kinds __attribute__((vector_size(kStepLanes)));
+typedef int16_t Steps __attribute__((vector_size(kStepLanes * sizeof(int16_t))));
 
 // Along columns, how many steps it takes to leave the run of one kind of error by going up, or in
 // the end by going up or down; the outside is of none.
 template <bool kDown>
 PK_INLINE void leave_runs(const Errors& s, int64_t first, int64_t n) {
-  constexpr int kVectors = kColumns / kSteps;
+  constexpr int kVectors = kColumnBlock / kStepLanes;
   Steps last[kVectors] = {}, run[kVectors] = {};
   for (int64_t i = 0; i < s.height; ++i) {
     const int64_t at = first + (kDown ? s.height - 1 - i : i) * s.width;
-    for (int v = 0; v < kVectors && v * kSteps < n; ++v) {
-      const int64_t begin = at + v * kSteps,
-                    lanes = n - v * kSteps < kSteps ? n - v * kSteps : kSteps;
+    for (int v = 0; v < kVectors && v * kStepLanes < n; ++v) {
+      const int64_t begin = at + v * kStepLanes,
+                    lanes = n - v * kStepLanes < kStepLanes ? n - v * kStepLanes : kStepLanes;
       Kinds own = {};
       std::memcpy(&own, s.kinds + begin, lanes);
       const Steps kind = __builtin_convertvector(own, Steps);
@@ -40,9 +40,9 @@ PK_INLINE void leave_runs(const Errors& s, int64_t first, int64_t n) {
 inline void error_columns(const Errors& s, int64_t image, int64_t begin, int64_t end) {
   const int64_t first = image * s.height * s.width + begin, n = end - begin;
   // a number that the compiler knows lets it keep the vectors in registers
-  if (n == kColumns) {
-    leave_runs<false>(s, first, kColumns);
-    leave_runs<true>(s, first, kColumns);
+  if (n == kColumnBlock) {
+    leave_runs<false>(s, first, kColumnBlock);
+    leave_runs<true>(s, first, kColumnBlock);
   } else {
     leave_runs<false>(s, first, n);
     leave_runs<true>(s, first, n);
@@ -63,10 +63,10 @@ PK_INLINE int64_t end_of_run(const uint8_t* kind, int64_t from, int64_t width) {
 }
 
 // A pixel is no deeper than its distances to the ends of its row and column: the largest square of
-// the less of both, of the n pixels of a run. `rows` can be read kSteps past them.
+// the less of both, of the n pixels of a run. `rows` can be read kStepLanes past them.
 PK_INLINE uint32_t largest_bound(const int16_t* rows, int16_t n) {
   Steps at = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, most = {};
-  for (int64_t i = 0; i < n; i += kSteps, at += kSteps) {
+  for (int64_t i = 0; i < n; i += kStepLanes, at += kStepLanes) {
     const Steps left = at + 1, right = n - at, side = left < right ? left : right;
     Steps up_or_down;
     std::memcpy(&up_or_down, rows + i, sizeof up_or_down);
@@ -74,7 +74,7 @@ PK_INLINE uint32_t largest_bound(const int16_t* rows, int16_t n) {
     most = bound > most ? bound : most;
   }
   int16_t largest = 0;
-  for (int i = 0; i < kSteps; ++i) largest = most[i] > largest ? most[i] : largest;
+  for (int i = 0; i < kStepLanes; ++i) largest = most[i] > largest ? most[i] : largest;
   return static_cast<uint32_t>(largest) * static_cast<uint32_t>(largest);
 }
 
@@ -83,8 +83,9 @@ PK_INLINE uint32_t largest_bound(const int16_t* rows, int16_t n) {
 template <class Least, class Body>
 PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
                           const Least& least, const Body& body) {
-  uint32_t *g = static_cast<uint32_t*>(scratch), *depth = g + s.width + 2 * kBlock;
-  Row<uint32_t> row{g, s.distances, reinterpret_cast<int32_t*>(depth + s.width + 2 * kBlock), 0};
+  uint32_t *g = static_cast<uint32_t*>(scratch), *depth = g + s.width + 2 * kAnchorStep;
+  Row<uint32_t> row{g, s.distances, reinterpret_cast<int32_t*>(depth + s.width + 2 * kAnchorStep),
+                    0};
   for (int64_t r = begin; r < end; ++r) {
     const int64_t first = (image * s.height + r) * s.width;
     const uint8_t* kind = s.kinds + first;
@@ -103,7 +104,7 @@ PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t
         store(g + 1 + i, steps * steps);
       }
       g[0] = g[row.width - 1] = 0;
-      for (int i = 0; i < kLanes; ++i) g[row.width + i] = kFar;
+      for (int i = 0; i < kLanes; ++i) g[row.width + i] = kFarSquare;
       row.find_anchors();
       row.fill(depth);
       for (int64_t x = from; x < to; ++x)
@@ -146,11 +147,11 @@ inline int64_t inner_rows(const Errors& s, int64_t image, int64_t begin, int64_t
 
 // The first pixel of the largest rank among those allowed, or -1.
 inline int64_t first_largest(const uint8_t* allowed, const int32_t* rank, int64_t pixels) {
-  constexpr int64_t kStride = 4096;
+  constexpr int64_t kScanPixels = 4096;
   int32_t largest = -1;
   int64_t found = -1;
-  for (int64_t begin = 0; begin < pixels; begin += kStride) {
-    const int64_t end = begin + kStride < pixels ? begin + kStride : pixels;
+  for (int64_t begin = 0; begin < pixels; begin += kScanPixels) {
+    const int64_t end = begin + kScanPixels < pixels ? begin + kScanPixels : pixels;
     int32_t most = -1;
     for (int64_t i = begin; i < end; ++i) {
       const int32_t here = allowed[i] ? rank[i] : -1;

@@ -2,9 +2,9 @@
 //
 // Along a row the result is min_q g_q + (x - q)^2 over its columns q, g being the squares along the
 // columns. For increasing x the best q never moves left, whichever is taken among equals. So the
-// best q of every kBlock-th pixel (an anchor) is found by halving, each between those of its two
-// neighbours, and the pixels between two anchors look at the q between theirs: about log2(W /
-// kBlock) + kBlock / 8 vector steps per pixel in all, whatever the mask is.
+// best q of every kAnchorStep-th pixel (an anchor) is found by halving, each between those of its
+// two neighbours, and the pixels between two anchors look at the q between theirs: about log2(W /
+// kAnchorStep) + kAnchorStep / 8 vector steps per pixel in all, whatever the mask is.
 #pragma once
 
 #include "common/simd.h"
@@ -20,7 +20,7 @@ struct Squares;
 template <>
 struct Squares<uint32_t> {
   static constexpr uint32_t kMost = ~0u;
-  static constexpr uint32_t kNone = kFar;
+  static constexpr uint32_t kNone = kFarSquare;
 };
 template <>
 struct Squares<float> {
@@ -32,7 +32,7 @@ struct Squares<float> {
 constexpr uint32_t kNowhere = 1u << 30;
 
 PK_INLINE U32 square(const Transform&, U32 rows, uint32_t) {
-  return rows >= kNowhere ? U32{} + kFar : rows * rows;
+  return rows >= kNowhere ? U32{} + kFarSquare : rows * rows;
 }
 PK_INLINE Vec<float> square(const Transform& s, U32 rows, float) {
   const Vec<float> d = __builtin_convertvector(rows, Vec<float>) * s.row_spacing;
@@ -41,7 +41,7 @@ PK_INLINE Vec<float> square(const Transform& s, U32 rows, float) {
 
 template <class A>
 PK_INLINE void some_columns(const Transform& s, int64_t image, int64_t begin, int64_t n) {
-  constexpr int kVectors = kColumns / kLanes;
+  constexpr int kVectors = kColumnBlock / kLanes;
   const int64_t first = image * s.height * s.width + begin;
   const U32 start = s.border ? U32{} : U32{} + kNowhere;
   U32 rows[kVectors];
@@ -77,8 +77,8 @@ PK_INLINE void some_columns(const Transform& s, int64_t image, int64_t begin, in
 template <class A>
 void columns(const Transform& s, int64_t image, int64_t begin, int64_t end) {
   // a number that the compiler knows lets it keep the vectors in registers
-  end - begin == kColumns ? some_columns<A>(s, image, begin, kColumns)
-                          : some_columns<A>(s, image, begin, end - begin);
+  end - begin == kColumnBlock ? some_columns<A>(s, image, begin, kColumnBlock)
+                              : some_columns<A>(s, image, begin, end - begin);
 }
 
 // One row: g and squares can be read kLanes past what is asked for.
@@ -86,11 +86,11 @@ template <class A>
 struct Row {
   const A* g;
   const A* squares;  // of the distance between columns, from the middle
-  int32_t* site;     // the best q of anchor k, which is pixel min(k kBlock, W - 1)
+  int32_t* site;     // the best q of anchor k, which is pixel min(k kAnchorStep, W - 1)
   int64_t width;
 
   int64_t pixel(int64_t anchor) const {
-    return anchor * kBlock < width ? anchor * kBlock : width - 1;
+    return anchor * kAnchorStep < width ? anchor * kAnchorStep : width - 1;
   }
 
   int32_t search(int64_t x, int64_t low, int64_t high) const {
@@ -111,7 +111,7 @@ struct Row {
   }
 
   void find_anchors() {
-    const int64_t last = (width + kBlock - 1) / kBlock;
+    const int64_t last = (width + kAnchorStep - 1) / kAnchorStep;
     site[0] = search(0, 0, width - 1);
     site[last] = search(width - 1, site[0], width - 1);
     int64_t step = 1;
@@ -125,10 +125,10 @@ struct Row {
   }
 
   void fill(A* out) const {
-    constexpr int kVectors = kBlock / kLanes;
-    for (int64_t k = 0; k * kBlock < width; ++k) {
+    constexpr int kVectors = kAnchorStep / kLanes;
+    for (int64_t k = 0; k * kAnchorStep < width; ++k) {
       Vec<A> best[kVectors];
-      const A* near = squares + k * kBlock;
+      const A* near = squares + k * kAnchorStep;
       for (int v = 0; v < kVectors; ++v) best[v] = splat(Squares<A>::kNone);
       for (int64_t q = site[k]; q <= site[k + 1]; ++q) {
         const Vec<A> here = splat(g[q]);
@@ -138,7 +138,7 @@ struct Row {
           best[v] = value < best[v] ? value : best[v];
         }
       }
-      for (int v = 0; v < kVectors; ++v) store(out + k * kBlock + v * kLanes, best[v]);
+      for (int v = 0; v < kVectors; ++v) store(out + k * kAnchorStep + v * kLanes, best[v]);
     }
   }
 };
@@ -150,22 +150,22 @@ PK_INLINE void write_roots(const float* squares, int64_t width, float* out) {
 PK_INLINE void write(const Transform& s, uint32_t* squares, void* out) {
   uint32_t largest = 0;
   for (int64_t i = 0; i < s.width; ++i) {
-    const uint32_t finite = squares[i] < kFar ? squares[i] : 0;
+    const uint32_t finite = squares[i] < kFarSquare ? squares[i] : 0;
     largest = finite > largest ? finite : largest;
   }
   if (s.squared) {
     int32_t* to = static_cast<int32_t*>(out);
     for (int64_t i = 0; i < s.width; ++i)
-      to[i] = static_cast<int32_t>(squares[i] < kFar ? squares[i] : kFar - 1);
+      to[i] = static_cast<int32_t>(squares[i] < kFarSquare ? squares[i] : kFarSquare - 1);
   } else if (largest > 1u << 24) {  // up to there a float holds every integer
     float* to = static_cast<float*>(out);
     for (int64_t i = 0; i < s.width; ++i) {
       const double root = __builtin_sqrt(static_cast<double>(squares[i]));
-      to[i] = squares[i] < kFar ? static_cast<float>(root) : __builtin_inff();
+      to[i] = squares[i] < kFarSquare ? static_cast<float>(root) : __builtin_inff();
     }
   } else {
     for (int64_t i = 0; i < s.width; i += kLanes) {
-      // what is not below kFar is negative as an int32
+      // what is not below kFarSquare is negative as an int32
       const Vec<float> value = __builtin_convertvector((I32)load(squares + i), Vec<float>);
       const Vec<float> finite = value < 0 ? splat(__builtin_inff()) : value;
       std::memcpy(squares + i, &finite, sizeof finite);
@@ -179,9 +179,9 @@ PK_INLINE void write(const Transform& s, const float* squares, void* out) {
 
 template <class A>
 void rows(const Transform& s, int64_t image, int64_t begin, int64_t end, void* scratch) {
-  A *g = static_cast<A*>(scratch), *best = g + s.width + 2 * kBlock;
+  A *g = static_cast<A*>(scratch), *best = g + s.width + 2 * kAnchorStep;
   const A* squares = static_cast<const A*>(s.squares);
-  Row<A> row{g, squares, reinterpret_cast<int32_t*>(best + s.width + 2 * kBlock), s.width};
+  Row<A> row{g, squares, reinterpret_cast<int32_t*>(best + s.width + 2 * kAnchorStep), s.width};
   for (int64_t i = s.width; i < s.width + kLanes; ++i) g[i] = Squares<A>::kNone;
   for (int64_t r = begin; r < end; ++r) {
     A* out = static_cast<A*>(s.out) + (image * s.height + r) * s.width;

@@ -5,17 +5,17 @@
 
 namespace pixelkernels::regions::cuda {
 
-constexpr int kSegment = 128;                    // bytes of a lane's pixels in a tile
-constexpr int kUnits = kSegment / kVectorBytes;  // handled one after the other
-constexpr int kSegmentPitch =
-    kSegment + kVectorBytes;  // 16-byte reads of the 32 segments meet no bank twice
+constexpr int kSegmentBytes = 128;                    // bytes of a lane's pixels in a tile
+constexpr int kUnits = kSegmentBytes / kVectorBytes;  // handled one after the other
+constexpr int kSegmentPitchBytes =
+    kSegmentBytes + kVectorBytes;  // 16-byte reads of the 32 segments meet no bank twice
 constexpr int kUnitPad =
     4;  // labels after those of a stream, so that streams meet in different banks
 constexpr int kIgnored = -1;
 constexpr int kMixed = -2;  // a unit whose pixels do not all have one label
 
 template <class T>
-constexpr int kSteps = kSegment / static_cast<int>(sizeof(T));  // pixels of a lane in a tile
+constexpr int kSteps = kSegmentBytes / static_cast<int>(sizeof(T));  // pixels of a lane in a tile
 
 struct SumsPlan {
   int groups, group_channels;  // how the channels are split
@@ -71,7 +71,7 @@ struct WarpMemory {
     window_log = streams == 1 ? 2 : streams == 2 ? 1 : 0;
     window_tiles = 1 << window_log;
     const int rows = window_tiles * streams;
-    stage_bytes = kWarp * (interleaved ? kSegment : kSegmentPitch);
+    stage_bytes = kWarp * (interleaved ? kSegmentBytes : kSegmentPitchBytes);
     weights = stages * stage_bytes;
     labels = weights + (weighted ? rows * (steps + kUnitPad) * 8 : 0);
     flags = labels + rows * (steps + kUnitPad) * 4;

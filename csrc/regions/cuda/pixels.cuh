@@ -17,7 +17,7 @@
 namespace pixelkernels::regions::cuda {
 
 constexpr int kPixelThreads = 256;
-constexpr int kAhead = 4;  // accesses of a thread in flight
+constexpr int kAccessesAhead = 4;  // accesses of a thread in flight
 
 struct PixelWalk {
   View features, gradient;
@@ -77,16 +77,16 @@ __global__ void __launch_bounds__(kPixelThreads)
               (active ? pixel_offset(walk.gradient, first, walk.pixels) : 0);
   const float2* table = walk.table ? walk.table + image * walk.channels * walk.regions : nullptr;
 
-  for (int base = warp; base < walk.channels; base += kAhead * warps) {
-    Raw<T, V> raw[kAhead] = {};
+  for (int base = warp; base < walk.channels; base += kAccessesAhead * warps) {
+    Raw<T, V> raw[kAccessesAhead] = {};
 #pragma unroll
-    for (int k = 0; k < kAhead; ++k) {
+    for (int k = 0; k < kAccessesAhead; ++k) {
       const int64_t c = base + k * warps;
       if (Op::kReads && active && c < walk.channels)
         raw[k] = load_raw<T, V>(source + c * walk.features.channel_stride);
     }
 #pragma unroll
-    for (int k = 0; k < kAhead; ++k) {
+    for (int k = 0; k < kAccessesAhead; ++k) {
       const int64_t c = base + k * warps;
       if (c >= walk.channels) break;
       float x[V], gradient[V];
@@ -154,16 +154,16 @@ __global__ void __launch_bounds__(kPixelThreads, 3)
       walk.table ? walk.table + (image * walk.regions + max(state.region, 0)) * walk.channels
                  : nullptr;
 
-  for (int base = lane * V; active && base < walk.channels; base += kAhead * lanes * V) {
-    Raw<T, V> raw[kAhead] = {};
+  for (int base = lane * V; active && base < walk.channels; base += kAccessesAhead * lanes * V) {
+    Raw<T, V> raw[kAccessesAhead] = {};
 #pragma unroll
-    for (int k = 0; k < kAhead; ++k) {
+    for (int k = 0; k < kAccessesAhead; ++k) {
       const int64_t c = base + k * lanes * V;
       if (Op::kReads && c < walk.channels)
         raw[k] = load_raw<T, V>(source + c * walk.features.channel_stride);
     }
 #pragma unroll
-    for (int k = 0; k < kAhead; ++k) {
+    for (int k = 0; k < kAccessesAhead; ++k) {
       const int64_t c = base + k * lanes * V;
       if (c >= walk.channels) break;
       float x[V], gradient[V];
@@ -237,7 +237,7 @@ void launch_walk(const Device& device, const PixelWalk& walk, const Op& op) {
     // 64 bytes of a pixel at least, and then several accesses for each lane
     int lanes = 1;
     while (lanes < kWarp && lanes * V < walk.channels &&
-           (lanes < 4 || lanes * V * kAhead < walk.channels))
+           (lanes < 4 || lanes * V * kAccessesAhead < walk.channels))
       lanes *= 2;
     const int64_t blocks = walk.batch * ceil_div(walk.pixels, kPixelThreads / lanes);
     launch(device, interleaved_pixels_kernel<Op, T, V>, blocks, dim3(kPixelThreads), 0, walk, op,

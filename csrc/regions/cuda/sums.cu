@@ -135,7 +135,7 @@ SumsPlan plan_sums(const Device& device, const Pixels& p, bool weighted) {
   plan.group_channels = static_cast<int>(std::min(round_up(even, 8), channels));
   plan.groups = static_cast<int>(ceil_div(channels, plan.group_channels));
   const Lanes lanes(plan, p.channels, 0, 0), last(plan, p.channels, plan.groups - 1, 0);
-  const int steps = kSegment / (p.element == Element::kFloat ? 4 : 2), streams = last.streams;
+  const int steps = kSegmentBytes / (p.element == Element::kFloat ? 4 : 2), streams = last.streams;
   plan.table = TableMemory(p.regions, streams).bytes;
 
   // Two large blocks for each multiprocessor are best: they merge cheaply, and one reads while the

@@ -97,12 +97,12 @@ struct RegionSums {
       const int pixel = start + stream * kTileSteps + within * kUnit;
       if (pixel >= end) continue;
       const T* from = source + offset(pixel, row);
-      char* target = to + (stream * lanes.width + row) * kSegmentPitch + within * kVectorBytes;
+      char* target = to + (stream * lanes.width + row) * kSegmentPitchBytes + within * kVectorBytes;
 #pragma unroll 4
       for (int channel = row; channel < lanes.channels; channel += kWarp / kUnits) {
         __pipeline_memcpy_async(target, from, kVectorBytes);
         from += rows_apart;
-        target += (kWarp / kUnits) * kSegmentPitch;
+        target += (kWarp / kUnits) * kSegmentPitchBytes;
       }
     }
   }
@@ -129,10 +129,10 @@ struct RegionSums {
     for (int i = lane; i < tile_pixels(); i += kWarp) {
       if (start + i >= end) continue;
       const T* from = source + offset(start + i, 0);
-      char* target = to + i / kTileSteps * lanes.width * kSegmentPitch;
+      char* target = to + i / kTileSteps * lanes.width * kSegmentPitchBytes;
 #pragma unroll 8
       for (int channel = 0; channel < lanes.channels; ++channel) {
-        reinterpret_cast<T*>(target + channel * kSegmentPitch)[i % kTileSteps] = *from;
+        reinterpret_cast<T*>(target + channel * kSegmentPitchBytes)[i % kTileSteps] = *from;
         from += a.p.features.channel_stride;
       }
     }
@@ -278,7 +278,7 @@ struct RegionSums {
     const int* label = labels() + row * (kTileSteps + kUnitPad);
     const WeightAndTotal* weight = weights() + row * (kTileSteps + kUnitPad);
     const bool scaled = kMoments && weighted();
-    tile += kInterleaved ? lane * sizeof(T) : lane * kSegmentPitch;
+    tile += kInterleaved ? lane * sizeof(T) : lane * kSegmentPitchBytes;
 #pragma unroll 2
     for (int unit = 0; unit < kUnits; ++unit) {
       float x[kUnit];

@@ -14,7 +14,7 @@ using namespace pixelkernels::PK_ISA;
 struct Chunk {
   int64_t begin;
   int pixels, tiles;
-  int32_t label[kChunk];         // the region, or R where ignored or past the end
+  int32_t label[kChunkPixels];   // the region, or R where ignored or past the end
   int32_t uniform[kChunkTiles];  // the label that all eight pixels of a tile have, else -1
   Offsets offsets;
 };
@@ -79,7 +79,7 @@ PK_INLINE Vec<A> labels_of(const Chunk& chunk, int tile) {
 // cache.
 inline int twice_visited(const Input& in) {
   const int64_t pixels = 65536 / (in.channels + 1) / kLanes * kLanes;
-  return static_cast<int>(pixels < 256 ? 256 : pixels > kChunk ? kChunk : pixels);
+  return static_cast<int>(pixels < 256 ? 256 : pixels > kChunkPixels ? kChunkPixels : pixels);
 }
 
 template <class T, class Visit>
@@ -95,7 +95,7 @@ PK_INLINE void for_chunks(Chunk& chunk, const Input& in, const Plane<T>& plane, 
 }
 
 // Tiles whose sums may stay in registers: a length that float adds up well.
-constexpr int kRun = 16;
+constexpr int kRunTiles = 16;
 
 // Sums over many pixels are kept in double: float partial sums would cost digits that the means
 // have.
@@ -149,7 +149,7 @@ struct Cursor {
 };
 
 // Regions so few that looking at all of them for each pixel is cheaper than sorting pixels out.
-constexpr int kFew = 4;
+constexpr int kFewRegions = 4;
 
 // The cursor of a tile in which they meet: channels stay in rows, and each pixel picks its region's
 // value. One row of the table, that of ignored pixels, is 0.
@@ -163,7 +163,7 @@ struct FewCursor {
   PK_INLINE Vec<A> region(const A* group_table, int i) const {
     Vec<A> value = {};
 #pragma GCC unroll 4
-    for (int region = 0; region < kFew; ++region) {
+    for (int region = 0; region < kFewRegions; ++region) {
       if (region >= regions) continue;
       value = label == splat<A>(region) ? splat(group_table[region * kLanes + i]) : value;
     }
@@ -174,7 +174,7 @@ struct FewCursor {
 
 // body(cursor, x, channels) for every tile of one channel group; x is left unset where kRead is
 // false
-template <bool kRead = true, bool kFewRegions = false, class T, class Body>
+template <bool kRead = true, bool kPickRegions = false, class T, class Body>
 PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t group,
                          int64_t all_channels, Body body, int regions = 0) {
   const int64_t channel = group * kLanes;
@@ -192,8 +192,8 @@ PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t grou
       body(Cursor<TileRows::kChannels>{chunk, t}, x, channels);
       continue;
     }
-    if constexpr (kFewRegions) {
-      if (regions <= kFew && start >= 0 && plane.pixel_stride == 1) {
+    if constexpr (kPickRegions) {
+      if (regions <= kFewRegions && start >= 0 && plane.pixel_stride == 1) {
         using A = Accumulate<T>;
         load_channels();
         body(FewCursor<A>{chunk, t, regions, labels_of<A>(chunk, t)}, x, channels);

@@ -55,7 +55,7 @@ void pull_block(const PullArgs& s, int64_t image, int64_t block) {
   clear(sums, in.table());
   clear(pull, in.regions + 1);
   Chunk chunk;
-  A h[kChunk], factor[kChunk];
+  A h[kChunkPixels], factor[kChunkPixels];
   for_chunks(chunk, in, plane, image, block, twice_visited(in), [&] {
     distances(chunk, plane, in, mean, s.norm, h);
     hinge(chunk.pixels, s.delta, s.norm, h, factor);
@@ -87,7 +87,7 @@ void pull_backward(const PullArgs& s, int64_t image, int64_t block) {
   const A* offset = table_of<A>(s.offset, in, image);
   const A* scale = static_cast<const A*>(s.scale) + image * (in.regions + 1);
   Chunk chunk;
-  A h[kChunk], factor[kChunk];
+  A h[kChunkPixels], factor[kChunkPixels];
   for_chunks(chunk, in, plane, image, block, twice_visited(in), [&] {
     gradient.begin(chunk);
     distances(chunk, plane, in, mean, s.norm, h);
@@ -119,7 +119,7 @@ void contrast(const ContrastArgs& s, int64_t image, int64_t block) {
   const Plane<T> plane(in.features, image);
   const A* mean = table_of<A>(s.mean, in, image);
   Chunk chunk;
-  A inverse[kChunk], gap[kChunk];
+  A inverse[kChunkPixels], gap[kChunkPixels];
   for_chunks(chunk, in, plane, image, block, twice_visited(in), [&] {
     if (s.normalize)
       inverse_norms(chunk, plane, in, inverse);
@@ -161,12 +161,12 @@ void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
   clear(sums, in.table());
   double total[kLanes] = {};
   Chunk chunk;
-  A weights[kChunk];
-  for_chunks(chunk, in, plane, image, block, kChunk, [&] {
+  A weights[kChunkPixels];
+  for_chunks(chunk, in, plane, image, block, kChunkPixels, [&] {
     read_pixels(s.weights, in, image, chunk, weights);
     for (int t = 0; t < chunk.tiles;) {
       V run = {};
-      for (const int end = t + kRun; t < end && t < chunk.tiles; ++t)
+      for (const int end = t + kRunTiles; t < end && t < chunk.tiles; ++t)
         run += load(weights + t * kLanes);
       add(total, run);
     }
@@ -189,7 +189,7 @@ void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
         }
 #pragma GCC unroll 8
         for (int i = 0; i < kLanes; ++i) run[i] += x[i];
-        if (at.tile % kRun == kRun - 1) end_run();
+        if (at.tile % kRunTiles == kRunTiles - 1) end_run();
       });
       end_run();
     }
@@ -204,8 +204,8 @@ void distance(const WeightedArgs& s, int64_t image, int64_t block) {
   const Plane<T> plane(in.features, image);
   const bool defined = static_cast<const A*>(s.total)[image] > 0;
   Chunk chunk;
-  A squares[kChunk];
-  for_chunks(chunk, in, plane, image, block, kChunk, [&] {
+  A squares[kChunkPixels];
+  for_chunks(chunk, in, plane, image, block, kChunkPixels, [&] {
     A* out = static_cast<A*>(s.distance) + image * in.pixels + chunk.begin;
     const int pixels = chunk.pixels;
     if (!defined) {
@@ -229,8 +229,8 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
   const A* centre = table_of<A>(s.centre, in, image);
   const A* direction = table_of<A>(s.direction, in, image);
   Chunk chunk;
-  A weights[kChunk], coefficient[kChunk], along[kChunk];
-  for_chunks(chunk, in, plane, image, block, kChunk, [&] {
+  A weights[kChunkPixels], coefficient[kChunkPixels], along[kChunkPixels];
+  for_chunks(chunk, in, plane, image, block, kChunkPixels, [&] {
     gradient.begin(chunk);
     read_pixels(s.weights, in, image, chunk, weights);
     if (s.coefficient)
@@ -267,8 +267,8 @@ void weighted_share(const WeightedArgs& s, int64_t image, int64_t block) {
   GradientTiles<T> gradient(s.gradient, image);
   const A* direction = table_of<A>(s.direction, in, image);
   Chunk chunk;
-  A weights[kChunk];
-  for_chunks(chunk, in, gradient.plane, image, block, kChunk, [&] {
+  A weights[kChunkPixels];
+  for_chunks(chunk, in, gradient.plane, image, block, kChunkPixels, [&] {
     gradient.begin(chunk);
     read_pixels(s.weights, in, image, chunk, weights);
     for (int64_t group = 0; group < in.groups(); ++group) {

@@ -63,15 +63,15 @@ __attribute__((noinline)) int accumulate_few(const Chunk& chunk, int t, const Pl
   using A = Accumulate<T>;
   using V = Vec<A>;
   const int64_t start = chunk.offsets.start[t];
-  V label[kRun];
+  V label[kRunTiles];
   int tiles = 0;
-  for (; tiles < kRun && t + tiles < chunk.tiles && chunk.uniform[t + tiles] < 0 &&
+  for (; tiles < kRunTiles && t + tiles < chunk.tiles && chunk.uniform[t + tiles] < 0 &&
          chunk.offsets.start[t + tiles] == start + tiles * kLanes;
        ++tiles)
     label[tiles] = labels_of<A>(chunk, t + tiles);
   // enough sums side by side that none waits for its last addition
-  constexpr int kTogether = 4 / kRegions;
-  V sum[kRegions][kLanes] = {}, square[kTogether][kRegions] = {};
+  constexpr int kChannelsAtOnce = 4 / kRegions;
+  V sum[kRegions][kLanes] = {}, square[kChannelsAtOnce][kRegions] = {};
   const auto run = [&](int i, auto together) __attribute__((always_inline)) {
     constexpr int n = decltype(together)::count;
     const T* p = plane.data + start + (channel + i) * plane.channel_stride;
@@ -95,10 +95,10 @@ __attribute__((noinline)) int accumulate_few(const Chunk& chunk, int t, const Pl
       for (int region = 0; region < kRegions; ++region) sum[region][i + k] = total[k][region];
   };
   int i = 0;
-  for (; i + kTogether <= channels; i += kTogether) run(i, Together<kTogether>());
+  for (; i + kChannelsAtOnce <= channels; i += kChannelsAtOnce) run(i, Together<kChannelsAtOnce>());
   for (; i < channels; ++i) run(i, Together<1>());
 #pragma GCC unroll 4
-  for (int k = 1; k < kTogether; ++k)
+  for (int k = 1; k < kChannelsAtOnce; ++k)
     for (int region = 0; region < kRegions; ++region) square[0][region] += square[k][region];
   for (int region = 0; region < kRegions && region < regions; ++region) {
     if (counts[region] == 0) continue;  // its sums were not begun
@@ -170,7 +170,7 @@ PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t gro
     }
     if (region >= 0 && start >= 0 && plane.pixel_stride == 1) {
       // a run of tiles in one region
-      const int limit = t + kRun < chunk.tiles ? t + kRun : chunk.tiles;
+      const int limit = t + kRunTiles < chunk.tiles ? t + kRunTiles : chunk.tiles;
       V sum[kLanes] = {}, square[4] = {};
       const A* about = shift + int64_t{region} * kLanes;
       const T* p = plane.data + start + channel * plane.channel_stride;
@@ -193,9 +193,9 @@ PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t gro
       add(squares + int64_t{region} * kLanes, (square[0] + square[1]) + (square[2] + square[3]));
       continue;
     }
-    if (start >= 0 && plane.pixel_stride == 1 && ignored <= kFew) {
-      const auto run =
-          ignored <= 2 ? accumulate_few<2, T, kNormalize> : accumulate_few<kFew, T, kNormalize>;
+    if (start >= 0 && plane.pixel_stride == 1 && ignored <= kFewRegions) {
+      const auto run = ignored <= 2 ? accumulate_few<2, T, kNormalize>
+                                    : accumulate_few<kFewRegions, T, kNormalize>;
       t += run(chunk, t, plane, channel, channels, inverse, shift, sums, squares, counts, ignored);
       continue;
     }
@@ -227,10 +227,10 @@ void stats_block(const StatsArgs& s, int64_t image, int64_t block) {
   const StatsPartial<A> out(s, image, block);
   clear(out.counts, in.regions + 1);
   Chunk chunk;
-  A inverse[kNormalize ? kChunk : 1];
-  int32_t fresh_region[kChunk];
-  int fresh_pixel[kChunk];
-  for_chunks(chunk, in, plane, image, block, kNormalize ? twice_visited(in) : kChunk, [&] {
+  A inverse[kNormalize ? kChunkPixels : 1];
+  int32_t fresh_region[kChunkPixels];
+  int fresh_pixel[kChunkPixels];
+  for_chunks(chunk, in, plane, image, block, kNormalize ? twice_visited(in) : kChunkPixels, [&] {
     const int fresh = count_pixels(chunk, out.counts, fresh_region, fresh_pixel);
     if (kNormalize) inverse_norms(chunk, plane, in, inverse);
     for (int f = 0; f < fresh; ++f)

@@ -85,14 +85,15 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
   const A* offset = static_cast<const A*>(s.offset) + image * in.table();
   const A* region_scale = static_cast<const A*>(s.scale) + image * (in.regions + 1);
   Chunk chunk;
-  A scale[kChunk], inverse[kNormalize ? kChunk : 1], along[kNormalize ? kChunk : 1];
+  A scale[kChunkPixels], inverse[kNormalize ? kChunkPixels : 1],
+      along[kNormalize ? kChunkPixels : 1];
   // the gradient in y = f * inverse, before the normalisation's own Jacobian
   const auto direct = [&](auto at, V y, const A* mean_group, const A* offset_group, int i) {
     return guarded(at.pixel(scale, i), y - at.region(mean_group, i)) + at.region(offset_group, i);
   };
-  for_chunks(chunk, in, plane, image, block, kNormalize ? twice_visited(in) : kChunk, [&] {
+  for_chunks(chunk, in, plane, image, block, kNormalize ? twice_visited(in) : kChunkPixels, [&] {
     gradient.begin(chunk);
-    if (kRead && !kNormalize && in.channels > 0 && in.channels <= 2 && in.regions > kFew &&
+    if (kRead && !kNormalize && in.channels > 0 && in.channels <= 2 && in.regions > kFewRegions &&
         plane.pixel_stride == 1 && gradient.plane.pixel_stride == 1) {
       stats_backward_pair(chunk, plane, gradient.plane, gradient.offsets,
                           static_cast<int>(in.channels), mean, offset, region_scale);

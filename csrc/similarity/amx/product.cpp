@@ -48,7 +48,7 @@ bool split_left(int64_t rows, int64_t deep, int64_t terms, Term* to, uint32_t le
                 const Values& values) {
   bool good = true;
   for (int64_t row = 0; row < rows; ++row) {
-    Term* out = to + row / kRows * deep * terms * kTileTerms + row % kRows * kDeep;
+    Term* out = to + row / kTileRows * deep * terms * kTileTerms + row % kTileRows * kTileDepth;
     Bits largest = {};
     for (int64_t t = 0; t < deep; ++t, out += terms * kTileTerms) {
       Row half[2] = {};
@@ -71,16 +71,16 @@ bool split_right(int64_t panels, int64_t count, int64_t terms, Term* out, uint32
   for (int64_t panel = 0; panel < panels; ++panel) {
     Bits largest = {};
     for (int64_t t = 0; t < depth_tiles(count); ++t, out += terms * kTileTerms)
-      for (int64_t i = 0; i < kDeep / 2; ++i) {
+      for (int64_t i = 0; i < kTileDepth / 2; ++i) {
         Row pair[2] = {};
         for (int64_t half = 0; half < 2; ++half) {
-          const int64_t at = t * kDeep + half * kDeep / 2 + i;
+          const int64_t at = t * kTileDepth + half * kTileDepth / 2 + i;
           if (at < count) std::memcpy(&pair[half], row(panel, at), sizeof(Row));
         }
         largest = larger(largest, larger(magnitude(pair[0]), magnitude(pair[1])));
-        store_pairs(pair[0], pair[1], terms, out + i * 2 * kColumns, kTileTerms);
+        store_pairs(pair[0], pair[1], terms, out + i * 2 * kTileColumns, kTileTerms);
       }
-    for (int i = 0; i < kColumns; ++i) good = good && fits(largest[i], least);
+    for (int i = 0; i < kTileColumns; ++i) good = good && fits(largest[i], least);
   }
   return good;
 }
@@ -92,8 +92,8 @@ struct alignas(64) Configuration {
   uint8_t rows[16] = {};
   constexpr Configuration() {
     for (int tile = 0; tile < 8; ++tile) {
-      row_bytes[tile] = kDeep * sizeof(Term);
-      rows[tile] = kRows;
+      row_bytes[tile] = kTileDepth * sizeof(Term);
+      rows[tile] = kTileRows;
     }
   }
 };
@@ -102,7 +102,7 @@ constexpr Configuration kConfiguration;
 // What the compiler knows of the tiles' instructions does not include the memory that they use.
 inline void settle_memory() { __asm__ volatile("" ::: "memory"); }
 
-constexpr int64_t kStride = kDeep * sizeof(Term);
+constexpr int64_t kStride = kTileDepth * sizeof(Term);
 
 // Row tiles or panels, one beside the other, or a single one.
 struct Pair {
@@ -189,11 +189,11 @@ inline void sum_products(const Pair& left, const Pair& right, int64_t begin, int
   }
 }
 
-constexpr int64_t kTileSums = kRows * kColumns;
+constexpr int64_t kTileSums = kTileRows * kTileColumns;
 
 // A pair that is one leaves the place beside it alone.
 inline void store_sums(const Pair& left, const Pair& right, float* to, int64_t next_panel) {
-  constexpr int64_t kStride = kColumns * sizeof(float);
+  constexpr int64_t kStride = kTileColumns * sizeof(float);
   _tile_stored(0, to, kStride);
   if (right.two) _tile_stored(1, to + next_panel, kStride);
   if (left.two) _tile_stored(2, to + kTileSums, kStride);
@@ -209,12 +209,12 @@ inline void add_sums(const Pair& left, const Pair& right, int64_t begin, int64_t
   sum_products(left, right, begin, end, ahead);
   store_sums(left, right, sums[0], 2 * kTileSums);
   settle_memory();
-  for (int64_t row = 0; row < rows && row < (1 + left.two) * kRows; ++row) {
+  for (int64_t row = 0; row < rows && row < (1 + left.two) * kTileRows; ++row) {
     float* to = at(row);
     for (int64_t panel = 0; panel <= right.two; ++panel, to += next_panel) {
       Row there, more;
       std::memcpy(&there, to, sizeof there);
-      std::memcpy(&more, sums[panel] + row * kColumns, sizeof more);
+      std::memcpy(&more, sums[panel] + row * kTileColumns, sizeof more);
       there += more;
       std::memcpy(to, &there, sizeof there);
     }
@@ -246,47 +246,47 @@ inline void for_pairs(const Side& left, const Side& right, const Body& body) {
 bool split_points(const Points& points, int64_t group) {
   const Depth& depth = points.depth;
   const int64_t tiles = tiles_of(points.count), terms = points.terms;
-  const int64_t begin = group * kPointsTogether, left = tiles * kTile - begin;
-  const int64_t count = left < kPointsTogether ? left : kPointsTogether;
+  const int64_t begin = group * kGroupPoints, left = tiles * kPointTile - begin;
+  const int64_t count = left < kGroupPoints ? left : kGroupPoints;
   const int64_t deep = depth_tiles(depth.channels);
   Term* split = static_cast<Term*>(points.split) +
-                (begin - points.split_from) / kRows * deep * terms * kTileTerms;
-  return split_left(
-      row_tiles(count) * kRows, deep, terms, split, kLeastOne,
-      [&](int64_t p, int64_t t, Row* half) {
-        if (p >= count) return;
-        constexpr int64_t kEight = 8;  // channels of one slab
-        const int64_t tile = (begin + p) / kTile;
-        float values[kDeep] = {};
-        for (int64_t i = 0; i < kDeep && t * kDeep + i < depth.padded(); i += kEight) {
-          const int64_t d = t * kDeep + i, slab = d / depth.slab;
-          const int64_t row = (slab * tiles + tile) * depth.slab + d % depth.slab;
-          const float* from =
-              static_cast<const float*>(points.packed) + row * kTile + (begin + p) % kTile;
-          for (int64_t k = 0; k < kEight; ++k) values[i + k] = from[k * kTile];
-        }
-        std::memcpy(half, values, sizeof values);
-      });
+                (begin - points.split_from) / kTileRows * deep * terms * kTileTerms;
+  return split_left(row_tiles(count) * kTileRows, deep, terms, split, kLeastOne,
+                    [&](int64_t p, int64_t t, Row* half) {
+                      if (p >= count) return;
+                      constexpr int64_t kEight = 8;  // channels of one slab
+                      const int64_t tile = (begin + p) / kPointTile;
+                      float values[kTileDepth] = {};
+                      for (int64_t i = 0; i < kTileDepth && t * kTileDepth + i < depth.padded();
+                           i += kEight) {
+                        const int64_t d = t * kTileDepth + i, slab = d / depth.slab;
+                        const int64_t row = (slab * tiles + tile) * depth.slab + d % depth.slab;
+                        const float* from = static_cast<const float*>(points.packed) +
+                                            row * kPointTile + (begin + p) % kPointTile;
+                        for (int64_t k = 0; k < kEight; ++k) values[i + k] = from[k * kPointTile];
+                      }
+                      std::memcpy(half, values, sizeof values);
+                    });
 }
 
 bool split_across(const Points& points, int64_t group, Term* out) {
   const Depth& depth = points.depth;
-  const int64_t tiles = tiles_of(points.count), begin = group * kPointsTogether;
-  const int64_t rows = row_tiles(depth.channels) * kRows;
-  return split_left(rows, depth_tiles(kPointsTogether), points.terms, out, kLeastOne,
-                    [&](int64_t d, int64_t t, Row* half) {
-                      if (d >= depth.padded()) return;
-                      const int64_t slab = d / depth.slab * tiles * depth.slab + d % depth.slab;
-                      const float* channel =
-                          static_cast<const float*>(points.packed) + slab * kTile;
-                      float values[kDeep] = {};
-                      for (int64_t i = 0; i < kDeep; ++i) {
-                        const int64_t p = begin + t * kDeep + i;
-                        if (p < tiles * kTile)
-                          values[i] = channel[p / kTile * depth.slab * kTile + p % kTile];
-                      }
-                      std::memcpy(half, values, sizeof values);
-                    });
+  const int64_t tiles = tiles_of(points.count), begin = group * kGroupPoints;
+  const int64_t rows = row_tiles(depth.channels) * kTileRows;
+  return split_left(
+      rows, depth_tiles(kGroupPoints), points.terms, out, kLeastOne,
+      [&](int64_t d, int64_t t, Row* half) {
+        if (d >= depth.padded()) return;
+        const int64_t slab = d / depth.slab * tiles * depth.slab + d % depth.slab;
+        const float* channel = static_cast<const float*>(points.packed) + slab * kPointTile;
+        float values[kTileDepth] = {};
+        for (int64_t i = 0; i < kTileDepth; ++i) {
+          const int64_t p = begin + t * kTileDepth + i;
+          if (p < tiles * kPointTile)
+            values[i] = channel[p / kPointTile * depth.slab * kPointTile + p % kPointTile];
+        }
+        std::memcpy(half, values, sizeof values);
+      });
 }
 
 bool split_pixels(const float* packed, const Depth& depth, int64_t panels, int64_t terms,
@@ -294,29 +294,29 @@ bool split_pixels(const float* packed, const Depth& depth, int64_t panels, int64
   return split_right(
       panels, depth.padded(), terms, split, kLeastOther, [&](int64_t panel, int64_t d) {
         return packed +
-               ((d / depth.slab * panels + panel) * depth.slab + d % depth.slab) * kColumns;
+               ((d / depth.slab * panels + panel) * depth.slab + d % depth.slab) * kTileColumns;
       });
 }
 
 bool split_queries(const float* across, int64_t pieces, Term* split) {
-  return split_right(pieces, kBlock, kTerms, split, kLeastOne, [&](int64_t piece, int64_t i) {
-    return across + (piece * kBlock + i) * kColumns;
+  return split_right(pieces, kPixelBlock, kTerms, split, kLeastOne, [&](int64_t piece, int64_t i) {
+    return across + (piece * kPixelBlock + i) * kTileColumns;
   });
 }
 
 bool split_weights(const float* weights, int64_t next_panel, int64_t panels, int64_t points,
                    Term* split) {
   return split_right(panels, points, kTerms, split, kLeastOther, [&](int64_t panel, int64_t i) {
-    return weights + panel * next_panel + i * kColumns;
+    return weights + panel * next_panel + i * kTileColumns;
   });
 }
 
 void products(const Points& points, int64_t first, int64_t tiles, const Term* query, int64_t terms,
               int64_t panels, float* dots) {
-  const int64_t deep = depth_tiles(points.depth.channels), rows = row_tiles(tiles * kTile);
-  const Term* split = static_cast<const Term*>(points.split) + (first * kTile - points.split_from) /
-                                                                   kRows * deep * points.terms *
-                                                                   kTileTerms;
+  const int64_t deep = depth_tiles(points.depth.channels), rows = row_tiles(tiles * kPointTile);
+  const Term* split =
+      static_cast<const Term*>(points.split) +
+      (first * kPointTile - points.split_from) / kTileRows * deep * points.terms * kTileTerms;
   const Side left_side(split, rows, points.terms, deep), right_side(query, panels, terms, deep);
   constexpr int64_t kTogether = 16;  // depth tiles of two row tiles, with those of two panels
   const int64_t pairs = (panels + 1) / 2, depth_terms = points.terms * kTileTerms;
@@ -336,8 +336,8 @@ void products(const Points& points, int64_t first, int64_t tiles, const Term* qu
             store_sums(left, right, out, apart);
           } else {
             add_sums(
-                left, right, t, end, 2 * kRows, apart,
-                [&](int64_t r) { return out + r * kColumns; }, ahead);
+                left, right, t, end, 2 * kTileRows, apart,
+                [&](int64_t r) { return out + r * kTileColumns; }, ahead);
           }
         }
       }
@@ -346,36 +346,39 @@ void products(const Points& points, int64_t first, int64_t tiles, const Term* qu
 
 void add_to_queries(const Points& points, const Term* across, int64_t tiles, const Term* weights,
                     int64_t panels, float* query) {
-  const int64_t together = depth_tiles(kPointsTogether), deep = depth_tiles(tiles * kTile);
+  const int64_t together = depth_tiles(kGroupPoints), deep = depth_tiles(tiles * kPointTile);
   const int64_t channels = row_tiles(points.depth.channels);
   for_pairs(Side(across, channels, points.terms, together), Side(weights, panels, kTerms, deep),
             [&](const Pair& left, int64_t row, const Pair& right, int64_t panel) {
-              const int64_t channel = row * kRows, rows = points.depth.padded() - channel;
-              add_sums(left, right, 0, deep, rows, kTile * kColumns, [&](int64_t r) {
+              const int64_t channel = row * kTileRows, rows = points.depth.padded() - channel;
+              add_sums(left, right, 0, deep, rows, kPointTile * kTileColumns, [&](int64_t r) {
                 const int64_t d = channel + r;
-                return query + ((d / kTile * panels + panel) * kTile + d % kTile) * kColumns;
+                return query + ((d / kPointTile * panels + panel) * kPointTile + d % kPointTile) *
+                                   kTileColumns;
               });
             });
 }
 
 bool add_to_points(const float* weights, int64_t next_panel, int64_t tiles, const Term* queries,
                    int64_t pieces, Term* room, float* sums) {
-  const int64_t deep = depth_tiles(kBlock), rows = tiles * kTile;
+  const int64_t deep = depth_tiles(kPixelBlock), rows = tiles * kPointTile;
   const bool good = split_left(
-      row_tiles(rows) * kRows, deep, kTerms, room, kLeastOther,
+      row_tiles(rows) * kTileRows, deep, kTerms, room, kLeastOther,
       [&](int64_t r, int64_t t, Row* half) {
         for (int64_t i = 0; i < 2 && r < rows; ++i)
-          std::memcpy(half + i, weights + (2 * t + i) * next_panel + r * kColumns, sizeof(Row));
+          std::memcpy(half + i, weights + (2 * t + i) * next_panel + r * kTileColumns, sizeof(Row));
       });
   if (!good) return false;
-  for_pairs(Side(room, row_tiles(rows), kTerms, deep), Side(queries, pieces, kTerms, deep),
-            [&](const Pair& left, int64_t row, const Pair& right, int64_t piece) {
-              const int64_t first = row * kRows;
-              add_sums(left, right, 0, deep, rows - first, kTile * kColumns, [&](int64_t r) {
-                const int64_t i = first + r;
-                return sums + ((i / kTile * pieces + piece) * kTile + i % kTile) * kColumns;
-              });
-            });
+  for_pairs(
+      Side(room, row_tiles(rows), kTerms, deep), Side(queries, pieces, kTerms, deep),
+      [&](const Pair& left, int64_t row, const Pair& right, int64_t piece) {
+        const int64_t first = row * kTileRows;
+        add_sums(left, right, 0, deep, rows - first, kPointTile * kTileColumns, [&](int64_t r) {
+          const int64_t i = first + r;
+          return sums +
+                 ((i / kPointTile * pieces + piece) * kPointTile + i % kPointTile) * kTileColumns;
+        });
+      });
   return true;
 }
 

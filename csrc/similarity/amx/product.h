@@ -15,11 +15,11 @@ namespace pixelkernels::similarity::amx {
 
 typedef uint16_t Term;  // the bits of a bfloat16
 
-constexpr int64_t kRows = 16, kColumns = 16, kDeep = 32;
-constexpr int64_t kTileTerms = kRows * kDeep;
+constexpr int64_t kTileRows = 16, kTileColumns = 16, kTileDepth = 32;
+constexpr int64_t kTileTerms = kTileRows * kTileDepth;
 
-constexpr int64_t row_tiles(int64_t points) { return (points + kRows - 1) / kRows; }
-constexpr int64_t depth_tiles(int64_t depth) { return (depth + kDeep - 1) / kDeep; }
+constexpr int64_t row_tiles(int64_t points) { return (points + kTileRows - 1) / kTileRows; }
+constexpr int64_t depth_tiles(int64_t depth) { return (depth + kTileDepth - 1) / kTileDepth; }
 
 constexpr int64_t kTerms = 3;  // of a float32
 constexpr int64_t terms_of(Element element) {
@@ -29,13 +29,13 @@ constexpr int64_t terms_of(Element element) {
 // Whether products with so many points repay the splitting and what the tiles are filled up with.
 constexpr bool pays(int64_t points, int64_t channels) { return points >= 96 && channels >= 32; }
 
-// What is split takes, in terms: the points; kPointsTogether of them across; a block of queries, or
+// What is split takes, in terms: the points; kGroupPoints of them across; a block of queries, or
 // of rows of weights, in so many panels.
 constexpr int64_t point_terms(int64_t points, const Depth& depth, int64_t terms) {
   return row_tiles(points) * depth_tiles(depth.channels) * terms * kTileTerms;
 }
 constexpr int64_t across_terms(const Depth& depth, int64_t terms) {
-  return row_tiles(depth.channels) * depth_tiles(kPointsTogether) * terms * kTileTerms;
+  return row_tiles(depth.channels) * depth_tiles(kGroupPoints) * terms * kTileTerms;
 }
 constexpr int64_t panel_terms(int64_t panels, int64_t depth, int64_t terms) {
   return panels * depth_tiles(depth) * terms * kTileTerms;
@@ -45,34 +45,34 @@ constexpr int64_t panel_terms(int64_t panels, int64_t depth, int64_t terms) {
 // and all that gather splits.
 constexpr int64_t scores_bytes(const Matching& m) {
   const int64_t terms =
-      panel_terms(kBlock / kColumns, m.points.depth.channels, terms_of(m.element));
+      panel_terms(kPixelBlock / kTileColumns, m.points.depth.channels, terms_of(m.element));
   return m.points.split ? terms * sizeof(Term) : 0;
 }
 constexpr int64_t weigh_bytes(const Matching& m) {
-  const int64_t weights = panel_terms(kBlock / kColumns, kPointsTogether, kTerms);
+  const int64_t weights = panel_terms(kPixelBlock / kTileColumns, kGroupPoints, kTerms);
   return m.points.split ? scores_bytes(m) + weights * sizeof(Term) : 0;
 }
 constexpr int64_t gather_bytes(const Gradient& g) {
-  const int64_t tiles = row_tiles(kTilesGathered * kTile) * depth_tiles(kBlock);
+  const int64_t tiles = row_tiles(kGatheredTiles * kPointTile) * depth_tiles(kPixelBlock);
   return g.split_queries ? tiles * kTerms * kTileTerms * sizeof(Term) : 0;
 }
 
 // Splitting returns false where there are values so large or small that their terms would not
 // behave like them: infinite ones, and vectors near the ends of the range of float32.
 //
-// kPointsTogether packed points, as rows into points.split, and as depth with rows of channels.
+// kGroupPoints packed points, as rows into points.split, and as depth with rows of channels.
 bool split_points(const Points& points, int64_t group);
 bool split_across(const Points& points, int64_t group, Term* out);
 bool split_pixels(const float* packed, const Depth& depth, int64_t panels, int64_t terms,
                   Term* split);
-// A block's queries with themselves as depth, [pieces][kBlock][16 channels], and weights with
+// A block's queries with themselves as depth, [pieces][kPixelBlock][16 channels], and weights with
 // points as depth, in panels of 16 queries.
 bool split_queries(const float* across, int64_t pieces, Term* split);
 bool split_weights(const float* weights, int64_t next_panel, int64_t panels, int64_t points,
                    Term* split);
 
 // dots [panels][rows_of(tiles)][16] of `tiles` tiles of points, from tile `first` on, a multiple of
-// kTilesTogether.
+// kGroupTiles.
 void products(const Points& points, int64_t first, int64_t tiles, const Term* query, int64_t terms,
               int64_t panels, float* dots);
 // query [depth in sixes][panels][6][16] += points split across, `tiles` tiles, times their split

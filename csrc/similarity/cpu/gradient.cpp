@@ -51,10 +51,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> matching_scores_backward(
       scales += rounds.totals[1];
       const PointGradient finish{rounds.g, points.listed, positions, points.slot(),
                                  view_of(grad_reference)};
-      parallel((positions + kPointsTogether - 1) / kPointsTogether,
-               kPointsTogether * (query.size(1) + 1), [&](int64_t i) {
-                 points.run.finish_points(finish, i * kPointsTogether,
-                                          std::min((i + 1) * kPointsTogether, positions));
+      parallel((positions + kGroupPoints - 1) / kGroupPoints, kGroupPoints * (query.size(1) + 1),
+               [&](int64_t i) {
+                 points.run.finish_points(finish, i * kGroupPoints,
+                                          std::min((i + 1) * kGroupPoints, positions));
                });
       if (values) {
         A* out = at<A>(grad_values, image);

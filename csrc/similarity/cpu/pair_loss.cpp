@@ -98,10 +98,10 @@ class Image {
     listed.features = image_of(y_, image_);
     listed.image = 0;
     const PointGradient finish{rounds.g, listed, positions, nullptr, out};
-    parallel((positions + kPointsTogether - 1) / kPointsTogether, kPointsTogether * (channels + 1),
+    parallel((positions + kGroupPoints - 1) / kGroupPoints, kGroupPoints * (channels + 1),
              [&](int64_t i) {
-               points.run.finish_points(finish, i * kPointsTogether,
-                                        std::min((i + 1) * kPointsTogether, positions));
+               points.run.finish_points(finish, i * kGroupPoints,
+                                        std::min((i + 1) * kGroupPoints, positions));
              });
   }
 

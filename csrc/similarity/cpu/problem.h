@@ -136,10 +136,10 @@ class Reference {
     listed.label = label_.data();
     if (options.metric != Metric::kDot) {
       square_ = Workspace(n * sizeof(A));
-      parallel((n + kPointsTogether - 1) / kPointsTogether, kPointsTogether * listed.depth.channels,
+      parallel((n + kGroupPoints - 1) / kGroupPoints, kGroupPoints * listed.depth.channels,
                [&](int64_t i) {
-                 run.squares(listed, square_.data(), i * kPointsTogether,
-                             std::min((i + 1) * kPointsTogether, n));
+                 run.squares(listed, square_.data(), i * kGroupPoints,
+                             std::min((i + 1) * kGroupPoints, n));
                });
     }
     A* square = square_.data<A>();
@@ -203,11 +203,11 @@ class Reference {
   template <class A>
   void pack(bool gradient) {
     const Depth& depth = points.depth;
-    const int64_t padded = tiles_of(points.count) * kTile;
+    const int64_t padded = tiles_of(points.count) * kPointTile;
     packed_ = Workspace(padded * depth.padded() * sizeof(A));
     points.packed = packed_.data();
     if (gradient) {
-      across_ = Workspace(padded * tiles_of(depth.padded()) * kTile * sizeof(A));
+      across_ = Workspace(padded * tiles_of(depth.padded()) * kPointTile * sizeof(A));
       points.across = across_.data();
     }
     // for gradients, which take the points in chunks, a chunk is split at a time
@@ -217,10 +217,10 @@ class Reference {
       split_ = Workspace(amx::point_terms(padded, depth, points.terms) * sizeof(amx::Term));
       points.split = split_.data();
     }
-    const int64_t groups = (padded + kPointsTogether - 1) / kPointsTogether;
+    const int64_t groups = (padded + kGroupPoints - 1) / kGroupPoints;
     std::vector<char> fits(groups, splits);
     const auto& own = kernels()[points.element];
-    parallel(groups, kPointsTogether * depth.padded(), [&](int64_t i) {
+    parallel(groups, kGroupPoints * depth.padded(), [&](int64_t i) {
       own.pack(points, i);
 #if defined(PK_AMX)
       if (splits) fits[i] = amx::split_points(points, i);

@@ -9,7 +9,7 @@
 
 namespace pixelkernels::similarity {
 
-constexpr int64_t kGroups = 5, kChunk = kGroups * kPointsTogether;
+constexpr int64_t kChunkGroups = 5, kChunkPoints = kChunkGroups * kGroupPoints;
 constexpr int64_t kRoundBytes = 16 << 20;
 
 template <class A>
@@ -19,34 +19,35 @@ class Rounds {
   Rounds(const Kernels& run, const Matching& matching, bool gradient)
       : run_(run),
         depth_(matching.points.depth),
-        blocks_((matching.pixels + kBlock - 1) / kBlock),
-        chunk_(gradient ? kChunk : matching.points.count) {
+        blocks_((matching.pixels + kPixelBlock - 1) / kPixelBlock),
+        chunk_(gradient ? kChunkPoints : matching.points.count) {
     g.matching = matching;
     const int64_t count = matching.points.count;
-    const int64_t block = 3 * kBlock * depth_.tiled() * static_cast<int64_t>(sizeof(A));
+    const int64_t block = 3 * kPixelBlock * depth_.tiled() * static_cast<int64_t>(sizeof(A));
     most_ = std::max<int64_t>(8, std::min<int64_t>(16, kRoundBytes / (block + 1)));
     most_ = std::min(most_, blocks_);
-    g.packed = workspace<A>(most_ * kBlock * depth_.padded());
-    g.square = workspace<A>(most_ * kBlock);
-    g.row_sums = workspace<A>(most_ * kBlock);
+    g.packed = workspace<A>(most_ * kPixelBlock * depth_.padded());
+    g.square = workspace<A>(most_ * kPixelBlock);
+    g.row_sums = workspace<A>(most_ * kPixelBlock);
     g.totals = workspace<double>(kTotals * most_);
     if (!gradient) return;
-    const int64_t rows = tiles_of(std::min(kChunk, count)) * kTile;
-    g.across = workspace<A>(most_ * kBlock * depth_.tiled());
+    const int64_t rows = tiles_of(std::min(kChunkPoints, count)) * kPointTile;
+    g.across = workspace<A>(most_ * kPixelBlock * depth_.tiled());
     const int64_t terms = split_terms(matching.points);
     if (terms) {
-      const int64_t query = amx::panel_terms(depth_.tiled() / amx::kColumns, kBlock, amx::kTerms);
+      const int64_t query =
+          amx::panel_terms(depth_.tiled() / amx::kTileColumns, kPixelBlock, amx::kTerms);
       const int64_t across = amx::across_terms(depth_, terms);
       g.matching.points.terms = terms;
-      split_ = workspace<amx::Term>(amx::point_terms(kChunk, depth_, terms));
-      g.split_points = workspace<amx::Term>(kGroups * across);
+      split_ = workspace<amx::Term>(amx::point_terms(kChunkPoints, depth_, terms));
+      g.split_points = workspace<amx::Term>(kChunkGroups * across);
       g.split_queries = workspace<amx::Term>(most_ * query);
       g.queries_fit = workspace<bool>(most_);
     }
-    g.weights = workspace<A>(most_ * kBlock * rows);
-    g.query = workspace<A>(most_ * kBlock * tiles_of(depth_.padded()) * kTile);
-    g.point = workspace<A>(tiles_of(count) * kTile * depth_.tiled());
-    std::fill_n(static_cast<A*>(g.point), tiles_of(count) * kTile * depth_.tiled(), A(0));
+    g.weights = workspace<A>(most_ * kPixelBlock * rows);
+    g.query = workspace<A>(most_ * kPixelBlock * tiles_of(depth_.padded()) * kPointTile);
+    g.point = workspace<A>(tiles_of(count) * kPointTile * depth_.tiled());
+    std::fill_n(static_cast<A*>(g.point), tiles_of(count) * kPointTile * depth_.tiled(), A(0));
     if (matching.metric == Metric::kSqeuclidean) {
       g.block_columns = workspace<double>(most_ * rows);
       g.columns = zeros(count);
@@ -61,14 +62,14 @@ class Rounds {
     const auto weigh = g.query_class ? run_.weigh_pairs : run_.weigh;
     for (g.round = 0; g.round < blocks_; g.round += most_) {
       g.blocks = std::min(most_, blocks_ - g.round);
-      const int64_t work = kBlock * (depth_.channels + 1);
+      const int64_t work = kPixelBlock * (depth_.channels + 1);
       parallel(g.blocks, work, [&](int64_t block) { run_.pack_query(g, block); });
       const int64_t count = g.matching.points.count;
       for (g.chunk = 0; g.chunk < count; g.chunk += chunk_) {
         g.points = std::min(chunk_, count - g.chunk);
         if (g.split_points) split();
         torch::stable::parallel_for(0, g.blocks, 1, [&](int64_t begin, int64_t end) {
-          const Workspace scratch(kPointsTogether * kBlock * sizeof(A) +
+          const Workspace scratch(kGroupPoints * kPixelBlock * sizeof(A) +
                                   amx::weigh_bytes(g.matching));
           for (int64_t block = begin; block < end; ++block) weigh(g, block, scratch.data());
         });
@@ -90,10 +91,10 @@ class Rounds {
     points.split = split_;
     points.split_from = g.chunk;
     const int64_t each = amx::across_terms(depth_, points.terms);
-    bool fits[kGroups] = {};
-    const int64_t groups = (g.points + kPointsTogether - 1) / kPointsTogether;
-    parallel(groups, kPointsTogether * depth_.channels, [&](int64_t i) {
-      const int64_t group = g.chunk / kPointsTogether + i;
+    bool fits[kChunkGroups] = {};
+    const int64_t groups = (g.points + kGroupPoints - 1) / kGroupPoints;
+    parallel(groups, kGroupPoints * depth_.channels, [&](int64_t i) {
+      const int64_t group = g.chunk / kGroupPoints + i;
       amx::Term* across = static_cast<amx::Term*>(g.split_points) + i * each;
       fits[i] = amx::split_points(points, group) && amx::split_across(points, group, across);
     });
@@ -101,9 +102,9 @@ class Rounds {
 #endif
   }
   void gather() {
-    const int64_t groups = (tiles_of(g.points) + kTilesGathered - 1) / kTilesGathered;
+    const int64_t groups = (tiles_of(g.points) + kGatheredTiles - 1) / kGatheredTiles;
     torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
-      const Workspace scratch(kTilesGathered * kTile * depth_.tiled() * sizeof(A) +
+      const Workspace scratch(kGatheredTiles * kPointTile * depth_.tiled() * sizeof(A) +
                               amx::gather_bytes(g));
       for (int64_t group = begin; group < end; ++group) run_.gather(g, group, scratch.data());
     });

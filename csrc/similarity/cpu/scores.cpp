@@ -7,10 +7,10 @@ namespace pixelkernels::similarity {
 namespace {
 
 void score(const Matching& m, const Kernels& run) {
-  constexpr int64_t kPieces = 32;  // at least, for the threads
-  const int64_t most = m.points.count <= kTile ? kMostInPlace / kBlock : 1;
-  const int64_t blocks = (m.pixels + kBlock - 1) / kBlock;
-  const int64_t each = std::clamp<int64_t>(blocks / kPieces, 1, most) * kBlock;
+  constexpr int64_t kMinTasks = 32;  // at least, for the threads
+  const int64_t most = m.points.count <= kPointTile ? kMaxInPlacePixels / kPixelBlock : 1;
+  const int64_t blocks = (m.pixels + kPixelBlock - 1) / kPixelBlock;
+  const int64_t each = std::clamp<int64_t>(blocks / kMinTasks, 1, most) * kPixelBlock;
   const int64_t pieces = (m.pixels + each - 1) / each, bytes = run.scores_scratch(m);
   torch::stable::parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
     const Workspace scratch(bytes);

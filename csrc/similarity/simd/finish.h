@@ -19,22 +19,23 @@ struct Parts {
       : g(g),
         depth(g.matching.points.depth),
         block(block),
-        panels(panels_of<A>(kBlock)),
-        rows(tiles_of(g.points) * kTile),
+        panels(panels_of<A>(kPixelBlock)),
+        rows(tiles_of(g.points) * kPointTile),
         sixes(tiles_of(depth.padded())),
-        begin((g.round + block) * kBlock) {
+        begin((g.round + block) * kPixelBlock) {
     const int64_t left = g.matching.pixels - begin;
-    pixels = left < kBlock ? left : kBlock;
+    pixels = left < kPixelBlock ? left : kPixelBlock;
   }
-  A* packed() const { return static_cast<A*>(g.packed) + block * depth.padded() * kBlock; }
+  A* packed() const { return static_cast<A*>(g.packed) + block * depth.padded() * kPixelBlock; }
   Queries<A> queries() const { return Queries<A>::packed(packed(), depth, panels); }
-  A* across() const { return static_cast<A*>(g.across) + block * depth.tiled() * kBlock; }
-  A* square() const { return static_cast<A*>(g.square) + block * kBlock; }
-  A* weights() const { return static_cast<A*>(g.weights) + block * rows * kBlock; }
-  A* query() const { return static_cast<A*>(g.query) + block * sixes * kTile * kBlock; }
-  A* row_sums() const { return static_cast<A*>(g.row_sums) + block * kBlock; }
+  A* across() const { return static_cast<A*>(g.across) + block * depth.tiled() * kPixelBlock; }
+  A* square() const { return static_cast<A*>(g.square) + block * kPixelBlock; }
+  A* weights() const { return static_cast<A*>(g.weights) + block * rows * kPixelBlock; }
+  A* query() const { return static_cast<A*>(g.query) + block * sixes * kPointTile * kPixelBlock; }
+  A* row_sums() const { return static_cast<A*>(g.row_sums) + block * kPixelBlock; }
   amx::Term* split_queries() const {
-    const int64_t each = amx::panel_terms(depth.tiled() / amx::kColumns, kBlock, amx::kTerms);
+    const int64_t each =
+        amx::panel_terms(depth.tiled() / amx::kTileColumns, kPixelBlock, amx::kTerms);
     return static_cast<amx::Term*>(g.split_queries) + block * each;
   }
   // the panels that `across` has
@@ -47,7 +48,7 @@ struct Parts {
     return ((d / depth.slab * panels + panel) * depth.slab + d % depth.slab) * kPanel<A>;
   }
   int64_t query_row(int64_t d, int64_t panel) const {
-    return ((d / kTile * panels + panel) * kTile + d % kTile) * kPanel<A>;
+    return ((d / kPointTile * panels + panel) * kPointTile + d % kPointTile) * kPanel<A>;
   }
 };
 
@@ -105,10 +106,11 @@ void finish_points(const PointGradient& s, int64_t begin, int64_t end) {
     }
     const int64_t c = s.listed.label[p], packed = s.slot ? s.slot[c] : p;
     const A share = s.slot ? 1 / static_cast<A>(m.count[c]) : A(1);
-    const A* gradient = static_cast<const A*>(s.gradient.point) +
-                        (packed / kTile * pieces * kTile + packed % kTile) * kPanel<A>;
+    const A* gradient =
+        static_cast<const A*>(s.gradient.point) +
+        (packed / kPointTile * pieces * kPointTile + packed % kPointTile) * kPanel<A>;
     const auto part = [&](int64_t d) {
-      return gradient[d / kPanel<A> * kTile * kPanel<A> + d % kPanel<A>];
+      return gradient[d / kPanel<A> * kPointTile * kPanel<A> + d % kPanel<A>];
     };
     const T* from = plane.data + plane.offset(s.listed.order[p]);
     const auto x = [&](int64_t d) { return scalar(from[d * plane.channel_stride]); };

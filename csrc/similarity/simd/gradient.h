@@ -11,15 +11,15 @@ template <class T, class A>
 void pack_query(const Gradient& g, int64_t block) {
   const Parts<A> parts(g, block);
   const Depth& depth = parts.depth;
-  std::memset(parts.row_sums(), 0, sizeof(A) * kBlock);
+  std::memset(parts.row_sums(), 0, sizeof(A) * kPixelBlock);
   std::memset(parts.totals(), 0, sizeof(double) * kTotals);
   pack_pixels(Plane<T>(g.matching.query, g.matching.image), depth, parts.begin, parts.pixels,
               parts.panels, parts.packed());
   square_pixels(depth, parts.panels, parts.queries(), parts.square());
   if (!g.query) return;
-  std::memset(parts.query(), 0, sizeof(A) * parts.sixes * kTile * kBlock);
+  std::memset(parts.query(), 0, sizeof(A) * parts.sixes * kPointTile * kPixelBlock);
   const bool unit = g.matching.metric == Metric::kCosine;
-  for (int64_t t = 0; t < kBlock; t += kLanes) {
+  for (int64_t t = 0; t < kPixelBlock; t += kLanes) {
     Vec<A> scale = splat(static_cast<A>(1));
     if (unit) scale = about_query<Metric::kCosine, A>(load(parts.square() + t));
     for (int64_t d = 0; d < depth.tiled(); d += kLanes) {
@@ -29,7 +29,7 @@ void pack_query(const Gradient& g, int64_t block) {
         for (int c = 0; c < kLanes; ++c) rows[c] = scale * load(from + c * kPanel<A>);
         transpose(rows);
       }
-      A* to = parts.across() + (d / kPanel<A> * kBlock + t) * kPanel<A> + d % kPanel<A>;
+      A* to = parts.across() + (d / kPanel<A> * kPixelBlock + t) * kPanel<A> + d % kPanel<A>;
       for (int i = 0; i < kLanes; ++i) store(to + i * kPanel<A>, rows[i]);
     }
   }
@@ -142,14 +142,14 @@ struct BlockWeights {
     const Matching& m = g.matching;
     const Parts<A> parts(g, block);
     const int64_t chunk_tiles = tiles_of(g.points);
-    char* room = reinterpret_cast<char*>(dots + kPointsTogether * kBlock);
+    char* room = reinterpret_cast<char*>(dots + kGroupPoints * kPixelBlock);
     Queries<A> query = parts.queries();
     query.split_into(room, m, parts.panels);
-    for (int64_t tile = 0; tile < chunk_tiles; tile += kTilesTogether) {
+    for (int64_t tile = 0; tile < chunk_tiles; tile += kGroupTiles) {
       const int64_t left = chunk_tiles - tile;
-      const int64_t tiles = left < kTilesTogether ? left : kTilesTogether;
-      const int64_t first = tile * kTile;
-      products(m.points, g.chunk / kTile + tile, tiles, query, parts.panels, dots);
+      const int64_t tiles = left < kGroupTiles ? left : kGroupTiles;
+      const int64_t first = tile * kPointTile;
+      products(m.points, g.chunk / kPointTile + tile, tiles, query, parts.panels, dots);
       for (int64_t i = 0; i < parts.panels; ++i) {
         A* own = dots + i * rows_of(tiles) * kPanel<A>;
         A* weights = g.query ? parts.weights() + (i * parts.rows + first) * kPanel<A> : own;
@@ -162,13 +162,13 @@ struct BlockWeights {
   // What is there now of dL/dq: the products of these points with their weights.
   void add_to_queries(const Parts<A>& parts, int64_t first, int64_t tiles, char* room) const {
     const Points& points = g.matching.points;
-    const int64_t all = tiles_of(points.count) * kTile, rows = tiles * kTile;
+    const int64_t all = tiles_of(points.count) * kPointTile, rows = tiles * kPointTile;
     const A* weights = parts.weights() + first * kPanel<A>;
     const int64_t next = parts.rows * kPanel<A>;
 #if defined(PK_AMX) && defined(__AVX512F__)
     if constexpr (sizeof(A) == sizeof(float)) {
       amx::Term* split = reinterpret_cast<amx::Term*>(room);
-      const int64_t group = first / kPointsTogether;
+      const int64_t group = first / kGroupPoints;
       if (points.split && amx::split_weights(weights, next, parts.panels, rows, split))
         return amx::add_to_queries(points,
                                    static_cast<const amx::Term*>(g.split_points) +
@@ -178,12 +178,12 @@ struct BlockWeights {
 #endif
     for (int64_t i = 0; i < parts.panels; ++i)
       take_tiles(0, parts.sixes, [&](int64_t six, auto at_once) {
-        Vec<A> sums[decltype(at_once)::kRows][kWide<A>] = {};
-        multiply<kTile, 1>(
-            static_cast<const A*>(points.across) + (six * all + g.chunk + first) * kTile,
-            all * kTile, weights + i * next, rows, sums);
-        add_rows(parts.query() + (six * parts.panels + i) * kTile * kPanel<A>,
-                 parts.panels * kTile * kPanel<A>, sums);
+        Vec<A> sums[decltype(at_once)::kRows][kPanelVectors<A>] = {};
+        multiply<kPointTile, 1>(
+            static_cast<const A*>(points.across) + (six * all + g.chunk + first) * kPointTile,
+            all * kPointTile, weights + i * next, rows, sums);
+        add_rows(parts.query() + (six * parts.panels + i) * kPointTile * kPanel<A>,
+                 parts.panels * kPointTile * kPanel<A>, sums);
       });
   }
 
@@ -192,13 +192,13 @@ struct BlockWeights {
   void weigh(const Parts<A>& parts, int64_t i, int64_t first, const A* dots, A* weights) const {
     const Matching& m = g.matching;
     const Panel<metric, A> panel(m, parts.square() + i * kPanel<A>);
-    const int64_t begin = g.chunk + first, room = kPointsTogether;
+    const int64_t begin = g.chunk + first, room = kGroupPoints;
     const int64_t past = begin + room < g.chunk + g.points ? begin + room : g.chunk + g.points;
     const A scale = static_cast<A>(m.scale);
     const A alpha = static_cast<A>(g.alpha), beta = static_cast<A>(g.beta);
     const bool columns = metric == Metric::kSqeuclidean, values = g.values != nullptr;
     std::memset(weights + (past - begin) * kPanel<A>, 0,
-                sizeof(A) * (tiles_of(past - begin) * kTile - (past - begin)) * kPanel<A>);
+                sizeof(A) * (tiles_of(past - begin) * kPointTile - (past - begin)) * kPanel<A>);
     typedef Widest<A> V;
     constexpr int kAll = kLanesOf<A, V>;
     for (int v = 0; v < kPanel<A> / kAll; ++v) {
@@ -279,7 +279,7 @@ void weigh_pairs(const Gradient& g, int64_t block, void* scratch) {
 template <class A>
 void add_to_points(const Parts<A>& parts, int64_t first, int64_t last, A* sums, A* room) {
   const int64_t pieces = parts.pieces(), next = parts.rows * kPanel<A>;
-  const A* weights = parts.weights() + first * kTile * kPanel<A>;
+  const A* weights = parts.weights() + first * kPointTile * kPanel<A>;
 #if defined(PK_AMX) && defined(__AVX512F__)
   if constexpr (sizeof(A) == sizeof(float))
     if (parts.g.split_queries && parts.g.queries_fit[parts.block] &&
@@ -287,13 +287,13 @@ void add_to_points(const Parts<A>& parts, int64_t first, int64_t last, A* sums, 
                            reinterpret_cast<amx::Term*>(room), sums))
       return;
 #endif
-  const int64_t each = kTile * kPanel<A>;
+  const int64_t each = kPointTile * kPanel<A>;
   for (int64_t piece = 0; piece < pieces; ++piece)
     take_tiles(0, last - first, [&](int64_t tile, auto at_once) {
-      Vec<A> rows[decltype(at_once)::kRows][kWide<A>] = {};
+      Vec<A> rows[decltype(at_once)::kRows][kPanelVectors<A>] = {};
       for (int64_t i = 0; i < parts.panels; ++i)
         multiply<1, kPanel<A>>(weights + i * next + tile * each, each,
-                               parts.across() + (piece * kBlock + i * kPanel<A>)*kPanel<A>,
+                               parts.across() + (piece * kPixelBlock + i * kPanel<A>)*kPanel<A>,
                                kPanel<A>, rows);
       add_rows(sums + (tile * pieces + piece) * each, pieces * each, rows);
     });
@@ -304,21 +304,21 @@ void add_to_points(const Parts<A>& parts, int64_t first, int64_t last, A* sums, 
 template <class A>
 void gather(const Gradient& g, int64_t group, void* scratch) {
   const Depth& depth = g.matching.points.depth;
-  const int64_t tiles = tiles_of(g.points), first = group * kTilesGathered;
-  const int64_t last = first + kTilesGathered < tiles ? first + kTilesGathered : tiles;
-  const int64_t each = depth.tiled() * kTile, values = (last - first) * each;
+  const int64_t tiles = tiles_of(g.points), first = group * kGatheredTiles;
+  const int64_t last = first + kGatheredTiles < tiles ? first + kGatheredTiles : tiles;
+  const int64_t each = depth.tiled() * kPointTile, values = (last - first) * each;
   A* round = static_cast<A*>(scratch);
   std::memset(round, 0, sizeof(A) * values);
   for (int64_t block = 0; block < g.blocks; ++block) {
     const Parts<A> parts(g, block);
-    add_to_points(parts, first, last, round, round + kTilesGathered * each);
-    const int64_t end = last * kTile < g.points ? last * kTile : g.points;
-    for (int64_t p = first * kTile; p < end; ++p) {
+    add_to_points(parts, first, last, round, round + kGatheredTiles * each);
+    const int64_t end = last * kPointTile < g.points ? last * kPointTile : g.points;
+    for (int64_t p = first * kPointTile; p < end; ++p) {
       if (g.columns) g.columns[g.chunk + p] += parts.columns()[p];
       if (g.values) g.values[g.chunk + p] += parts.values()[p];
     }
   }
-  A* out = static_cast<A*>(g.point) + (g.chunk / kTile + first) * each;
+  A* out = static_cast<A*>(g.point) + (g.chunk / kPointTile + first) * each;
   for (int64_t i = 0; i < values; i += kLanes) store(out + i, load(out + i) + load(round + i));
 }
 

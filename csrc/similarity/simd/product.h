@@ -8,18 +8,18 @@ namespace pixelkernels::similarity::PK_ISA {
 
 using namespace pixelkernels::PK_ISA;
 
-// A tile of the result is 6 rows of kWide vectors: 12 of the 16 registers that AVX2 has, and enough
-// sums at a time to hide the latency of a multiplication. AVX-512, whose 32 registers hold a row
-// each, takes two tiles.
+// A tile of the result is 6 rows of kPanelVectors vectors: 12 of the 16 registers that AVX2 has,
+// and enough sums at a time to hide the latency of a multiplication. AVX-512, whose 32 registers
+// hold a row each, takes two tiles.
 #if defined(__AVX512F__)
 constexpr int64_t kTilesAtOnce = 2;
 #else
 constexpr int64_t kTilesAtOnce = 1;
 #endif
 template <class A>
-constexpr int kWide = sizeof(A) == 4 ? 2 : 1;
+constexpr int kPanelVectors = sizeof(A) == 4 ? 2 : 1;
 template <class A>
-constexpr int kPanel = kWide<A> * kLanes;
+constexpr int kPanel = kPanelVectors<A> * kLanes;
 
 template <class A>
 constexpr int64_t panels_of(int64_t pixels) {
@@ -28,7 +28,7 @@ constexpr int64_t panels_of(int64_t pixels) {
 
 template <int kTiles>
 struct TilesAtOnce {
-  static constexpr int kRows = kTiles * kTile;
+  static constexpr int kRows = kTiles * kPointTile;
 };
 
 // body(tile, TilesAtOnce) for all of tiles [begin, end), as many at once as registers hold.
@@ -43,7 +43,7 @@ PK_INLINE void take_tiles(int64_t begin, int64_t end, const Body& body) {
 // rows begin `next` further.
 template <int kStep, int kRow, int kRows, class A>
 PK_INLINE void multiply(const A* left, int64_t next, const A* right, int64_t depth,
-                        Vec<A> (&rows)[kRows][kWide<A>], int64_t step = kPanel<A>) {
+                        Vec<A> (&rows)[kRows][kPanelVectors<A>], int64_t step = kPanel<A>) {
 #if defined(__AVX512F__)
   // a register holds a row of a panel
   typedef A Row __attribute__((vector_size(kPanel<A> * sizeof(A))));
@@ -54,20 +54,20 @@ PK_INLINE void multiply(const A* left, int64_t next, const A* right, int64_t dep
     std::memcpy(&panel, right + t * step, sizeof panel);
 #pragma GCC unroll 12
     for (int r = 0; r < kRows; ++r)
-      sums[r] += left[r / kTile * next + t * kStep + r % kTile * kRow] * panel;
+      sums[r] += left[r / kPointTile * next + t * kStep + r % kPointTile * kRow] * panel;
   }
   std::memcpy(rows, sums, sizeof sums);
 #else
-  static_assert(kRows == kTile, "more rows than registers");
+  static_assert(kRows == kPointTile, "more rows than registers");
   for (int64_t t = 0; t < depth; ++t) {
-    Vec<A> panel[kWide<A>];
+    Vec<A> panel[kPanelVectors<A>];
 #pragma GCC unroll 2
-    for (int v = 0; v < kWide<A>; ++v) panel[v] = load(right + t * step + v * kLanes);
+    for (int v = 0; v < kPanelVectors<A>; ++v) panel[v] = load(right + t * step + v * kLanes);
 #pragma GCC unroll 6
-    for (int r = 0; r < kTile; ++r) {
+    for (int r = 0; r < kPointTile; ++r) {
       const Vec<A> factor = splat(left[t * kStep + r * kRow]);
 #pragma GCC unroll 2
-      for (int v = 0; v < kWide<A>; ++v) rows[r][v] += factor * panel[v];
+      for (int v = 0; v < kPanelVectors<A>; ++v) rows[r][v] += factor * panel[v];
     }
   }
 #endif
@@ -75,22 +75,23 @@ PK_INLINE void multiply(const A* left, int64_t next, const A* right, int64_t dep
 
 // Sums that grow long are made of short ones, which keeps their rounding small.
 template <int kRows, class A>
-PK_INLINE void add_rows(A* p, int64_t next, const Vec<A> (&rows)[kRows][kWide<A>]) {
+PK_INLINE void add_rows(A* p, int64_t next, const Vec<A> (&rows)[kRows][kPanelVectors<A>]) {
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < kWide<A>; ++v) {
-      A* at = p + r / kTile * next + r % kTile * kPanel<A> + v * kLanes;
+    for (int v = 0; v < kPanelVectors<A>; ++v) {
+      A* at = p + r / kPointTile * next + r % kPointTile * kPanel<A> + v * kLanes;
       store(at, load(at) + rows[r][v]);
     }
 }
 
 template <int kRows, class A>
-PK_INLINE void store_rows(A* p, const Vec<A> (&rows)[kRows][kWide<A>]) {
+PK_INLINE void store_rows(A* p, const Vec<A> (&rows)[kRows][kPanelVectors<A>]) {
 #pragma GCC unroll 12
   for (int r = 0; r < kRows; ++r)
 #pragma GCC unroll 2
-    for (int v = 0; v < kWide<A>; ++v) store(p + (r * kWide<A> + v) * kLanes, rows[r][v]);
+    for (int v = 0; v < kPanelVectors<A>; ++v)
+      store(p + (r * kPanelVectors<A> + v) * kLanes, rows[r][v]);
 }
 
 // Query pixels: packed, or where they lie if nothing has to be filled up.
@@ -137,17 +138,17 @@ void products(const Points& points, int64_t first, int64_t tiles, const Queries<
   if (depth.slabs == 0) std::memset(dots, 0, sizeof(A) * panels * next);
   for (int64_t slab = 0; slab < depth.slabs; ++slab) {
     const A* left =
-        static_cast<const A*>(points.packed) + (slab * all + first) * depth.slab * kTile;
+        static_cast<const A*>(points.packed) + (slab * all + first) * depth.slab * kPointTile;
     for (int64_t panel = 0; panel < panels; ++panel) {
       const A* right = query.at(slab, panel);
       A* out = dots + panel * next;
       take_tiles(0, tiles, [&](int64_t tile, auto at_once) {
-        Vec<A> rows[decltype(at_once)::kRows][kWide<A>] = {};
-        const int64_t each = depth.slab * kTile;
-        multiply<kTile, 1>(left + tile * each, each, right, depth.slab, rows, query.step);
-        A* to = out + tile * kTile * kPanel<A>;
+        Vec<A> rows[decltype(at_once)::kRows][kPanelVectors<A>] = {};
+        const int64_t each = depth.slab * kPointTile;
+        multiply<kPointTile, 1>(left + tile * each, each, right, depth.slab, rows, query.step);
+        A* to = out + tile * kPointTile * kPanel<A>;
         if (slab)
-          add_rows(to, kTile * kPanel<A>, rows);
+          add_rows(to, kPointTile * kPanel<A>, rows);
         else
           store_rows(to, rows);
       });
@@ -167,22 +168,22 @@ void multiply_in_place(const Points& points, const Queries<A>& query, int64_t pa
   if (depth.slabs == 0) clear(dots, panels * next);
   if (depth.slabs == 0) clear(square, panels * kPanel<A>);
   for (int64_t slab = 0; slab < depth.slabs; ++slab) {
-    const A* left = static_cast<const A*>(points.packed) + slab * depth.slab * kTile;
+    const A* left = static_cast<const A*>(points.packed) + slab * depth.slab * kPointTile;
     // of a further slab on their own at first, in the rows that are left
-    A* sums = slab ? dots + kTile * kPanel<A> : dots;
+    A* sums = slab ? dots + kPointTile * kPanel<A> : dots;
     for (int64_t d = 0; d < depth.slab; d += kChannels)
       for (int64_t panel = 0; panel < panels; ++panel) {
         const A* right = query.at(slab, panel) + d * query.step;
         A* at = sums + panel * next;
-        Vec<A> rows[kTile][kWide<A>] = {}, own[kWide<A>] = {};
+        Vec<A> rows[kPointTile][kPanelVectors<A>] = {}, own[kPanelVectors<A>] = {};
         if (d) std::memcpy(rows, at, sizeof rows);
-        multiply<kTile, 1>(left + d * kTile, 0, right, kChannels, rows, query.step);
+        multiply<kPointTile, 1>(left + d * kPointTile, 0, right, kChannels, rows, query.step);
         store_rows(at, rows);
         if (!squares) continue;
-        A* of_panel = slab ? at + kTile * kPanel<A> : square + panel * kPanel<A>;
+        A* of_panel = slab ? at + kPointTile * kPanel<A> : square + panel * kPanel<A>;
         if (d) std::memcpy(own, of_panel, sizeof own);
         for (int64_t i = 0; i < kChannels; ++i)
-          for (int v = 0; v < kWide<A>; ++v) {
+          for (int v = 0; v < kPanelVectors<A>; ++v) {
             const Vec<A> x = load(right + i * query.step + v * kLanes);
             own[v] += x * x;
           }
@@ -190,9 +191,9 @@ void multiply_in_place(const Points& points, const Queries<A>& query, int64_t pa
       }
     for (int64_t panel = 0; slab && panel < panels; ++panel) {
       A* at = dots + panel * next;
-      for (int64_t i = 0; i < kTile * kPanel<A>; ++i) at[i] += at[kTile * kPanel<A> + i];
+      for (int64_t i = 0; i < kPointTile * kPanel<A>; ++i) at[i] += at[kPointTile * kPanel<A> + i];
       for (int64_t i = 0; squares && i < kPanel<A>; ++i)
-        square[panel * kPanel<A> + i] += at[2 * kTile * kPanel<A> + i];
+        square[panel * kPanel<A> + i] += at[2 * kPointTile * kPanel<A> + i];
     }
   }
 }
@@ -202,7 +203,7 @@ template <class T>
 PK_INLINE void fetch_block(const Plane<T>& plane, int64_t channel, int64_t channels,
                            int64_t pixel) {
   for (int64_t c = channel; c < channel + channels; ++c)
-    for (int64_t i = 0; i < kBlock; i += 64 / static_cast<int64_t>(sizeof(T)))
+    for (int64_t i = 0; i < kPixelBlock; i += 64 / static_cast<int64_t>(sizeof(T)))
       __builtin_prefetch(plane.data + c * plane.channel_stride + pixel + i, 0, 2);
 }
 
@@ -218,14 +219,14 @@ void pack_pixels(const Plane<T>& plane, const Depth& depth, int64_t begin, int64
     // a slab is a multiple of the lanes
     A* slab =
         packed + (channel / depth.slab * panels * depth.slab + channel % depth.slab) * kPanel<A>;
-    if (plane.pixel_stride == 1) fetch_block(plane, channel, channels, begin + kBlock);
-    for (int64_t t = 0; t < panels * kWide<A>; ++t) {
+    if (plane.pixel_stride == 1) fetch_block(plane, channel, channels, begin + kPixelBlock);
+    for (int64_t t = 0; t < panels * kPanelVectors<A>; ++t) {
       Vec<A> rows[kLanes] = {};
       const int64_t pixel = t * kLanes;
       if (pixel < pixels && channels > 0)
         load_tile<TileRows::kChannels>(plane, offsets.start[t], begin + pixel,
                                        static_cast<int>(pixels - pixel), channel, channels, rows);
-      A* out = slab + t / kWide<A> * depth.slab * kPanel<A> + t % kWide<A> * kLanes;
+      A* out = slab + t / kPanelVectors<A> * depth.slab * kPanel<A> + t % kPanelVectors<A> * kLanes;
 #pragma GCC unroll 8
       for (int c = 0; c < kLanes; ++c) store(out + c * kPanel<A>, rows[c]);
     }
@@ -238,14 +239,14 @@ void square_pixels(const Depth& depth, int64_t panels, const Queries<A>& query, 
   std::memset(square, 0, sizeof(A) * panels * kPanel<A>);
   for (int64_t slab = 0; slab < depth.slabs; ++slab)
     for (int64_t panel = 0; panel < panels; ++panel) {
-      Vec<A> sums[kWide<A>] = {};
+      Vec<A> sums[kPanelVectors<A>] = {};
       const A* from = query.at(slab, panel);
       for (int64_t d = 0; d < depth.slab; ++d, from += query.step)
-        for (int v = 0; v < kWide<A>; ++v) {
+        for (int v = 0; v < kPanelVectors<A>; ++v) {
           const Vec<A> x = load(from + v * kLanes);
           sums[v] += x * x;
         }
-      for (int v = 0; v < kWide<A>; ++v) {
+      for (int v = 0; v < kPanelVectors<A>; ++v) {
         A* out = square + panel * kPanel<A> + v * kLanes;
         store(out, load(out) + sums[v]);
       }
@@ -260,10 +261,10 @@ PK_INLINE const T* place_of(const Points& points, const Plane<T>& plane, int64_t
 template <class T, class A>
 void squares(const Points& points, void* square, int64_t begin, int64_t end) {
   const Plane<T> plane(points.features, points.image);
-  for (int64_t first = begin; first < end; first += kPointsTogether) {
-    const int64_t n = end - first < kPointsTogether ? end - first : kPointsTogether;
-    double sums[kPointsTogether] = {};
-    const T* place[kPointsTogether];
+  for (int64_t first = begin; first < end; first += kGroupPoints) {
+    const int64_t n = end - first < kGroupPoints ? end - first : kGroupPoints;
+    double sums[kGroupPoints] = {};
+    const T* place[kGroupPoints];
     for (int64_t i = 0; i < n; ++i) place[i] = place_of(points, plane, first + i);
     for (int64_t d = 0; d < points.depth.channels; ++d)
       for (int64_t i = 0; i < n; ++i) {
@@ -297,12 +298,12 @@ template <class T, class A>
 void pack(const Points& points, int64_t group) {
   const Plane<T> plane(points.features, points.image);
   const Depth& depth = points.depth;
-  const int64_t tiles = tiles_of(points.count), begin = group * kPointsTogether;
-  const int64_t left = tiles * kTile - begin;
-  const int64_t n = left < kPointsTogether ? left : kPointsTogether;
+  const int64_t tiles = tiles_of(points.count), begin = group * kGroupPoints;
+  const int64_t left = tiles * kPointTile - begin;
+  const int64_t n = left < kGroupPoints ? left : kGroupPoints;
   const A* factor = static_cast<const A*>(points.factor);
-  const T* place[kPointsTogether];
-  A times[kPointsTogether];
+  const T* place[kGroupPoints];
+  A times[kGroupPoints];
   for (int64_t i = 0; i < n; ++i) {
     const int64_t p = begin + i;
     place[i] = p < points.count ? place_of(points, plane, p) : nullptr;
@@ -310,23 +311,24 @@ void pack(const Points& points, int64_t group) {
   }
   for (int64_t d = 0; d < depth.padded(); ++d) {
     A* packed = static_cast<A*>(points.packed) +
-                (d / depth.slab * tiles * depth.slab + d % depth.slab) * kTile;
+                (d / depth.slab * tiles * depth.slab + d % depth.slab) * kPointTile;
     A* across = static_cast<A*>(points.across);
-    if (across) across += (d / kTile * tiles * kTile) * kTile + d % kTile;
+    if (across) across += (d / kPointTile * tiles * kPointTile) * kPointTile + d % kPointTile;
     for (int64_t i = 0; i < n; ++i) {
       const int64_t p = begin + i;
       const bool there = place[i] && d < depth.channels;
       const A x = there ? times[i] * scalar(place[i][d * plane.channel_stride]) : A(0);
-      packed[p / kTile * depth.slab * kTile + p % kTile] = x;
-      if (across) across[p * kTile] = x;
+      packed[p / kPointTile * depth.slab * kPointTile + p % kPointTile] = x;
+      if (across) across[p * kPointTile] = x;
     }
   }
   // the rest of the last six channels
   if (points.across)
-    for (int64_t d = depth.padded(); d % kTile; ++d)
+    for (int64_t d = depth.padded(); d % kPointTile; ++d)
       for (int64_t i = 0; i < n; ++i)
         static_cast<A*>(
-            points.across)[(d / kTile * tiles * kTile + begin + i) * kTile + d % kTile] = 0;
+            points.across)[(d / kPointTile * tiles * kPointTile + begin + i) * kPointTile +
+                           d % kPointTile] = 0;
 }
 
 }  // namespace pixelkernels::similarity::PK_ISA

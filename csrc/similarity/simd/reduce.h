@@ -13,10 +13,11 @@ namespace pixelkernels::similarity::PK_ISA {
 template <Metric metric, class A>
 struct Panel {
   const Matching& m;
-  Vec<A> query[kWide<A>];
+  Vec<A> query[kPanelVectors<A>];
 
   Panel(const Matching& m, const A* square) : m(m) {
-    for (int v = 0; v < kWide<A>; ++v) query[v] = about_query<metric, A>(load(square + v * kLanes));
+    for (int v = 0; v < kPanelVectors<A>; ++v)
+      query[v] = about_query<metric, A>(load(square + v * kLanes));
   }
   template <class V = Vec<A>>
   PK_INLINE V at(const A* dots, int64_t p, int v) const {
@@ -107,7 +108,7 @@ struct Sum {
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v)
         sums[v] += value<transform, A>(panel.m, panel.template at<V>(dots, p, v));
-    for (int v = 0; v < kWide<A>; ++v) {
+    for (int v = 0; v < kPanelVectors<A>; ++v) {
       const Vec<A> sum = load(reinterpret_cast<const A*>(sums) + v * kLanes);
       store(state + v * kLanes, load(state + v * kLanes) + widen<A>(sum));
     }
@@ -131,7 +132,7 @@ struct Best {
 
   static void clear(const Matching& m, State* state) {
     for (int64_t i = 0; i < m.k; ++i)
-      for (int v = 0; v < kWide<A>; ++v)
+      for (int v = 0; v < kPanelVectors<A>; ++v)
         put(row(state, i, v), splat(-static_cast<A>(__builtin_inf())), integers<A>(-1));
   }
 
@@ -146,7 +147,7 @@ struct Best {
                   State* state) {
     const A sign = direction(panel.m);
     const int64_t k = panel.m.k;
-    for (int v = 0; v < kWide<A>; ++v) {
+    for (int v = 0; v < kPanelVectors<A>; ++v) {
       A* last = row(state, k - 1, v);
       Vec<A> bar = load(last);
       bool full = !any(places(last) < 0);
@@ -225,7 +226,7 @@ struct Softmax {
   static void run(const Panel<metric, A>& panel, A* dots, int64_t begin, int64_t end,
                   State* state) {
     const A* values = static_cast<const A*>(panel.m.points.value);
-    for (int v = 0; v < kWide<A>; ++v, state += kLanes) {
+    for (int v = 0; v < kPanelVectors<A>; ++v, state += kLanes) {
       A* dot = dots + v * kLanes;
       Vec<A> most = narrow<A>(load(state));
       for (int64_t p = begin; p < end; ++p, dot += kPanel<A>) {

@@ -11,12 +11,12 @@ template <class A>
 struct ScoresScratch {
   int64_t query, split, square, dots;
   explicit ScoresScratch(const Matching& m)
-      : query(m.points.depth.padded() * kBlock * sizeof(A)),
+      : query(m.points.depth.padded() * kPixelBlock * sizeof(A)),
         split(amx::scores_bytes(m)),
         square(most(m) * sizeof(A)),
-        dots(most(m) * (m.points.count <= kTile ? rows_of(1) : kPointsTogether) * sizeof(A)) {}
+        dots(most(m) * (m.points.count <= kPointTile ? rows_of(1) : kGroupPoints) * sizeof(A)) {}
   static constexpr int64_t most(const Matching& m) {
-    return m.points.count <= kTile ? kMostInPlace : kBlock;
+    return m.points.count <= kPointTile ? kMaxInPlacePixels : kPixelBlock;
   }
   int64_t bytes(int64_t states) const { return query + split + square + dots + states; }
 };
@@ -77,10 +77,10 @@ struct BlockScores {
     const int64_t panels = panels_of<A>(pixels), each = Reduction::states(m);
     for (int64_t i = 0; i < panels * m.classes; ++i) Reduction::clear(m, states + i * each);
     const int64_t tiles = tiles_of(m.points.count);
-    for (int64_t tile = 0; tile < tiles; tile += kTilesTogether) {
-      const int64_t some = tiles - tile < kTilesTogether ? tiles - tile : kTilesTogether;
+    for (int64_t tile = 0; tile < tiles; tile += kGroupTiles) {
+      const int64_t some = tiles - tile < kGroupTiles ? tiles - tile : kGroupTiles;
       if (query.data) products(m.points, tile, some, query, panels, dots);
-      const int64_t first = tile * kTile, past = first + some * kTile;
+      const int64_t first = tile * kPointTile, past = first + some * kPointTile;
       const int64_t end = past < m.points.count ? past : m.points.count;
       for (int64_t i = 0; i < panels; ++i) {
         const Panel<metric, A> panel(m, square + i * kPanel<A>);
@@ -94,7 +94,8 @@ struct BlockScores {
     for (int64_t t = 0; t * kLanes < pixels; ++t) {
       const int64_t left = pixels - t * kLanes;
       const Lanes lanes{begin + t * kLanes, left < kLanes ? left : kLanes};
-      Reduction::finish(m, states + t / kWide<A> * m.classes * each, t % kWide<A>, lanes);
+      Reduction::finish(m, states + t / kPanelVectors<A> * m.classes * each, t % kPanelVectors<A>,
+                        lanes);
       choose_labels<A>(m, lanes);
     }
   }
@@ -129,7 +130,7 @@ struct StatesBytes {
   int64_t run() const {
     using Reduction = typename ReductionOf<reduce, transform, A>::type;
     return Reduction::states(m) * sizeof(typename Reduction::State) * m.classes *
-           panels_of<A>(kBlock);
+           panels_of<A>(kPixelBlock);
   }
 };
 
@@ -180,8 +181,8 @@ void scores_in_place(const Matching& m, const Queries<A>& query, int64_t begin, 
   A* square = reinterpret_cast<A*>(scratch + parts.query + parts.split);
   A* dots = square + parts.square / sizeof(A);
   multiply_in_place(m.points, query, panels_of<A>(pixels), m.metric != Metric::kDot, square, dots);
-  for (int64_t at = 0; at < pixels; at += kBlock) {
-    const int64_t some = pixels - at < kBlock ? pixels - at : kBlock;
+  for (int64_t at = 0; at < pixels; at += kPixelBlock) {
+    const int64_t some = pixels - at < kPixelBlock ? pixels - at : kPixelBlock;
     with_reduction(m, AnyScores<A>{m,
                                    begin + at,
                                    some,
@@ -198,13 +199,14 @@ void scores(const Matching& m, int64_t begin, int64_t pixels, void* scratch) {
   const Depth& depth = m.points.depth;
   const Plane<T> plane(m.query, m.image);
   if constexpr (sizeof(T) == sizeof(A))
-    if (m.points.count <= kTile && plane.pixel_stride == 1 && plane.row_length == m.pixels &&
+    if (m.points.count <= kPointTile && plane.pixel_stride == 1 && plane.row_length == m.pixels &&
         pixels % kPanel<A> == 0 && depth.padded() == depth.channels)
       return scores_in_place(m,
                              Queries<A>::in_place(plane.data + begin, depth, plane.channel_stride),
                              begin, pixels, bytes);
-  for (int64_t at = 0; at < pixels; at += kBlock)
-    packed_scores<T, A>(m, plane, begin + at, pixels - at < kBlock ? pixels - at : kBlock, bytes);
+  for (int64_t at = 0; at < pixels; at += kPixelBlock)
+    packed_scores<T, A>(m, plane, begin + at, pixels - at < kPixelBlock ? pixels - at : kPixelBlock,
+                        bytes);
 }
 
 }  // namespace pixelkernels::similarity::PK_ISA

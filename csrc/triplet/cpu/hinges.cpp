@@ -13,7 +13,7 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
   const Element element = element_of(features);
   const Kernels& run = kernels()[element];
   const int64_t images = sets.size(0), hinges = sets.size(1) - 2, all = sets.size(2);
-  const int64_t blocks = (all + kRowsTogether - 1) / kRowsTogether;
+  const int64_t blocks = (all + kRowBlock - 1) / kRowBlock;
   const ScalarType type = accumulate_type(element);
   Tensor result = output(features, {images, hinges, all}, type);
   Tensor distances = output(features, {images, 2 * hinges, all}, type);
@@ -42,11 +42,11 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
       }
     };
     if (side_by_side(view_of(features))) {
-      const int64_t work = sets.size(1) * features.size(1) * kRowsTogether;
+      const int64_t work = sets.size(1) * features.size(1) * kRowBlock;
       parallel(images * blocks, work, [&](int64_t i) {
         const Rows rows = rows_of(features, sets, i / blocks, squared, eps);
-        const int64_t begin = i % blocks * kRowsTogether;
-        const int64_t end = std::min(begin + kRowsTogether, all);
+        const int64_t begin = i % blocks * kRowBlock;
+        const int64_t end = std::min(begin + kRowBlock, all);
         A* sums = data<A>(distances) + rows.image * rows.pairs * all;
         run.distances_by_pixel(rows, begin, end, sums);
         finish(rows, begin, end, sums, 1);
@@ -63,8 +63,8 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
         std::vector<A> scratch(rows.sets * all);
         run.distances(rows, begin, end, sums.data() + group * each, scratch.data());
       });
-      parallel(blocks, groups * rows.pairs * kRowsTogether, [&](int64_t i) {
-        const int64_t begin = i * kRowsTogether, end = std::min(begin + kRowsTogether, all);
+      parallel(blocks, groups * rows.pairs * kRowBlock, [&](int64_t i) {
+        const int64_t begin = i * kRowBlock, end = std::min(begin + kRowBlock, all);
         finish(rows, begin, end, sums.data(), groups);
       });
     }
@@ -107,10 +107,10 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
       const Gradient g{rows, factor.data(), view, past_caches(gradient)};
       if (by_pixel) {
         const int64_t page = rows.page_pixels * rows.channels;
-        parallel((entries.pages() + kPagesTogether - 1) / kPagesTogether, kPagesTogether * page,
+        parallel((entries.pages() + kPageBlock - 1) / kPageBlock, kPageBlock * page,
                  [&](int64_t i) {
-                   const int64_t begin = i * kPagesTogether;
-                   const int64_t end = std::min(begin + kPagesTogether, entries.pages());
+                   const int64_t begin = i * kPageBlock;
+                   const int64_t end = std::min(begin + kPageBlock, entries.pages());
                    std::vector<A> scratch(page);
                    run.gradient_by_pixel(g, begin, end, scratch.data());
                  });

@@ -11,12 +11,12 @@
 namespace pixelkernels::triplet {
 
 // Channels go to the threads in groups, at most so many: each has distances of its own.
-constexpr int64_t kMostGroups = 16;
-constexpr int64_t kRowsTogether = 256, kPagesTogether = 16;
+constexpr int64_t kMaxChannelGroups = 16;
+constexpr int64_t kRowBlock = 256, kPageBlock = 16;
 // A page's sums take about so many values.
 constexpr int64_t kPagePixels = 1024, kPageValues = 8192;
 // at least, where they lie side by side: those of a cache line
-constexpr int64_t kChannelsTogether = 16;
+constexpr int64_t kChannelBlock = 16;
 
 inline bool side_by_side(const View& view) { return view.channel_stride == 1; }
 
@@ -97,8 +97,8 @@ class Entries {
 };
 
 inline int64_t group_of(const Rows& rows) {
-  const int64_t even = (rows.channels + kMostGroups - 1) / kMostGroups;
-  return std::max<int64_t>(even, side_by_side(rows.features) ? kChannelsTogether : 1);
+  const int64_t even = (rows.channels + kMaxChannelGroups - 1) / kMaxChannelGroups;
+  return std::max<int64_t>(even, side_by_side(rows.features) ? kChannelBlock : 1);
 }
 inline int64_t groups_of(const Rows& rows) {
   const int64_t each = group_of(rows);

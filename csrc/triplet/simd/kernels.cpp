@@ -15,7 +15,7 @@ namespace {
 using namespace pixelkernels::PK_ISA;
 
 // Rows ahead whose pixels are fetched.
-constexpr int64_t kAhead = 4;
+constexpr int64_t kPrefetchRows = 4;
 
 template <class T, class A>
 PK_INLINE void gather(const Rows& s, const T* plane, A* values) {
@@ -44,7 +44,7 @@ void distances(const Rows& s, int64_t begin, int64_t end, void* sums, void* scra
 // The channels of one row's pixels in an image, if the row is there.
 template <class T>
 struct Pixels {
-  T* at[kMostSets];
+  T* at[kMaxSets];
   bool there = true;
 
   Pixels(const Rows& s, const Plane<T>& plane, int64_t row) {
@@ -80,7 +80,7 @@ PK_INLINE void store_some(A* p, Vec<A> values, int64_t count) {
 // sum[pair] += the squared differences in one vector of channels, or in `count` < kLanes of them
 template <int kSets, class T, class A>
 PK_INLINE void add_squares(const Pixels<T>& pixels, int64_t c, int64_t count, Vec<A> eps,
-                           Vec<A> sum[kMostPairs]) {
+                           Vec<A> sum[kMaxPairs]) {
   constexpr const SetPair* kPairs = kSets == 3 ? kThreeSets : kFourSets;
   Vec<A> value[kSets];
 #pragma GCC unroll 4
@@ -98,9 +98,9 @@ void distances_of_rows(const Rows& s, int64_t begin, int64_t end, A* sums) {
   const Vec<A> eps = splat(static_cast<A>(s.eps));
   const int64_t whole = s.channels / kLanes * kLanes, rest = s.channels - whole;
   for (int64_t r = begin; r < end; ++r) {
-    if (r + kAhead < s.rows) fetch(s, plane, r + kAhead);
+    if (r + kPrefetchRows < s.rows) fetch(s, plane, r + kPrefetchRows);
     const Pixels<T> pixels(s, plane, r);
-    Vec<A> sum[kMostPairs] = {};
+    Vec<A> sum[kMaxPairs] = {};
     if (pixels.there) {
       for (int64_t c = 0; c < whole; c += kLanes)
         add_squares<kSets, T, A>(pixels, c, kLanes, eps, sum);
@@ -146,7 +146,7 @@ PK_INLINE void add_slope(const Gradient& g, const Plane<T>& plane, int64_t set, 
   const Pixels<T> pixels(s, plane, row);
   for (int64_t c = 0; c < s.channels; c += kLanes) {
     const int64_t count = s.channels - c;
-    Vec<A> value[kMostSets], slope = {};
+    Vec<A> value[kMaxSets], slope = {};
     for (int i = 0; i < s.sets; ++i) value[i] = load_some(pixels.at[i] + c, count);
     for (int p = 0; p < s.pairs; ++p) {
       const int one = s.pair[p].one, other = s.pair[p].other;
@@ -170,7 +170,7 @@ void gradient_by_pixel(const Gradient& g, int64_t begin, int64_t end, void* scra
     const int64_t pixels = left < s.page_pixels ? left : s.page_pixels;
     clear(sums, pixels * s.channels);
     for (int64_t e = s.page[page]; e < s.page[page + 1]; ++e) {
-      if (e + kAhead < s.page[end]) fetch(s, plane, s.slot[e + kAhead] % s.rows);
+      if (e + kPrefetchRows < s.page[end]) fetch(s, plane, s.slot[e + kPrefetchRows] % s.rows);
       add_slope(g, plane, s.slot[e] / s.rows, s.slot[e] % s.rows,
                 sums + (s.pixel[e] - first) * s.channels);
     }
