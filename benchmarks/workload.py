@@ -56,6 +56,11 @@ def with_compiled(**calls: Callable[..., Any]) -> dict[str, Peer]:
     return peers
 
 
+def as_tuple(call: Callable[..., Tensor], **options: Any) -> Callable[..., tuple[Tensor]]:
+    """A function of one output, which it returns as a tuple."""
+    return lambda *tensors, **more: (call(*tensors, **options, **more),)
+
+
 @dataclass(frozen=True)
 class Floor:
     """The least memory traffic in bytes and the least arithmetic of any implementation."""

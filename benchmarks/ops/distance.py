@@ -1,4 +1,9 @@
-"""The workloads of the distance family: nothing in it has a gradient."""
+"""The workloads of the distance family, which has no gradients, and their peers.
+
+Click maps take points [B, 2 n, 2] and labels [B, 2 n] in slots, as RITM does: n slots for positive
+clicks, then n for negative ones. Unused slots are at (-1, -1) with label -1. Of the canvas [H, W]
+only the size matters. OpenCV, edt and SciPy measure distances to zero pixels.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from torch import Tensor
 
 import pixelkernels as pk
 from benchmarks.inputs import Inputs, label_map, mask
-from benchmarks.workload import FORWARD, Floor, Peer, Workload, size, with_compiled
+from benchmarks.workload import FORWARD, Floor, Peer, Workload, as_tuple, size, with_compiled
 
 TRUNCATE = 255.0
 RADIUS = 5.0  # of RITM's tanh maps
@@ -20,8 +25,8 @@ RADIUS = 5.0  # of RITM's tanh maps
 FAR = 1e6
 
 Encode = Callable[[Tensor], Tensor]
-# a bool image -> the distance of its True pixels to the nearest False one, written to the float32
-# array `out` where there is one
+# maps a bool image to the distances of its True pixels from the nearest False one, which it writes
+# to the float32 array `out` if it is given
 Transform = Callable[..., Any]
 
 
@@ -40,7 +45,7 @@ def _axes(points: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def broadcast(points: Tensor, labels: Tensor, canvas: Tensor, encode: Encode) -> tuple[Tensor]:
-    """The distance to every slot, [B, 2, n, H, W], and then the smallest."""
+    """The distances to all slots, [B, 2, n, H, W], then their minimum."""
     rows, columns = _axes(points, canvas)
     row, column = points[..., None, None].unbind(2)
     squared = (rows - row).square() + (columns - column).square()
@@ -51,7 +56,7 @@ def broadcast(points: Tensor, labels: Tensor, canvas: Tensor, encode: Encode) ->
 def running_minimum(
     points: Tensor, labels: Tensor, canvas: Tensor, encode: Encode
 ) -> tuple[Tensor]:
-    """Slot by slot, with two maps per image in memory. In float64 this is the oracle."""
+    """Slot by slot, with two maps per image in memory; in float64, the oracle."""
     rows, columns = _axes(points, canvas)
     batch, slots = labels.shape
     nearest = points.new_full((batch, 2, *canvas.shape), torch.inf)
@@ -66,9 +71,9 @@ def running_minimum(
 def ritm(
     points: Tensor, labels: Tensor, canvas: Tensor, radius: float, encode: Encode
 ) -> tuple[Tensor]:
-    """The steps of RITM's DistMaps: coordinates of every pixel from every slot, changed in place.
+    """The steps of RITM's DistMaps: offsets of every pixel from every slot, computed in place.
 
-    An unused slot is known by its point. Distances are in units of `radius`.
+    A negative point marks an unused slot. Distances are in units of `radius`.
     """
     batch, slots, _ = points.shape
     flat = points.reshape(-1, 2)
@@ -86,7 +91,7 @@ def ritm(
 
 
 def opencv_clicks(points: Tensor, labels: Tensor, canvas: Tensor) -> tuple[Tensor]:
-    """Clicks at pixels drawn into an image, and its distance transform, one map after another."""
+    """Map by map: the distance transform of an image that is zero at the clicks."""
     batch, slots = labels.shape
     maps = np.full((batch * 2, *canvas.shape), TRUNCATE, np.float32)
     pixels = points.numpy().astype(np.int64).reshape(batch * 2, slots // 2, 2)
@@ -127,7 +132,7 @@ def _into(out: Any, result: Any) -> Any:
 
 
 def transforms(mask: Tensor, transform: Transform) -> tuple[Tensor]:
-    """Image by image, through NumPy, each written to its place where that saves a copy."""
+    """Image by image in NumPy; writes into the batch where the transform can, to save a copy."""
     images = ~mask.numpy()
     if len(images) == 1:
         return (torch.from_numpy(transform(images[0])[None].astype(np.float32, copy=False)),)
@@ -149,7 +154,7 @@ def transforms_cupy(mask: Tensor) -> tuple[Tensor]:
 
 
 def transforms_exact(mask: Tensor) -> tuple[Tensor]:
-    """The oracle: SciPy in float64, and +inf where it has no answer, without a True pixel."""
+    """The oracle: SciPy in float64, and +inf in images without a True pixel."""
     images = [scipy(image) for image in (~mask).cpu().numpy()]
     exact = torch.from_numpy(np.stack(images)).to(mask.device)
     return (torch.where(mask.flatten(1).any(1)[:, None, None], exact, torch.inf),)
@@ -158,7 +163,7 @@ def transforms_exact(mask: Tensor) -> tuple[Tensor]:
 def next_clicks(
     prediction: Tensor, target: Tensor, transform: Transform
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The steps of RITM's Clicker, image by image: both kinds of error, padded, and an arg max."""
+    """The steps of RITM's Clicker, image by image: the argmax of both padded transforms."""
     points, labels, valid = [], [], []
     for predicted, truth in zip(prediction.cpu().numpy(), target.cpu().numpy(), strict=True):
         counts = truth != -1
@@ -178,7 +183,7 @@ def next_clicks(
 
 
 CELLS = 12
-# Masks of ordinary pictures first, then those that some method of transforming is slow on.
+# Typical masks first, then worst cases of various algorithms.
 MASKS = ("coherent", "random", "full", "single", "diagonal", "checkerboard", "empty")
 
 _EDT = {
@@ -200,7 +205,7 @@ def _draw_clicks(
     slots: int,
     least: int,
 ) -> Inputs:
-    """Clicks at random pixels: of each label as many as there are slots, or at least `least`."""
+    """Clicks at random pixels: between `least` and `slots` of each label."""
     batch, height, width = shape
     canvas = torch.zeros(1, 1, dtype=torch.bool).expand(height // shrink, width // shrink)
     sides = torch.tensor(canvas.shape)
@@ -223,9 +228,8 @@ def _draw_masks(
 def _draw_predictions(
     variant: str, generator: torch.Generator, shrink: int, *, shape: tuple[int, int, int]
 ) -> Inputs:
-    """Objects with a cell to ignore, and predictions of them.
-
-    A prediction is a shifted copy ("coherent") or wrong at 1 % of the pixels ("random").
+    """Objects with an ignored region, and predictions: a shifted copy ("coherent"), or wrong at 1 %
+    of the pixels ("random").
     """
     batch, height, width = (shape[0], *(side // shrink for side in shape[1:]))
     cells = label_map("coherent", generator, batch, height, width, CELLS)
@@ -238,7 +242,7 @@ def _draw_predictions(
 
 
 def _floor(inputs: Inputs, mode: str, *, read: bool, written: int) -> Floor:
-    """The inputs where they are images, `written` bytes per pixel, and one operation per value."""
+    """Reads the inputs if `read`, writes `written` bytes per pixel, one operation per pixel."""
     images = inputs.tensors if read else ()
     batch = len(inputs.tensors[0])
     pixels = batch * inputs.tensors[-1].shape[-2:].numel()
@@ -248,7 +252,7 @@ def _floor(inputs: Inputs, mode: str, *, read: bool, written: int) -> Floor:
 def _click_maps(
     name: str, shape: tuple[int, int, int], slots: int, least: int, encoding: str, **more: Any
 ) -> Workload:
-    """`slots` for positive and as many for negative clicks, `least` of each used."""
+    """`slots` positive and `slots` negative clicks, of which at least `least` each are used."""
     is_tanh = encoding == "tanh"
     encode = tanh if is_tanh else truncated
     radius = RADIUS if is_tanh else None
@@ -256,14 +260,8 @@ def _click_maps(
     def library(
         points: Tensor, labels: Tensor, canvas: Tensor, backend: str | None
     ) -> tuple[Tensor]:
-        height, width = canvas.shape
-        maps = pk.click_maps(
-            points, labels, (height, width), encoding=encoding, radius=radius, backend=backend
-        )
-        return (maps,)
-
-    def by_broadcast(points: Tensor, labels: Tensor, canvas: Tensor) -> tuple[Tensor]:
-        return broadcast(points, labels, canvas, encode)
+        options = {"encoding": encoding, "radius": radius, "backend": backend}
+        return (pk.click_maps(points, labels, tuple(canvas.shape), **options),)
 
     def by_ritm(points: Tensor, labels: Tensor, canvas: Tensor) -> tuple[Tensor]:
         if not is_tanh:
@@ -271,7 +269,7 @@ def _click_maps(
         return ritm(points, labels, canvas, RADIUS, lambda d2: torch.tanh(2 * d2.sqrt()))
 
     one_by_one = partial(running_minimum, encode=encode)
-    alternatives = with_compiled(broadcast=by_broadcast)
+    alternatives = with_compiled(broadcast=partial(broadcast, encode=encode))
     alternatives["eager running minimum"] = Peer(one_by_one)
     alternatives["eager as RITM"] = Peer(by_ritm, synchronizes=True)
     if not is_tanh:
@@ -295,16 +293,13 @@ def _click_maps(
 
 
 def _distance_transform(name: str, shape: tuple[int, int, int], **more: Any) -> Workload:
-    def library(drawn: Tensor, backend: str | None) -> tuple[Tensor]:
-        return (pk.distance_transform(drawn, backend=backend),)
-
     return Workload(
         name=name,
         title=f"distance transform, {size(shape)}",
         family="distance",
         op="distance_transform",
         draw=partial(_draw_masks, shape=shape),
-        library=library,
+        library=as_tuple(pk.distance_transform),
         peers=_EDT,
         floor=partial(_floor, read=True, written=4),
         variants=MASKS,
@@ -318,9 +313,6 @@ def _distance_transform(name: str, shape: tuple[int, int, int], **more: Any) -> 
 def _next_click() -> Workload:
     shape = (28, 320, 480)
 
-    def library(prediction: Tensor, target: Tensor, backend: str | None) -> tuple[Tensor, ...]:
-        return tuple(pk.next_click(prediction, target, backend=backend))
-
     by_scipy = partial(next_clicks, transform=scipy)
     return Workload(
         name="next-click",
@@ -329,7 +321,7 @@ def _next_click() -> Workload:
         op="next_click",
         source="RITM's evaluation protocol",
         draw=partial(_draw_predictions, shape=shape),
-        library=library,
+        library=pk.next_click,
         peers={
             "OpenCV precise as RITM": Peer(
                 partial(next_clicks, transform=opencv), devices=("cpu",), package="cv2"

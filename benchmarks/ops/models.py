@@ -1,12 +1,12 @@
-"""The reference networks on real images: do they learn, do backends agree, what does a step cost,
-and do the papers' claims show in small?
+"""Train the reference networks on real images: learning, agreement of backends, the cost of a step,
+and small versions of the papers' experiments.
 
     python -m benchmarks.ops.models DIR [--part NAME] [--out PATH]
 
-DIR/images and DIR/masks hold images of one object or class, 8 at least, with masks of the object; a
-video's frames will do. They are cropped to the object's surroundings. Every part prints; all of
-them are written to benchmarks/results/<machine>/models/models.json, one or with --out only there.
-Takes half an hour on two cores: the networks are small, and trained from scratch.
+DIR/images and DIR/masks hold at least 8 images of one object or class, for example the frames of a
+video, and masks of the object. Images are cropped around the object. Without --part, the results
+go to benchmarks/results/<machine>/models/models.json, or to --out. The run takes half an hour on
+two cores: the networks are small and trained from scratch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pixelkernels.models.metrics import jaccard, saliency_measures
 
 SIZE, READ = (128, 224), (480, 840)
 SEEDS = (0, 1, 2)
-# of the overfitting: images, steps, items in a step, learning rate
+# per network: images, steps, batch size, learning rate
 LEARNING = {
     "coseg": (3, 100, 2, 0.02),
     "menet": (3, 150, 3, 0.03),
@@ -42,12 +42,12 @@ LEARNING = {
     "transfer": (3, 100, 2, 0.03),
     "interactive": (3, 100, 3, 0.02),
 }
-COMPARED = 3  # steps of both backends
+COMPARED = 3  # steps with both backends
 Row = dict[str, Any]
 
 
 class Data:
-    """What a Folder has, of some images."""
+    """A subset of a Folder."""
 
     def __init__(self, names: list[str], images: torch.Tensor, labels: torch.Tensor) -> None:
         self.names, self.images, self.labels = names, images, labels
@@ -61,7 +61,7 @@ class Data:
 
 
 def near_objects(folder: Path) -> Data:
-    """Every image cropped to twice the size of its object, as far as there is so much of it."""
+    """Every image, cropped to twice the size of its object or to the border."""
     whole = Folder(folder / "images", folder / "masks", READ)
     images, labels = [], []
     for image, mask in zip(whole.images, whole.labels > 0, strict=True):
@@ -98,7 +98,7 @@ def trained(run: Run, steps: int, title: str) -> Run:
 
 
 def object_iou(task: Any) -> float:
-    """Of the predicted object with the mask, over all images of the task."""
+    """The IoU of predicted objects and masks over all images of the task."""
     network, target = task.network, task.labels > 0
     if isinstance(network, CASNet):
         found = network.predict(task.images, network.choose_channel(task.images, target))
@@ -108,7 +108,7 @@ def object_iou(task: Any) -> float:
 
 
 def overfit(whole: Data) -> Iterator[Row]:
-    """Each network on a few images, and the losses of both backends in the first steps."""
+    """Overfit each network to a few images; compare the first losses of both backends."""
     for name, (images, steps, batch, rate) in LEARNING.items():
         data = whole.part(spread_over(whole, images))
         sides = {}
@@ -138,7 +138,7 @@ def overfit(whole: Data) -> Iterator[Row]:
 
 
 def step_costs(whole: Data) -> Iterator[Row]:
-    """A training step and its memory, eager beside the default backend, in turn."""
+    """Time and memory of a training step, eager and default backend alternately."""
     for name, (_, _, batch, rate) in LEARNING.items():
         data = whole.part(spread_over(whole, 4))
         options = {"transfer": {"pairs": "all"}}.get(name, {})
@@ -161,8 +161,8 @@ def step_costs(whole: Data) -> Iterator[Row]:
 
 
 def flipped_labels(whole: Data) -> Iterator[Row]:
-    """CAS beside cross entropy where each image's two regions swap their labels with probability
-    0.5; IoU on images that were not trained on, with their true masks.
+    """CAS and cross entropy when the two labels of each image are swapped with probability 0.5: the
+    IoU with the true masks of held-out images.
     """
     half = [list(range(start, len(whole), 2)) for start in (0, 1)]
     for kind in ("cas", "class_agnostic_cross_entropy", "cross_entropy"):
@@ -185,7 +185,7 @@ def flipped_labels(whole: Data) -> Iterator[Row]:
 
 
 def with_triplets(whole: Data) -> Iterator[Row]:
-    """Dice with and without the IS-Triplet loss: IoU on other images, as training goes on."""
+    """Dice with and without the IS-Triplet loss: the IoU on held-out images during training."""
     half = [list(range(start, len(whole), 2)) for start in (0, 1)]
     for weight in (0.0, 1.0):
         curves = []
@@ -203,7 +203,7 @@ def with_triplets(whole: Data) -> Iterator[Row]:
 
 
 def over_clicks(whole: Data) -> Iterator[Row]:
-    """Clicks on images that were not trained on, with f-BRS in either place and without."""
+    """Clicks on held-out images, without f-BRS and with it after and before the junction."""
     half = [list(range(start, len(whole), 2)) for start in (0, 1)]
     train, test = (whole.part(chosen) for chosen in half)
     run = trained(started("interactive", train, 3, 0.02), 100, "interactive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,9 +13,9 @@ import pixelkernels as pk
 from benchmarks.inputs import Inputs, embeddings, label_map
 from benchmarks.ops import regions_peers as peers
 from benchmarks.ops.regions_peers import by_one_hot, by_scatter
-from benchmarks.workload import BOTH, FORWARD, Floor, Peer, Workload, size, with_compiled
+from benchmarks.workload import BOTH, FORWARD, Floor, Peer, Workload, as_tuple, size, with_compiled
 
-# With more regions a loop over labels takes seconds and tells nothing new.
+# With more regions, a loop over labels takes seconds.
 LONGEST_LOOP = 20
 
 
@@ -36,7 +37,7 @@ def _draw_labelled(
 def _draw_probabilities(
     variant: str, generator: torch.Generator, shrink: int, *, shape: tuple[int, int, int, int]
 ) -> Inputs:
-    """Features, and a probability of background that is sure inside the regions of a label map."""
+    """Features, and the probability of background: near 1 in region 0, near 0 elsewhere."""
     features, labels = _draw_labelled(variant, generator, shrink, shape=shape, regions=2).tensors
     noise = torch.rand(labels.shape, generator=generator)
     return Inputs((features, 0.8 * (labels == 0) + 0.2 * noise), differentiable=(0, 1))
@@ -50,7 +51,7 @@ def _draw_support(
     shape: tuple[int, int, int, int],
     mask: int,
 ) -> Inputs:
-    """Features, and a binary mask at the size of the image."""
+    """Features, and a binary mask of the size of the image."""
     batch, channels, height, width = shape
     features = torch.randn(batch, channels, height // shrink, width // shrink, generator=generator)
     sides = mask // shrink, mask // shrink
@@ -65,11 +66,11 @@ def _floor(
     rereads: bool = True,
     output_map: bool = False,
 ) -> Floor:
-    """Forward reads every input once and writes an output map, where there is one.
+    """The forward pass reads every input once and writes the output map, if there is one.
 
-    Backward reads the labels or weights (and the gradient of an output map), the features where
-    the gradient depends on them (`rereads`), and writes the gradients. `operations` are per feature
-    value, forward and backward.
+    The backward pass reads the labels or weights, the gradient of the output map, and the features
+    if the gradient depends on them (`rereads`); it writes the gradients. `operations` per feature
+    value: (forward, backward).
     """
     features, guide = inputs.tensors
     sizes = [tensor.nbytes for tensor in inputs.tensors]
@@ -85,39 +86,31 @@ def _floor(
 def _region_stats(
     name: str, shape: tuple[int, int, int, int], regions: int, **more: Any
 ) -> Workload:
-    def loss_terms(statistics: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return tuple(statistics[1:])
+    def terms(statistics: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
+        """Mean and variance, without the counts."""
+        return lambda features, labels, **options: tuple(
+            statistics(features, labels, regions, *arguments, **options)[1:]
+        )
 
-    def one_hot(features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        return loss_terms(peers.region_stats(features, labels, regions, by_one_hot))
-
-    def scatter_add(features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        return loss_terms(peers.region_stats(features, labels, regions, by_scatter))
-
-    def index_add(features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        return loss_terms(peers.region_stats_index_add(features, labels, regions))
-
-    def torch_scatter(features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        return loss_terms(peers.region_stats_torch_scatter(features, labels, regions))
-
-    def loop(features: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-        return loss_terms(peers.region_stats_loop(features, labels, regions))
-
-    def library(features: Tensor, labels: Tensor, backend: str | None) -> tuple[Tensor, ...]:
-        return loss_terms(pk.region_stats(features, labels, regions, backend=backend))
-
-    alternatives = with_compiled(one_hot_matmul=one_hot, scatter_add=scatter_add)
-    alternatives["eager index_add (NHWC)"] = Peer(index_add)
-    alternatives["torch_scatter"] = Peer(torch_scatter, package="torch_scatter")
+    alternatives = with_compiled(
+        one_hot_matmul=terms(peers.region_stats, by_one_hot),
+        scatter_add=terms(peers.region_stats, by_scatter),
+    )
+    alternatives["eager index_add (NHWC)"] = Peer(terms(peers.region_stats_index_add))
+    alternatives["torch_scatter"] = Peer(
+        terms(peers.region_stats_torch_scatter), package="torch_scatter"
+    )
     if regions <= LONGEST_LOOP:
-        alternatives["eager loop over labels"] = Peer(loop, synchronizes=True)
+        alternatives["eager loop over labels"] = Peer(
+            terms(peers.region_stats_loop), synchronizes=True
+        )
     return Workload(
         name=name,
         title=f"region mean and variance, {size(shape)}, {regions} regions",
         family="regions",
         op="region_stats",
         draw=partial(_draw_labelled, shape=shape, regions=regions),
-        library=library,
+        library=terms(pk.region_stats),
         peers=alternatives,
         floor=partial(_floor, operations=(4, 2)),
         **more,
@@ -127,21 +120,19 @@ def _region_stats(
 def _cas(regions: int, **more: Any) -> Workload:
     shape = (8, 21, 256, 256)
 
-    def one_hot(features: Tensor, labels: Tensor) -> tuple[Tensor]:
-        return (peers.cas_loss(*peers.region_stats(features, labels, regions, by_one_hot)),)
+    def loss(statistics: Callable[..., Any], *arguments: Any) -> Callable[..., tuple[Tensor]]:
+        return lambda features, labels: (
+            peers.cas_loss(*statistics(features, labels, regions, *arguments)),
+        )
 
-    def scatter_add(features: Tensor, labels: Tensor) -> tuple[Tensor]:
-        return (peers.cas_loss(*peers.region_stats(features, labels, regions, by_scatter)),)
-
-    def loop(features: Tensor, labels: Tensor) -> tuple[Tensor]:
-        return (peers.cas_loss(*peers.region_stats_loop(features, labels, regions)),)
-
-    def library(features: Tensor, labels: Tensor, backend: str | None) -> tuple[Tensor]:
-        return (pk.cas_loss(features, labels, regions, backend=backend),)
-
-    alternatives = with_compiled(one_hot_matmul=one_hot, scatter_add=scatter_add)
+    alternatives = with_compiled(
+        one_hot_matmul=loss(peers.region_stats, by_one_hot),
+        scatter_add=loss(peers.region_stats, by_scatter),
+    )
     if regions <= LONGEST_LOOP:
-        alternatives["eager loop over labels"] = Peer(loop, synchronizes=True)
+        alternatives["eager loop over labels"] = Peer(
+            loss(peers.region_stats_loop), synchronizes=True
+        )
     return Workload(
         name=f"cas-r{regions}",
         title=f"CAS loss, {size(shape)}, {regions} regions",
@@ -149,7 +140,7 @@ def _cas(regions: int, **more: Any) -> Workload:
         op="cas_loss",
         source="CAS eq. 1",
         draw=partial(_draw_labelled, shape=shape, regions=regions, softmax=True),
-        library=library,
+        library=as_tuple(pk.cas_loss, num_regions=regions),
         peers=alternatives,
         floor=partial(_floor, operations=(4, 2)),
         **more,
@@ -159,9 +150,6 @@ def _cas(regions: int, **more: Any) -> Workload:
 def _metric_expression(name: str, mining: str | None, alternatives: dict[str, Peer]) -> Workload:
     shape = (5, 16, 224, 224)
 
-    def library(features: Tensor, mask: Tensor, backend: str | None) -> tuple[Tensor]:
-        return (pk.metric_expression_loss(features, mask, mining=mining, backend=backend),)
-
     return Workload(
         name=name,
         title=f"MEnet metric loss{', hard mining' if mining else ''}, {size(shape)}",
@@ -169,9 +157,9 @@ def _metric_expression(name: str, mining: str | None, alternatives: dict[str, Pe
         op="metric_expression_loss",
         source="MEnet eq. 3",
         draw=partial(_draw_labelled, shape=shape, regions=2),
-        library=library,
+        library=as_tuple(pk.metric_expression_loss, mining=mining),
         peers=alternatives,
-        # the gradient is a constant vector per class, so the features are not needed again
+        # the gradient is a constant vector per class and does not depend on the features
         floor=partial(_floor, operations=(6 if mining else 1, 1), rereads=False),
         quick=mining is None,
         ranks=mining is not None,
@@ -181,18 +169,8 @@ def _metric_expression(name: str, mining: str | None, alternatives: dict[str, Pe
 def _discriminative(regions: int) -> Workload:
     shape = (8, 16, 256, 256)
 
-    def one_hot(features: Tensor, labels: Tensor) -> tuple[Tensor]:
-        return peers.discriminative(features, labels, regions, by_one_hot)
-
-    def scatter_add(features: Tensor, labels: Tensor) -> tuple[Tensor]:
-        return peers.discriminative(features, labels, regions, by_scatter)
-
-    def loop(features: Tensor, labels: Tensor) -> tuple[Tensor]:
-        return peers.discriminative_loop(features, labels, regions)
-
-    def library(features: Tensor, labels: Tensor, backend: str | None) -> tuple[Tensor]:
-        return (pk.discriminative_loss(features, labels, regions, backend=backend),)
-
+    loss = partial(peers.discriminative, num_regions=regions)
+    loop = partial(peers.discriminative_loop, num_regions=regions)
     return Workload(
         name=f"discriminative-r{regions}",
         title=f"discriminative loss, {size(shape)}, {regions} regions",
@@ -200,8 +178,11 @@ def _discriminative(regions: int) -> Workload:
         op="discriminative_loss",
         source="De Brabandere et al. eqs. 1-4, compared with in CAS",
         draw=partial(_draw_labelled, shape=shape, regions=regions),
-        library=library,
-        peers=with_compiled(one_hot_matmul=one_hot, scatter_add=scatter_add)
+        library=as_tuple(pk.discriminative_loss, num_regions=regions),
+        peers=with_compiled(
+            one_hot_matmul=partial(loss, reductions=by_one_hot),
+            scatter_add=partial(loss, reductions=by_scatter),
+        )
         | {"eager loop over labels": Peer(loop, synchronizes=True)},
         floor=partial(_floor, operations=(4, 3)),
     )
@@ -210,9 +191,6 @@ def _discriminative(regions: int) -> Workload:
 def _background_distance() -> Workload:
     shape = (5, 16, 224, 224)
 
-    def library(features: Tensor, weights: Tensor, backend: str | None) -> tuple[Tensor]:
-        return (pk.background_distance(features, weights, backend=backend),)
-
     return Workload(
         name="background-distance",
         title=f"distance from the background, {size(shape)}",
@@ -220,7 +198,7 @@ def _background_distance() -> Workload:
         op="background_distance",
         source="MEnet eq. 5",
         draw=partial(_draw_probabilities, shape=shape),
-        library=library,
+        library=as_tuple(pk.background_distance),
         peers=with_compiled(
             as_written=peers.background_distance, matmul=peers.background_distance_matmul
         ),
@@ -234,10 +212,6 @@ def _background_distance() -> Workload:
 def _masked_average_pool() -> Workload:
     shape, mask = (4, 512, 53, 53), 417
 
-    def library(features: Tensor, weights: Tensor, backend: str | None) -> tuple[Tensor]:
-        pooled = pk.masked_average_pool(features, weights, upsample="bilinear", backend=backend)
-        return (pooled,)
-
     return Workload(
         name="masked-average-pool",
         title=f"masked average pooling, {size(shape)}, mask {mask}x{mask}",
@@ -245,7 +219,7 @@ def _masked_average_pool() -> Workload:
         op="masked_average_pool",
         source="PANet",
         draw=partial(_draw_support, shape=shape, mask=mask),
-        library=library,
+        library=as_tuple(pk.masked_average_pool, upsample="bilinear"),
         peers=with_compiled(
             features_upsampled=peers.pool_upsampled, weights_resized=peers.pool_adjoint
         ),
@@ -274,7 +248,7 @@ WORKLOADS: tuple[Workload, ...] = (
             regions,
             source="CAS eq. 1",
             modes=(FORWARD, BOTH) if (channels, regions) == (16, 20) else (BOTH,),
-            quick=regions == 20,  # the targets: 2, 16 and 64 channels
+            quick=regions == 20,
         )
         for channels in (2, 16, 64)
         for regions in (20, 100)

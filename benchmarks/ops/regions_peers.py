@@ -1,7 +1,7 @@
-"""What users write today for the regions family: plain PyTorch, independent of the library.
+"""Peers of the regions family: plain PyTorch, independent of the library.
 
-The formulas work on features [B, C, N] and take their two reductions by label from `by_one_hot` or
-`by_scatter`, the two idioms in use. Labels are all within [0, num_regions).
+Features are [B, C, N]. `by_one_hot` and `by_scatter` are the two common ways to reduce by label.
+All labels are in [0, num_regions).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn import functional
 
-# labels [B, N], num_regions and dtype give the sums by region, [B, K, N] -> [B, K, R], and their
+# (labels [B, N], num_regions, dtype) -> the sum by region, [B, K, N] -> [B, K, R], and its
 # transpose, [B, K, R] -> [B, K, N]
 Map = Callable[[Tensor], Tensor]
 Reductions = Callable[[Tensor, int, torch.dtype], tuple[Map, Map]]
@@ -54,7 +54,7 @@ def region_stats(
 
 
 def region_stats_torch_scatter(features: Tensor, labels: Tensor, num_regions: int) -> Statistics:
-    """torch_scatter's means, which torch-em and spoco's kin install."""
+    """With torch_scatter, as torch-em and spoco."""
     from torch_scatter import scatter
 
     x, index = features.flatten(2), labels.flatten(1)[:, None]

@@ -13,18 +13,18 @@ import pixelkernels as pk
 from benchmarks.inputs import Inputs, embeddings, label_map
 from benchmarks.ops import similarity_peers as peers
 from benchmarks.ops.similarity_peers import Score, in_chunks
-from benchmarks.workload import BOTH, FORWARD, Floor, Peer, Workload, size, with_compiled
+from benchmarks.workload import BOTH, FORWARD, Floor, Peer, Workload, as_tuple, size, with_compiled
 
 CHANNELS = 128
 FRAME = (240, 427)
-# Eager code goes through all points once per class: with more it takes seconds, KeOps minutes.
+# With more points, the eager backend takes seconds and KeOps minutes.
 FEW_POINTS = 200
 
 
 def _draw_points(
     variant: str, generator: torch.Generator, shrink: int, *, points: int, classes: int, train: bool
 ) -> Inputs:
-    """A frame, and of each class as many points of a like one, class by class."""
+    """A frame, and points of a similar frame: the same number of each class, sorted by class."""
     height, width = (side // shrink for side in FRAME)
     frame = label_map(variant, generator, 1, height, width, classes)
     labels = torch.arange(classes).repeat_interleave(points // classes)[None]
@@ -40,7 +40,7 @@ def _draw_support(
 ) -> Inputs:
     """Query, support and mask: all of the support ("full"), or the half around a random pixel.
 
-    The features are those of a network's last stage, behind a ReLU.
+    The features follow a ReLU, as in the last stage of a network.
     """
     batch, channels, height, width = (*shape[:2], *(side // shrink for side in shape[2:]))
     query, support = (
@@ -67,7 +67,7 @@ def _draw_frames(
     shape: tuple[int, int, int, int],
     classes: int,
 ) -> Inputs:
-    """Features, of which the first channel tells the pixel, and labels."""
+    """Features, whose first channel is the index of the pixel, and labels."""
     batch, channels, height, width = (*shape[:2], *(side // shrink for side in shape[2:]))
     labels = label_map(variant, generator, batch, height, width, classes)
     features = embeddings(generator, labels, classes, channels)
@@ -76,11 +76,11 @@ def _draw_frames(
 
 
 def _floor_matching(inputs: Inputs, mode: str, *, rows: int, classes: int, labelled: bool) -> Floor:
-    """Forward reads everything and writes the scores, and the labels where they are wanted;
-    backward reads it again, with the gradient of the scores, and writes two gradients.
+    """The forward pass reads the inputs and writes the scores and, if `labelled`, the labels; the
+    backward pass reads the inputs and the gradient of the scores and writes two gradients.
 
-    `rows` of the reference are multiplied with each query: all points, or one sum per class. The
-    gradients take two such products, if those of the forward pass are neither kept nor repeated.
+    Each query is multiplied with `rows` vectors: all points, or one sum per class. The gradients
+    take two more such products.
     """
     query, reference, _ = inputs.tensors
     pixels = query.shape[0] * query.shape[2:].numel()
@@ -93,7 +93,7 @@ def _floor_matching(inputs: Inputs, mode: str, *, rows: int, classes: int, label
 
 
 def _floor_prior(inputs: Inputs, mode: str) -> Floor:
-    """The query, the mask, and the support where the mask is not 0; and the prior."""
+    """Reads the query, the mask and the support pixels of nonzero weight; writes the prior."""
     query, support, weights = inputs.tensors
     kept = (weights != 0).flatten(1).sum(1)
     channels, pixels = query.shape[1], query.shape[2:].numel()
@@ -103,7 +103,7 @@ def _floor_prior(inputs: Inputs, mode: str) -> Floor:
 
 
 def _floor_sample(inputs: Inputs, mode: str, *, drawn: int) -> Floor:
-    """The labels, each looked at once, and the drawn points, read and written with theirs."""
+    """Reads the labels once; reads and writes the drawn points; writes their labels."""
     features, labels = inputs.tensors
     points = len(features) * drawn
     values = points * features.shape[1] * features.element_size()
@@ -136,22 +136,18 @@ def _matching(
     collapses: bool = False,
     **more: Any,
 ) -> Workload:
-    """`score` is a peer, whole and in chunks; there are others, eager alone or compiled too.
-
-    With `collapses` one sum per class will do in place of its points.
+    """`score` is a peer, with the whole matrix and in chunks. `eager` and `compiled` are further
+    peers, eager only or also under torch.compile. `collapses`: one sum per class replaces its
+    points.
     """
     labelled = op == "label_transfer"
     as_call = partial(_call, classes=classes, labelled=labelled)
     chunked = partial(in_chunks, score=score)
 
-    def library(
-        query: Tensor, reference: Tensor, labels: Tensor, backend: str | None
-    ) -> tuple[Tensor, ...]:
-        if labelled:
-            arguments = query, reference, labels, classes
-            return tuple(pk.label_transfer(*arguments, **options, backend=backend))
-        return (pk.matching_scores(query, reference, labels, classes, **options, backend=backend),)
-
+    if labelled:
+        library = partial(pk.label_transfer, num_classes=classes, **options)
+    else:
+        library = as_tuple(pk.matching_scores, num_classes=classes, **options)
     both = {"all_scores": score} | (compiled or {})
     alone = {"in chunks": chunked} | (eager or {})
     if mode == FORWARD:
@@ -186,7 +182,7 @@ def _matching(
 
 
 def _sigmoid_mean(points: int, classes: int, train: bool) -> Workload:
-    """The scores of the released code of dense label transfer; with their gradient, alone."""
+    """Dense label transfer as in the released code; with `train`, the scores and their gradient."""
     return _matching(
         f"{'matching-scores' if train else 'label-transfer'}-k{points}",
         f"{'matching scores' if train else 'label transfer'}, mean of sigmoids",
@@ -214,11 +210,6 @@ def _sigmoid_mean(points: int, classes: int, train: bool) -> Workload:
 def _prior_mask() -> Workload:
     shape = (4, 2048, 60, 60)
 
-    def library(
-        query: Tensor, support: Tensor, weights: Tensor, backend: str | None
-    ) -> tuple[Tensor]:
-        return (pk.prior_mask(query, support, weights, backend=backend),)
-
     alternatives = with_compiled(
         as_PFENet=peers.prior_as_written, normalised_first=peers.prior_normalised
     )
@@ -233,7 +224,7 @@ def _prior_mask() -> Workload:
         op="prior_mask",
         source="PFENet",
         draw=partial(_draw_support, shape=shape),
-        library=library,
+        library=as_tuple(pk.prior_mask),
         peers=alternatives,
         floor=_floor_prior,
         variants=("half", "full"),
@@ -244,9 +235,6 @@ def _prior_mask() -> Workload:
 
 def _sample_reference() -> Workload:
     shape, classes, per_class = (4, CHANNELS, *FRAME), 21, 100
-
-    def library(features: Tensor, labels: Tensor, backend: str | None) -> tuple[Tensor, ...]:
-        return pk.sample_reference(features, labels, classes, per_class, backend=backend)
 
     sizes = {"num_classes": classes, "num_per_class": per_class}
     alternatives = with_compiled(sort_by_label_and_chance=partial(peers.sample_sorted, **sizes))
@@ -259,13 +247,13 @@ def _sample_reference() -> Workload:
         op="sample_reference",
         source="Najafi et al.",
         draw=partial(_draw_frames, shape=shape, classes=classes),
-        library=library,
+        library=partial(pk.sample_reference, **sizes),
         peers=alternatives,
         floor=partial(_floor_sample, drawn=classes * per_class),
         modes=(FORWARD,),
         quick=True,
         oracle=loop,
-        compared=_promises,
+        compared=_sampling_properties,
         slow=("eager",),
     )
 
@@ -273,7 +261,7 @@ def _sample_reference() -> Workload:
 def _draw_pairs(
     variant: str, generator: torch.Generator, shrink: int, *, shape: tuple[int, int, int]
 ) -> Inputs:
-    """Two images of the same five objects."""
+    """Two images with the same five objects."""
     channels, height, width = (shape[0], *(side // shrink for side in shape[1:]))
     labels = label_map(variant, generator, 1, height, 2 * width, 5)
     drawn = embeddings(generator, labels, 5, channels)
@@ -283,7 +271,9 @@ def _draw_pairs(
 
 
 def _floor_pairs(inputs: Inputs, mode: str) -> Floor:
-    """Everything read, the matrix of pairs; two gradients written, its products with x and y."""
+    """Reads the inputs and computes the products of all pairs; the backward pass takes two more
+    such products and writes two gradients.
+    """
     x, y, *_ = inputs.tensors
     read = sum(tensor.nbytes for tensor in inputs.tensors)
     operations = 2 * x.shape[1] * x.shape[2] * y.shape[2]
@@ -294,11 +284,6 @@ def _floor_pairs(inputs: Inputs, mode: str) -> Floor:
 
 def _pair_loss() -> Workload:
     shape = (CHANNELS, 122, 210)
-
-    def library(
-        x: Tensor, y: Tensor, x_labels: Tensor, y_labels: Tensor, backend: str | None
-    ) -> tuple[Tensor]:
-        return (pk.pair_similarity_loss(x, y, x_labels, y_labels, backend=backend),)
 
     alternatives = with_compiled(whole_matrix=peers.pair_loss_whole)
     alternatives["eager in chunks, checkpointed"] = Peer(peers.pair_loss_in_chunks)
@@ -311,7 +296,7 @@ def _pair_loss() -> Workload:
         op="pair_similarity_loss",
         source="Najafi et al.",
         draw=partial(_draw_pairs, shape=shape),
-        library=library,
+        library=as_tuple(pk.pair_similarity_loss),
         peers=alternatives,
         floor=_floor_pairs,
         variants=("coherent",),
@@ -321,19 +306,19 @@ def _pair_loss() -> Workload:
     )
 
 
-def _promises(
+def _sampling_properties(
     outputs: tuple[Tensor, ...], _: object, features: Tensor, labels: Tensor
 ) -> tuple[Tensor, ...]:
-    """What must not depend on chance: the labels drawn, which are those of the pixels that the
-    points come from; what the points differ by from those pixels; how many pixels are distinct."""
+    """What must not depend on the draw: the labels, which are also those of the drawn pixels; the
+    difference between points and pixels, which is 0; the number of distinct pixels."""
     points, drawn = outputs
     found, pixels = drawn >= 0, labels[0].numel()
-    place = points[:, 0].nan_to_num().long().clamp(0, pixels - 1)
-    own = torch.where(found, labels.flatten(1).gather(1, place), -1)
-    expected = features.flatten(2).gather(2, place[:, None].expand_as(points))
+    index = points[:, 0].nan_to_num().long().clamp(0, pixels - 1)
+    own = torch.where(found, labels.flatten(1).gather(1, index), -1)
+    expected = features.flatten(2).gather(2, index[:, None].expand_as(points))
     off = points - torch.where(found[:, None], expected, 0)
     used = torch.zeros(len(labels), pixels + 1, dtype=torch.bool, device=labels.device)
-    used.scatter_(1, torch.where(found, place, pixels), True)
+    used.scatter_(1, torch.where(found, index, pixels), True)
     return drawn, own, off, used[:, :pixels].sum(1)
 
 

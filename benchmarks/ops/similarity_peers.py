@@ -1,8 +1,8 @@
-"""What users write or call today for the similarity family, independent of the library.
+"""Peers of the similarity family, independent of the library.
 
-A score takes queries [B, D, N], reference points [B, D, K], their labels [B, K] and the number of
-classes L, and gives [B, L, N]. The points lie class by class, as many of each, as they do where
-they were drawn so: most of the code here relies on it.
+A score maps queries [B, D, N], reference points [B, D, K], their labels [B, K] and the number of
+classes L to [B, L, N]. Points are sorted by class, with the same number in each class; most of this
+code relies on it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from torch.nn.functional import batch_norm, normalize, one_hot
 from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-# of the affine map before the sigmoid: dot products of one class lie near 30 (see `embeddings`)
+# before the sigmoid; dot products within a class are near 30 (see `embeddings`)
 SCALE, SHIFT = 0.05, -0.1
-SCORES = 2**21  # of a chunk, which then stay in the caches
-# With a gradient every chunk leaves something behind, which would fragment the heap: these scores
-# are large enough that malloc maps them apart from it.
+SCORES = 2**21  # per chunk, to stay in the caches
+# Per chunk with a gradient: large enough for malloc to use mmap, since the tensors kept by each
+# chunk would fragment the heap.
 TRAINING_SCORES = 2**23
-NEAREST = 20  # points of VideoMatch's mean
-EPS = 1e-7  # PFENet's, in the quotient and in the min-max
+NEAREST = 20  # VideoMatch averages this many points
+EPS = 1e-7  # PFENet's, in the cosine and in the min-max scaling
 PAIR_CHUNK = 512  # pixels of x at a time
 NORM_EPS = 1e-5  # of the batch norm
 
@@ -45,7 +45,7 @@ def sigmoid_mean(query: Tensor, reference: Tensor, labels: Tensor, num_classes: 
 def sigmoid_mean_in_place(
     query: Tensor, reference: Tensor, labels: Tensor, num_classes: int
 ) -> Tensor:
-    """One matrix of scores in memory, and the means as a product with a one-hot matrix."""
+    """One matrix of scores, and the means as a product with a one-hot matrix."""
     scores = ((SCALE * reference).mT @ query).add_(SHIFT).sigmoid_()
     member = one_hot(labels, num_classes).to(scores.dtype)
     return (member / member.sum(1, keepdim=True)).mT @ scores
@@ -56,39 +56,39 @@ def dot_sum(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) 
 
 
 def prototypes(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """The shortcut of a sum of dot products: one product with the sum of a class."""
+    """A sum of dot products as one product with the sum of the class."""
     return reference.unflatten(2, (num_classes, -1)).sum(3).mT @ query
 
 
 def nearest(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """|r|^2 - 2 <q, r>, of which the smallest in each class, and then |q|^2."""
+    """The minimum of |r|^2 - 2 <q, r> in each class, plus |q|^2."""
     squares = reference.square().sum(1)[..., None]
     scores = torch.baddbmm(squares, reference.mT, query, alpha=-2)
     return _by_class(scores, num_classes).amin(2) + query.square().sum(1, keepdim=True)
 
 
 def top_mean(query: Tensor, reference: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Points last, where `topk` wants them."""
+    """Points in the last dimension, where `topk` is fast."""
     scores = normalize(query, dim=1).mT @ normalize(reference, dim=1)
     best = scores.unflatten(2, (num_classes, -1)).topk(NEAREST).values
     return best.mean(3).mT
 
 
-# torch.compile would unroll the loop: this way it compiles the score of one chunk
+# Only the score of a chunk is compiled; torch.compile would unroll the loop.
 @partial(torch.compiler.disable, recursive=False)
 def in_chunks(
     query: Tensor, reference: Tensor, labels: Tensor, num_classes: int, score: Score
 ) -> Tensor:
-    """Some thousand queries at a time. In float64 this is the oracle."""
+    """Some thousand queries at a time; in float64, the oracle."""
     points = reference.shape[2]
-    if torch.is_grad_enabled():  # checkpoints: or else the scores of all chunks are kept after all
+    if torch.is_grad_enabled():  # checkpoint, or the scores of all chunks would be kept
         again = partial(checkpoint, score, use_reentrant=False)
         chunks = query.split(TRAINING_SCORES // points, 2)
         return torch.cat([again(chunk, reference, labels, num_classes) for chunk in chunks], 2)
     chunks = query.split(SCORES // points, 2)
     scores = query.new_empty(len(query), num_classes, query.shape[2])
-    for chunk, place in zip(chunks, scores.split(chunks[0].shape[2], 2), strict=True):
-        place.copy_(score(chunk, reference, labels, num_classes))
+    for chunk, out in zip(chunks, scores.split(chunks[0].shape[2], 2), strict=True):
+        out.copy_(score(chunk, reference, labels, num_classes))
     return scores
 
 
@@ -102,7 +102,7 @@ def top_mean_faiss(query: Tensor, reference: Tensor, labels: Tensor, num_classes
 
 
 def _faiss(query: Tensor, reference: Tensor, num_classes: int, k: int, kind: str) -> Tensor:
-    """The mean over the k best of each class, image by image and class by class."""
+    """The mean of the k best points of each class, per image and class."""
     scores = [
         torch.stack([_search(image, points, k, kind).mean(1) for points in classes])
         for image, classes in zip(
@@ -130,7 +130,7 @@ def _sigmoid(products: Any) -> Any:
 def _keops(
     query: Tensor, reference: Tensor, num_classes: int, reduce: Callable[[Any, Any], Tensor]
 ) -> Tensor:
-    """A reduction over the points of each class, which KeOps compiles and never stores."""
+    """A reduction over the points of each class, compiled by KeOps, without a matrix of scores."""
     from pykeops.torch import LazyTensor
 
     queries = LazyTensor(query.mT.contiguous()[:, None, :, None])
@@ -139,7 +139,7 @@ def _keops(
 
 
 def _search(query: Tensor, points: Tensor, k: int, kind: str) -> Tensor:
-    """[D, N] and [D, K] -> the k best of the K, [N, k]."""
+    """The k best scores of queries [D, N] with points [D, K]: [N, k]."""
     import faiss
 
     faiss.omp_set_num_threads(torch.get_num_threads())
@@ -154,7 +154,7 @@ def _minmax(prior: Tensor) -> Tensor:
 
 
 def prior_as_written(query: Tensor, support: Tensor, weights: Tensor) -> tuple[Tensor]:
-    """PFENet's steps."""
+    """The steps of PFENet."""
     u, q = (support * weights[:, None]).flatten(2), query.flatten(2)
     norms = torch.bmm(vector_norm(u, dim=1)[..., None], vector_norm(q, dim=1)[:, None])
     similarity = torch.bmm(u.mT, q) / (norms + EPS)
@@ -162,7 +162,7 @@ def prior_as_written(query: Tensor, support: Tensor, weights: Tensor) -> tuple[T
 
 
 def prior_exact(query: Tensor, support: Tensor, weights: Tensor) -> tuple[Tensor]:
-    """The oracle: the same image by image, which needs less memory."""
+    """The oracle: the same, image by image, to save memory."""
     images = zip(query.split(1), support.split(1), weights.split(1), strict=True)
     return (torch.cat([prior_as_written(*image)[0] for image in images]),)
 
@@ -179,7 +179,7 @@ def _prior_by_image(
 ) -> tuple[Tensor]:
     """Image by image, without the support pixels of weight 0, whose similarity is 0.
 
-    `largest` gives the largest product [N] of each of q [C, N] with any of u [C, K].
+    `largest` maps q [C, N] and u [C, K] to the largest product [N] of each query.
     """
     priors = []
     for q, s, w in zip(query, support, weights, strict=True):
@@ -200,16 +200,16 @@ def prior_faiss(query: Tensor, support: Tensor, weights: Tensor) -> tuple[Tensor
 def sample_loop(
     features: Tensor, labels: Tensor, num_classes: int, num_per_class: int
 ) -> tuple[Tensor, Tensor]:
-    """Image by image and class by class: the oracle."""
+    """Per image and class: the oracle."""
     count = num_classes * num_per_class
     points = features.new_zeros(*features.shape[:2], count)
     drawn = labels.new_full((len(labels), count), -1)
     for image, (pixels, own) in enumerate(zip(features.flatten(2), labels.flatten(1), strict=True)):
         for label in range(num_classes):
-            place = (own == label).nonzero()[:, 0]
-            place = place[torch.randperm(len(place), device=place.device)[:num_per_class]]
-            rows = slice(label * num_per_class, label * num_per_class + len(place))
-            points[image, :, rows] = pixels[:, place]
+            index = (own == label).nonzero()[:, 0]
+            index = index[torch.randperm(len(index), device=index.device)[:num_per_class]]
+            rows = slice(label * num_per_class, label * num_per_class + len(index))
+            points[image, :, rows] = pixels[:, index]
             drawn[image, rows] = label
     return points, drawn
 
@@ -217,19 +217,19 @@ def sample_loop(
 def sample_sorted(
     features: Tensor, labels: Tensor, num_classes: int, num_per_class: int
 ) -> tuple[Tensor, Tensor]:
-    """All classes at once, by one sort by label and a random number in [0, 1)."""
+    """All classes at once: one sort by label plus a random number in [0, 1)."""
     labels = labels.flatten(1)
-    # float32 has too few digits: label + number could round to the next label
+    # in float32, label + number could round to the next label
     keys = labels + torch.rand(labels.shape, dtype=torch.float64, device=labels.device)
     keys, order = keys.sort(1)
     classes = torch.arange(num_classes, dtype=keys.dtype, device=keys.device)
     first = torch.searchsorted(keys, classes.expand(len(keys), -1).contiguous())
     rows = torch.arange(num_per_class, device=keys.device)
     at = (first[..., None] + rows).flatten(1)
-    place = order.gather(1, at.clamp(max=order.shape[1] - 1))
+    index = order.gather(1, at.clamp(max=order.shape[1] - 1))
     wanted = torch.arange(num_classes, device=keys.device).repeat_interleave(num_per_class)
-    found = (at < order.shape[1]) & (labels.gather(1, place) == wanted)
-    points = features.flatten(2).gather(2, place[:, None].expand(-1, features.shape[1], -1))
+    found = (at < order.shape[1]) & (labels.gather(1, index) == wanted)
+    points = features.flatten(2).gather(2, index[:, None].expand(-1, features.shape[1], -1))
     return torch.where(found[:, None], points, 0), torch.where(found, wanted, -1)
 
 
@@ -260,7 +260,7 @@ def pair_loss_in_chunks(
     y_labels: Tensor,
     losses: Callable[..., Tensor] = _losses,
 ) -> tuple[Tensor]:
-    """A stripe of the matrix at a time, computed again in the backward."""
+    """A block of rows at a time, recomputed in the backward pass."""
     mean, var = _statistics(x[0], y[0])
     a = (var + NORM_EPS).rsqrt().to(x.dtype)
     c = (-mean).to(x.dtype) * a

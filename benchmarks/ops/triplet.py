@@ -1,4 +1,7 @@
-"""The workloads of the triplet family."""
+"""The workloads of the triplet family and their peers.
+
+The peers rely on every image having enough foreground and background pixels to draw from.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch.nn.functional import triplet_margin_loss
 
 import pixelkernels as pk
 from benchmarks.inputs import Inputs, embeddings, mask
-from benchmarks.workload import BOTH, FORWARD, Floor, Peer, Workload, size, with_compiled
+from benchmarks.workload import BOTH, FORWARD, Floor, Peer, Workload, as_tuple, size, with_compiled
 
 MARGIN = 3.0
 
@@ -20,20 +23,20 @@ def draw_by_permutation(mask: Tensor, num_samples: int) -> tuple[Tensor]:
     """Image by image."""
     drawn = []
     for image in mask.flatten(1):
-        place = image.nonzero()[:, 0]
-        drawn.append(place[torch.randperm(len(place), device=mask.device)[:num_samples]])
+        pixels = image.nonzero()[:, 0]
+        drawn.append(pixels[torch.randperm(len(pixels), device=mask.device)[:num_samples]])
     return (torch.stack(drawn),)
 
 
 def draw_by_keys(mask: Tensor, num_samples: int) -> tuple[Tensor]:
-    """All images at once: the pixels with the largest random numbers, in their order."""
+    """All images at once: the pixels with the largest random numbers."""
     keys = torch.rand(mask.flatten(1).shape, device=mask.device)
     keys = torch.where(mask.flatten(1), keys, -1.0)
     return (keys.topk(num_samples, dim=1).indices,)
 
 
 def _vectors(features: Tensor, *sets: Tensor) -> tuple[Tensor, ...]:
-    """The pixels of every set, [B * K, C] each, by one gather."""
+    """The features of the pixels of each set, [B * K, C], with one gather."""
     index = torch.cat(sets, 1)
     index = index[:, None].expand(-1, features.shape[1], -1)
     vectors = features.flatten(2).gather(2, index).mT
@@ -58,7 +61,7 @@ def hinge_by_image(
 def hinge_metric_learning(
     features: Tensor, anchor: Tensor, positive: Tensor, negative: Tensor
 ) -> tuple[Tensor]:
-    """pytorch-metric-learning, told which triplets: it takes all distances between the pixels."""
+    """pytorch-metric-learning with given triplets: it computes all pairwise distances."""
     from pytorch_metric_learning import distances, losses, reducers
 
     loss: Any = losses.TripletMarginLoss(
@@ -68,10 +71,10 @@ def hinge_metric_learning(
     )
     total = []
     rows = torch.arange(anchor.shape[1], device=features.device)
-    places = tuple(rows + i * len(rows) for i in range(3))
+    triplets = tuple(rows + i * len(rows) for i in range(3))
     kinds = torch.zeros(3 * len(rows), dtype=torch.int64, device=features.device)
     for pixels, *sets in zip(features.flatten(2), anchor, positive, negative, strict=True):
-        total.append(loss(pixels[:, torch.cat(sets)].T, kinds, places))
+        total.append(loss(pixels[:, torch.cat(sets)].T, kinds, triplets))
     return (torch.stack(total).mean(),)
 
 
@@ -94,13 +97,12 @@ def _both_hinges(features: Tensor, *sets: Tensor) -> tuple[Tensor]:
 # three pairs of images
 SHAPE = (6, 64, 448, 448)
 SAMPLES = 5000
-# Brings the regions so near each other that half of the hinges are active: without any the gradient
-# would be 0, and right whatever a side computes.
+# Scales the embeddings so that half of the hinges are active: with none, every gradient would be 0.
 NEARNESS = 0.68
 
 
 def _mask(variant: str, generator: torch.Generator, shrink: int) -> Tensor:
-    """[B, H, W] bool, about a quarter of each image; of every image some of either kind."""
+    """[B, H, W] bool, about a quarter True; no image is all True or all False."""
     batch, _, height, width = (*SHAPE[:2], *(side // shrink for side in SHAPE[2:]))
     kind = "random" if variant == "random" else "coherent"
     inside = mask(kind, generator, batch, height, width, 4)
@@ -117,7 +119,7 @@ def _draw_mask(variant: str, generator: torch.Generator, shrink: int) -> Inputs:
 
 
 def _draw_sets(variant: str, generator: torch.Generator, shrink: int, *, samples: int) -> Inputs:
-    """Features, and anchors, positives and negatives among their pixels."""
+    """Features, and the pixels of anchors, positives and negatives."""
     inside = _mask(variant, generator, shrink)
     features = NEARNESS * embeddings(generator, inside.long(), 2, SHAPE[1])
     if variant == "channels_last":
@@ -132,8 +134,9 @@ def _draw_sets(variant: str, generator: torch.Generator, shrink: int, *, samples
 
 
 def _draw_halves(variant: str, generator: torch.Generator, shrink: int) -> Inputs:
-    """All pixels of the foreground alike, and all of the background: whichever are drawn, the loss
-    is the same, and so is what the gradient adds up to on either side."""
+    """Features that are constant in the foreground and in the background, so that the loss and the
+    sums of the gradient do not depend on the drawn pixels.
+    """
     inside = _mask(variant, generator, shrink)
     kinds = 0.1 * torch.randn(2, SHAPE[1], generator=generator)
     features = kinds[inside.long()].permute(0, 3, 1, 2)
@@ -142,7 +145,7 @@ def _draw_halves(variant: str, generator: torch.Generator, shrink: int) -> Input
 
 
 def _distinct(outputs: tuple[Tensor, ...], _: object, inside: Tensor) -> tuple[Tensor, ...]:
-    """That every pixel drawn is inside, and how many there are."""
+    """Whether all drawn pixels are inside, and the number of distinct ones."""
     (drawn,) = outputs
     used = torch.zeros_like(inside.flatten(1)).scatter_(1, drawn, True)
     return inside.flatten(1).gather(1, drawn).all(), used.sum(1)
@@ -151,7 +154,7 @@ def _distinct(outputs: tuple[Tensor, ...], _: object, inside: Tensor) -> tuple[T
 def _sums(
     outputs: tuple[Tensor, ...], gradients: tuple[Tensor, ...], _: Tensor, inside: Tensor
 ) -> tuple[Tensor, ...]:
-    """The loss, and what the gradient adds up to in the foreground and in the background."""
+    """The loss, and the sums of the gradient over the foreground and over the background."""
     sums = (
         torch.where(kind[:, None], gradient, 0).sum((0, 2, 3), dtype=torch.float64)
         for gradient in gradients
@@ -166,7 +169,7 @@ def _floor_sampling(inputs: Inputs, mode: str, *, samples: int) -> Floor:
 
 
 def _floor_hinge(inputs: Inputs, mode: str, *, rows: int, sets: int) -> Floor:
-    """The pixels of all sets read, for either pass; the gradient written."""
+    """Both passes read the pixels of all sets; the backward pass writes the gradient."""
     features, *others = inputs.tensors
     values = len(features) * rows * sets * features.shape[1]
     read = values * features.element_size() + sum(t.nbytes for t in others)
@@ -176,16 +179,12 @@ def _floor_hinge(inputs: Inputs, mode: str, *, rows: int, sets: int) -> Floor:
 
 
 def _sampling() -> Workload:
-    def library(inside: Tensor, backend: str | None) -> tuple[Tensor]:
-        return (pk.sample_pixels(inside, _of(inside), backend=backend),)
-
     def permuted(inside: Tensor) -> tuple[Tensor]:
         return draw_by_permutation(inside, _of(inside))
 
-    def keyed(inside: Tensor) -> tuple[Tensor]:
-        return draw_by_keys(inside, _of(inside))
-
-    alternatives = with_compiled(largest_of_random_keys=keyed)
+    alternatives = with_compiled(
+        largest_of_random_keys=lambda inside: draw_by_keys(inside, _of(inside))
+    )
     alternatives["eager nonzero and randperm"] = Peer(permuted, synchronizes=True)
     return Workload(
         name="sample-pixels",
@@ -194,7 +193,7 @@ def _sampling() -> Workload:
         op="sample_pixels",
         source="IS-Triplet",
         draw=_draw_mask,
-        library=library,
+        library=lambda inside, backend: (pk.sample_pixels(inside, _of(inside), backend=backend),),
         peers=alternatives,
         floor=partial(_floor_sampling, samples=SAMPLES),
         modes=(FORWARD,),
@@ -205,16 +204,13 @@ def _sampling() -> Workload:
 
 
 def _of(inside: Tensor) -> int:
-    """As many samples for these masks as SAMPLES are for those of SHAPE."""
+    """SAMPLES, reduced in proportion if the masks are smaller than SHAPE."""
     return _samples(SHAPE[2] // inside.shape[1])
 
 
 def _hinge(samples: int) -> Workload:
-    def library(features: Tensor, *sets: Tensor, backend: str | None) -> tuple[Tensor]:
-        return (pk.triplet_hinge(features, *sets, margin=MARGIN, backend=backend),)
-
     alternatives = with_compiled(one_gather=hinge, image_by_image=hinge_by_image)
-    if samples < SAMPLES:  # it takes the square of the memory
+    if samples < SAMPLES:  # its memory grows with the square of the samples
         package = "pytorch_metric_learning"
         alternatives["pytorch-metric-learning"] = Peer(hinge_metric_learning, package=package)
     return Workload(
@@ -224,7 +220,7 @@ def _hinge(samples: int) -> Workload:
         op="triplet_hinge",
         source="IS-Triplet, eq. 4",
         draw=partial(_draw_sets, samples=samples),
-        library=library,
+        library=as_tuple(pk.triplet_hinge, margin=MARGIN),
         peers=alternatives,
         floor=partial(_floor_hinge, rows=samples, sets=3),
         variants=("coherent", "channels_last"),
@@ -244,10 +240,11 @@ def _loss() -> Workload:
     def permuted(features: Tensor, inside: Tensor) -> tuple[Tensor]:
         return loss_by_permutation(features, inside, _of(inside))
 
-    def keyed(features: Tensor, inside: Tensor) -> tuple[Tensor]:
-        return loss_by_keys(features, inside, _of(inside))
-
-    alternatives = with_compiled(largest_of_random_keys_one_gather=keyed)
+    alternatives = with_compiled(
+        largest_of_random_keys_one_gather=lambda features, inside: loss_by_keys(
+            features, inside, _of(inside)
+        )
+    )
     alternatives["eager nonzero and randperm, one gather"] = Peer(permuted, synchronizes=True)
     return Workload(
         name="is-triplet-loss",

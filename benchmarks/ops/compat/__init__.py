@@ -1,4 +1,4 @@
-"""One drop-in of `pixelkernels.compat` beside a statement of what it stands in for."""
+"""Cases that compare a drop-in of `pixelkernels.compat` with the code that it replaces."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Case:
-    """Two calls with one result, and how far apart the two may be, relative to the largest value
-    (None: theirs is random, or an approximation).
+    """A drop-in and the original code.
+
+    `tolerance` bounds their difference relative to the largest value; None: the original is random
+    or an approximation.
     """
 
     project: str
@@ -45,7 +47,7 @@ def blobs(count: int, height: int, width: int, seed: int) -> Tensor:
 
 
 def trained(loss: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], tuple[Tensor, Tensor]]:
-    """The loss and its gradient."""
+    """A call of the loss and of its gradient in x."""
 
     def call() -> tuple[Tensor, Tensor]:
         leaf = x.detach().requires_grad_()

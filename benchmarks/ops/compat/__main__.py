@@ -1,9 +1,9 @@
-"""The drop-ins of `pixelkernels.compat` beside what they stand in for, on the CPU.
+"""Compare the drop-ins of `pixelkernels.compat` with the code that they replace, on the CPU.
 
     python -m benchmarks.ops.compat [--only NAME]
 
-Both sides of a case are checked against each other, then timed in turn. Writes
-benchmarks/results/<machine>/compat/compat.json; --only prints.
+Both are checked against each other, then timed alternately. Writes
+benchmarks/results/<machine>/compat/compat.json; with --only, it only prints.
 """
 
 from __future__ import annotations

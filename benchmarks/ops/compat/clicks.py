@@ -1,4 +1,4 @@
-"""Clicks and distance transforms: what the projects do, in PyTorch, OpenCV and SciPy, and cases."""
+"""Clicks and distance transforms: the original code and its drop-ins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pixelkernels.compat import kornia, monai, ritm, sam2, scipy
 
 
 def distance_maps(points: Tensor, rows: int, cols: int, radius: float) -> Tensor:
-    """Every pixel's offset to every point, then the least."""
+    """RITM: the offset of every pixel to every point, then the minimum."""
     batch, count = points.shape[:2]
     flat = points.view(-1, points.shape[2])[:, :2]
     absent = flat.amax(1) < 0
@@ -63,7 +63,7 @@ def error_centres(target: Tensor, pred: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def random_errors(target: Tensor, pred: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """A random number for every pixel, point and side; the largest ones of what is wrong."""
+    """SAM 2: random numbers per pixel, point and kind of error; the argmax over the errors."""
     missed, wrong = target & ~pred, ~target & pred
     perfect = (target == pred).flatten(2).all(-1)[..., None, None]
     batch, _, height, width = target.shape
@@ -80,7 +80,7 @@ def channel_transforms(image: Tensor) -> Tensor:
 
 
 def cascaded_transform(image: Tensor) -> Tensor:
-    """kornia's, with its defaults: ring by ring, a soft minimum of distances in 3 x 3 pixels."""
+    """kornia with its defaults: a soft minimum of distances in 3 x 3 pixels, ring by ring."""
     steps = torch.arange(3) - 1
     kernel = torch.exp(torch.hypot(steps[:, None].float(), steps.float()) / -0.35)[None, None]
     found, reached = torch.zeros_like(image), image.clone()

@@ -1,4 +1,4 @@
-"""Matching of frames and images: what the projects do, in PyTorch, and cases."""
+"""Matching of frames and images: the original code and its drop-ins."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def prior(query: Tensor, supports: Sequence[Tensor], masks: Sequence[Tensor]) ->
 
 
 def nearest_neighbours(reference: Tensor, query: Tensor, labels: Tensor, count: int) -> Tensor:
-    """A block of queries at a time against all references, object by object."""
+    """FEELVOS: a block of queries at a time against all references, per object."""
     x, y = query.flatten(0, 1), reference.flatten(0, 1)
     blocks = []
     for block in x.chunk(10):
@@ -50,7 +50,7 @@ def nearest_neighbours(reference: Tensor, query: Tensor, labels: Tensor, count: 
 
 
 def best_cosine(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
-    """HDMNet's: the prior without its scaling, of a mask resized by nearest neighbours."""
+    """HDMNet: the prior without min-max scaling; the mask is resized by nearest neighbours."""
     small = F.interpolate((mask == 1).float(), query.shape[-2:])
     q, s = query.flatten(2), (support * small).flatten(2).mT
     lengths = torch.bmm(s.norm(2, 2, True), q.norm(2, 1, True))
@@ -58,7 +58,7 @@ def best_cosine(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
 
 
 def softmax_prior(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
-    """SCCAN's, of one shot."""
+    """SCCAN, one shot."""
     small = F.interpolate(mask, support.shape[-2:], mode="bilinear", align_corners=True)
     q, s = query.flatten(2), support.flatten(2).mT
     cosine = torch.bmm(s, q) / (torch.bmm(s.norm(2, 2, True), q.norm(2, 1, True)) + 1e-7)
@@ -68,7 +68,7 @@ def softmax_prior(query: Tensor, support: Tensor, mask: Tensor) -> Tensor:
 
 
 def global_matching(reference: Tensor, query: Tensor, labels: Tensor, chunks: int) -> Tensor:
-    """CFBI's: a block of queries at a time, every object's distances to all references."""
+    """CFBI: a block of queries at a time against all references, per object."""
     x, y = query.flatten(0, 1), reference.flatten(0, 1)
     far = y.square().sum(1)
     wrong = (labels.flatten(0, 1) < 0.1).T.float() * 5e4
@@ -82,7 +82,7 @@ def global_matching(reference: Tensor, query: Tensor, labels: Tensor, chunks: in
 def local_matching(
     previous: Tensor, query: Tensor, labels: Tensor, reaches: Sequence[int]
 ) -> Tensor:
-    """CFBI's in parallel: the window's features of every pixel unfolded, then its labels."""
+    """CFBI, parallel version: unfolds the features of every window, then the labels."""
     size, most = query.shape[:2], reaches[-1]
     half = (size[0] // 2 + 1, size[1] // 2 + 1)
     x, y = (
@@ -110,7 +110,7 @@ def local_matching(
 def unfolded_matching(
     previous: Tensor, query: Tensor, labels: Tensor, ids: Tensor, reach: int
 ) -> Tensor:
-    """MANet's: differences with the unfolded window, every distance map resized, then labels."""
+    """MANet: differences with the unfolded window, resized distance maps, then labels."""
     size = query.shape[:2]
     x, y = (F.avg_pool2d(f.movedim(-1, 0)[None], 2) for f in (query, previous))
     half, channels = x.shape[2:], x.shape[1]
@@ -127,7 +127,7 @@ def unfolded_matching(
 def dense_propagation(
     target: Tensor, sources: Tensor, segments: Tensor, window: Tensor, topk: int
 ) -> Tensor:
-    """DINO's: the affinity of all pixels of all frames, masked, thinned, normalised."""
+    """DINO: the affinity of all pixels of all frames, masked, reduced to the top k, normalised."""
     count, _, height, width = sources.shape
     unit = F.normalize(target.flatten(1).T, dim=1)
     keys = F.normalize(sources.flatten(2), dim=1)
@@ -150,7 +150,7 @@ def window_mask(height: int, width: int, radius: int, count: int) -> Tensor:
 def dense_readout(
     mk: Tensor, ms: Tensor, qk: Tensor, qe: Tensor, mv: Tensor, top_k: int
 ) -> tuple[Tensor, Tensor]:
-    """XMem's: similarities, the softmax of the best scattered into zeros, and the product."""
+    """XMem: similarities, the softmax of the top k scattered into zeros, and the product."""
     keys = mk.transpose(1, 2)
     near = 2 * (keys @ (qk * qe)) - keys.square() @ qe - (qe * qk.square()).sum(1, keepdim=True)
     near = near * ms.transpose(1, 2) / math.sqrt(mk.shape[1])
@@ -162,7 +162,7 @@ def dense_readout(
 
 
 def class_means(scores: Tensor, labels: Tensor, counts: Sequence[int], size: Sequence[int]):
-    """MetaVOS's: all sigmoids, each class's mean, and NumPy's argmax after the resizing."""
+    """MetaVOS: all sigmoids, the mean of each class, resizing, and NumPy's argmax."""
     classes = np.unique(labels[labels >= 0].numpy())
     of_class = scores.sigmoid()[0, 0].split(counts)
     found = torch.stack([x.sum(0) / len(x) for x in of_class])
@@ -178,7 +178,7 @@ def our_means(scores: Tensor, labels: Tensor, counts: Sequence[int], size: Seque
 
 
 def shifted_products(x: Tensor, y: Tensor, reach: int) -> Tensor:
-    """DOCS's correlation: one displacement at a time."""
+    """DOCS: one displacement at a time."""
     height, width = x.shape[2:]
     padded = F.pad(y, (reach,) * 4)
     window = range(2 * reach + 1)

@@ -1,4 +1,4 @@
-"""Region losses and prototypes: what the projects do, in PyTorch and NumPy, and cases."""
+"""Region losses and prototypes: the original code and its drop-ins."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def upsampled_prototype(features: Tensor, mask: Tensor) -> Tensor:
 
 
 def contrastive(features: Tensor, labels: Tensor, delta_var: float, delta_dist: float) -> Tensor:
-    """Clusters as one-hot masks times the features, as torch-em's expanding form."""
+    """torch-em: one-hot masks of the clusters times the features."""
     losses = []
     for x, target in zip(features, labels[:, 0], strict=True):
         count = int(target.max()) + 1
@@ -49,7 +49,7 @@ def released_cas(gt: Tensor, softmaxed: Tensor) -> Tensor:
 
 
 def masked_clusters(features: Tensor, masks: Tensor) -> Tensor:
-    """nyoki-mtl's loss: masks [B, n, H, W] times features, every cluster of every image at once."""
+    """nyoki-mtl: masks [B, n, H, W] times features, all clusters of all images at once."""
     x, m = features.flatten(2)[:, None], masks.flatten(2)[:, :, None]
     sizes = m.sum(3)
     means = (x * m).sum(3) / sizes
@@ -63,7 +63,7 @@ def masked_clusters(features: Tensor, masks: Tensor) -> Tensor:
 
 
 def spoco_contrastive(features: Tensor, ids: Tensor) -> Tensor:
-    """spoco's loss with zero_label_push: one-hot masks for the means, means spread to pixels."""
+    """spoco with zero_label_push: means by one-hot masks, then gathered per pixel."""
     losses = []
     for x, target in zip(features, ids, strict=True):
         present, counts = target.unique(return_counts=True)
@@ -80,7 +80,7 @@ def spoco_contrastive(features: Tensor, ids: Tensor) -> Tensor:
 
 
 def released_layer(metric: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """MEnet's layer on the host: copies per channel, and a sorted list of every image's pixels."""
+    """MEnet's NumPy layer: copies per channel, and a sorted list of the pixels of each image."""
     f, s, y = metric.numpy(), logits.numpy(), labels.numpy()
     count, channels, height, width = f.shape
     s = np.exp(s - s.max(1, keepdims=True))
