@@ -77,14 +77,14 @@ def _summary(rows: list[Row], mode: str) -> str:
         for row in default_rows(rows)
         if row["mode"] == mode
     ]
-    header = [MODES[mode], "best peer", "its ms", "ours, ms", "times faster"]
-    header += ["its extra MiB", "ours, extra MiB", "share of floor"]
+    header = [MODES[mode], "best peer", "peer, ms", "ours, ms", "times faster"]
+    header += ["peer, extra MiB", "ours, extra MiB", "share of floor"]
     return markdown(header, lines) if lines else ""
 
 
 def full(results: Results) -> str:
     """Every row of every file, with the environment."""
-    header = ["workload", "input", "mode", "who", "ms", "p20", "p80", "graph ms"]
+    header = ["workload", "input", "mode", "implementation", "ms", "p20", "p80", "graph ms"]
     header += ["times faster than the best peer", "extra MiB", "share of floor"]
     sections = []
     for name, content in results:
@@ -155,30 +155,25 @@ def _memory(row: Row) -> str:
 def _networks(content: Row) -> str:
     height, width = content["size"]
     facts = content["environment"]
-    return "\n\n".join(
-        [
-            "Small networks trained from scratch on real photographs, cropped to the object and"
-            f" {height} x {width} pixels large, on **{facts['machine']}**"
-            f" ({facts['torch_threads']} threads, torch {facts['torch']},"
-            f" commit {facts['commit']}), written by `benchmarks/ops/models.py`. What they reach on"
-            " the images that they learned:",
-            _overfit(content["overfit"]),
-            "A training step, eager backend beside default one; most of it is the network's own"
-            " convolutions:",
-            _costs(content["step_costs"]),
-            "The papers' claims in small, on images that were not trained on; mean and standard"
-            " deviation of the IoU over seeds. Region labels swapped with probability 0.5 in each"
-            " image:",
-            markdown(
-                ("loss", "IoU"),
-                [[LOSSES[r["loss"]], _with_spread(r["iou"])] for r in content["flipped_labels"]],
-            ),
-            "Dice alone and with the IS-Triplet loss, as training goes on:",
-            _triplets(content["with_triplets"]),
-            "Clicks on the largest error, each image's clicks refined or not:",
-            _clicks(content["over_clicks"]),
-        ]
-    )
+    flipped = [[LOSSES[row["loss"]], _with_spread(row["iou"])] for row in content["flipped_labels"]]
+    parts = [
+        "Small networks trained from scratch on real photographs, cropped around the object to"
+        f" {height} x {width} pixels, on **{facts['machine']}** ({facts['torch_threads']} threads,"
+        f" torch {facts['torch']}, commit {facts['commit']}), by `benchmarks/ops/models.py`."
+        " Results on the training images:",
+        _overfit(content["overfit"]),
+        "A training step with the eager and with the default backend; the networks' own"
+        " convolutions take most of the time:",
+        _costs(content["step_costs"]),
+        "Small versions of the papers' experiments on held-out images: mean and standard deviation"
+        " of the IoU over seeds. The two labels of each image swapped with probability 0.5:",
+        markdown(("loss", "IoU"), flipped),
+        "Dice alone and with the IS-Triplet loss, during training:",
+        _triplets(content["with_triplets"]),
+        "Clicks on the largest error, with and without f-BRS:",
+        _clicks(content["over_clicks"]),
+    ]
+    return "\n\n".join(parts)
 
 
 def _overfit(rows: list[Row]) -> str:
@@ -245,8 +240,8 @@ def networks(results: Path) -> str:
 
 def drop_ins(results: Path) -> str:
     """The drop-ins of `pixelkernels.compat` compared with the originals, for each machine."""
-    header = ("project", "its function", "`pixelkernels.compat.`", "at", "its ms", "ours, ms",
-              "times faster", "its extra MiB", "ours, extra MiB", "differs")  # fmt: skip
+    header = ("project", "function", "`pixelkernels.compat.`", "size", "original, ms", "ours, ms",
+              "times faster", "original, extra MiB", "ours, extra MiB", "differences")  # fmt: skip
     parts = []
     for path in sorted(results.glob("*/compat/compat.json")):
         content = json.loads(path.read_text())
