@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
+import numpy as np
 import pytest
 import torch
 
@@ -157,3 +158,9 @@ dispatch.machine_reasons = lambda backend: 1 / 0
 print(info.text(info.collect()))
 """
     assert "not found out: ZeroDivisionError" in run_python(broken)
+
+
+@pytest.mark.parametrize("op", ["region_stat", np.ones(2)], ids=["text", "array"])
+def test_explain_refuses_what_is_no_function(op):
+    with pytest.raises(ValueError, match=r"^op: "):
+        pk.explain(op, F, LABELS, 3)

@@ -91,3 +91,39 @@ def test_wrong_labels_raise_inside_a_compiled_graph():
     compiled = torch.compile(pk.click_maps, fullgraph=True, backend="aot_eager")
     with pytest.raises(ValueError, match=r"labels: expected 1 .* got 7"):
         compiled(torch.zeros(2, 3, 2), torch.full((2, 3), 7), (4, 5))
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_tiny_and_huge_radii(backend):
+    points, labels = torch.tensor([[[1.0, 2.0]]]), torch.ones(1, 1, dtype=torch.int64)
+
+    def maps(radius, encoding):
+        options = {"encoding": encoding, "radius": radius, "backend": backend}
+        return pk.click_maps(points, labels, (4, 5), **options)[0]
+
+    here = torch.zeros(4, 5)
+    here[1, 2] = 1
+    for radius in (1e-30, 1e-300):
+        assert torch.equal(maps(radius, "disk")[0], here)
+        assert torch.equal(maps(radius, "gaussian")[0], here)
+        assert torch.equal(maps(radius, "tanh")[0], 1 - here)
+    for radius in (1e30, 1e300):
+        positive, negative = maps(radius, "disk")
+        assert (positive == 1).all()
+        assert (negative == 0).all()  # there is no negative click
+        assert torch.equal(maps(radius, "gaussian")[1], torch.zeros(4, 5))
+        assert torch.equal(maps(radius, "tanh")[1], torch.ones(4, 5))
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+def test_limit_past_float32_is_none(backend):
+    points, labels = clicks()
+    found, expected = (
+        pk.click_maps(points, labels, (4, 5), truncate=x, backend=backend) for x in (1e300, None)
+    )
+    assert torch.equal(found, expected)
+
+
+def test_maps_without_columns_take_no_time():
+    maps = pk.click_maps(*clicks(), (2**31 - 2, 0))
+    assert maps.shape == (2, 2, 2**31 - 2, 0)

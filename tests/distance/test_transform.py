@@ -134,3 +134,13 @@ def test_no_pixels(shape, backend, device):
         points, labels = pk.simulate_clicks(mask, 2, 3, backend=backend)
         assert (points == -1).all()
         assert (labels == -1).all()
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+@pytest.mark.parametrize("sampling", [(2.0**-60, 2.0**-60), (2.0**40, 2.0**40), (1e-15, 1e9)])
+def test_finest_and_coarsest_sampling(backend, sampling):
+    mask = testing.random_labels(2, 4, 5, high=3) == 1
+    found = pk.distance_transform(mask, sampling=sampling, backend=backend)
+    assert (found[mask] == 0).all()
+    assert (found[~mask] > 0).all()
+    assert found.isfinite().all()

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import pixelkernels as pk
+from pixelkernels._core import dispatch
 from pixelkernels.testing.arguments import Features
 from pixelkernels.testing.samples import OPS
 from tests.helpers import peak_extra_bytes, sampled
@@ -23,6 +24,7 @@ MISTAKES = {
 def test_the_registry_has_every_public_function_and_argument():
     functions = {name for name in pk.__all__ if name[0].islower()}
     assert functions - {"available_backends", "explain", "use_backend"} == set(OPS)
+    assert set(dispatch.IMPLEMENTED) == set(OPS)
     for op in OPS.values():
         assert {*op.arguments, "backend"} == set(inspect.signature(op.function).parameters)
 

@@ -177,3 +177,9 @@ def test_compiles_with_inductor(backend, device):
     expected = call.results(backend)
     for name, x in compiled.results(backend).items():
         torch.testing.assert_close(x, expected[name])
+
+
+def test_compact_labels_refuses_meta_tensors():
+    # how many labels there are is a value
+    with pytest.raises(ValueError, match=r"^labels: .*meta"):
+        pk.compact_labels(torch.zeros(1, 2, 3, dtype=torch.int64, device="meta"))

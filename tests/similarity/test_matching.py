@@ -322,3 +322,33 @@ def test_tf32_is_used_where_it_is_allowed():
     )[:, : classes - 1]
     assert (found["highest"] - oracle).abs().max() <= 1e-5 * oracle.abs().max()
     assert (found["high"] - oracle).abs().max() <= 1e-2 * oracle.abs().max()
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+@pytest.mark.parametrize("metric", ["dot", "sqeuclidean"])
+def test_k_past_the_last_point_takes_all_points(backend, metric):
+    query, points, labels, classes = inputs()
+
+    def call(k):
+        leaf = query.clone().requires_grad_()
+        options = {"metric": metric, "reduce": "topk", "k": k, "backend": backend}
+        scores = pk.matching_scores(leaf, points, labels, classes, **options)
+        return scores.detach(), *torch.autograd.grad(scores[:, :3].sum(), leaf)
+
+    for one, other in zip(call(70), call(2**62), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("reduce", ["max", "min", "topk"])
+@pytest.mark.parametrize("position", [0, 7, 100, 199])
+def test_nan_point_makes_the_scores_of_its_class_nan(backend, reduce, position, device):
+    points = testing.features(1, 3, 200, 1, device=device)[..., 0]
+    points[0, 1, position] = torch.nan
+    labels = (torch.arange(200) % 2).to(device)[None]
+    query = testing.features(1, 3, 4, 5, device=device)
+    k = {"k": 3} if reduce == "topk" else {}
+    best, scores = pk.label_transfer(query, points, labels, 3, reduce=reduce, backend=backend, **k)
+    assert scores[0, position % 2].isnan().all()
+    assert scores[0, 1 - position % 2].isfinite().all()
+    assert (best == 1 - position % 2).all()

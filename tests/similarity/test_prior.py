@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import pixelkernels as pk
+from pixelkernels import testing
 from pixelkernels.similarity import ops
 from pixelkernels.testing.samples import OPS
 from tests.helpers import Sample, backends
@@ -112,3 +113,25 @@ def test_index_is_that_of_the_first_best_pixel(backend, device):
     _, index = ops.prior_scores(backend, query, support, weights, 0.0)
     products = support.flatten(2).mT @ query.flatten(2)
     assert torch.equal(index.flatten(1), products.argmax(1).int())
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+@pytest.mark.parametrize("reduce", ["max", "softmax"])
+def test_empty_support_gives_zeros(backend, reduce):
+    query = testing.features(2, 3, 4, 5)
+    support, weights = torch.zeros(2, 3, 0, 5, requires_grad=True), torch.zeros(2, 0, 5)
+    found = pk.prior_mask(query, support, weights, reduce=reduce, normalize=None, backend=backend)
+    assert torch.equal(found, torch.zeros(2, 4, 5))
+    assert torch.autograd.grad(found.sum(), support)[0].shape == support.shape
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_nan_in_the_support_makes_the_prior_nan(backend, masked):
+    query, weights = testing.features(2, 3, 4, 5), torch.ones(2, 4, 5)
+    support = query.clone()
+    support[0, :, 2, 2] = torch.nan
+    weights[:, 0, 0] = float(not masked)
+    found = pk.prior_mask(query, support, weights, normalize=None, backend=backend)
+    assert found[0].isnan().all()
+    assert found[1].isfinite().all()

@@ -190,3 +190,20 @@ def test_the_smaller_side_sets_the_number_of_rows(backend, device):
     features = (1 - mask)[:, None].expand(-1, 4, -1, -1).float().contiguous()
     loss = pk.is_triplet_loss(features, mask, num_samples=50, margin=5.0, eps=0.0, backend=backend)
     torch.testing.assert_close(loss.cpu(), torch.tensor(3.0))
+
+
+@pytest.mark.parametrize("backend", backends("eager", "cpu"))
+def test_more_samples_than_pixels_are_all_pixels(backend):
+    features, mask = testing.features(2, 3, 4, 5), testing.random_labels(2, 4, 5, high=2)
+    few, all_of_them = (
+        pk.is_triplet_loss(
+            features,
+            mask,
+            num_samples=n,
+            generator=torch.Generator().manual_seed(3),
+            backend=backend,
+        )
+        for n in (20, 2**62)
+    )
+    assert few > 0
+    assert torch.equal(few, all_of_them)

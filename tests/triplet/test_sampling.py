@@ -102,3 +102,9 @@ def test_triton_draws_as_the_cpu(num_samples, backend):
     for given_mask in (mask, mask[:0], mask[:, :0]):
         found, expected = (sample(given_mask, num_samples, 5, name) for name in (backend, "cpu"))
         assert torch.equal(found, expected)
+
+
+def test_generator_of_another_device_is_refused():
+    mask = torch.ones(1, 2, 3, dtype=torch.bool, device="meta")
+    with pytest.raises(ValueError, match=r"^generator: .*meta.*cpu"):
+        pk.sample_pixels(mask, 3, generator=torch.Generator())

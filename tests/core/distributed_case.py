@@ -1,6 +1,6 @@
 """What each of two processes does for test_distributed.py: calls with its part of the input.
 
-    python -m tests.distributed_case RANK FOLDER
+    python -m tests.core.distributed_case RANK FOLDER
 
 writes FOLDER/RANK.pt, what was `Found` in every case on every backend.
 """

@@ -1,4 +1,4 @@
-"""What is broken around the library: each case gives the right result or says what is wrong."""
+"""Broken surroundings: each case gives the right result, or an error that says what is wrong."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGE = Path(extension.__file__).parents[1]
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 needs_library = pytest.mark.skipif(extension._C is None, reason="needs the compiled library")
 
-# by whatever backend serves, and eager
+# the backend that serves, compared with eager
 WORKS = """
 import numpy as np, torch, pixelkernels as pk, pixelkernels.numpy as pkn
 from pixelkernels import testing
@@ -31,7 +31,7 @@ distance = pk.distance_transform(mask)
 assert torch.equal(distance, pk.distance_transform(mask, backend="eager"))
 
 def says_why(backend):
-    "What `info`, `explain`, `available_backends` and the error of a call say, which is one thing."
+    "`info`, `explain`, `available_backends` and the error of a call give the same reason."
     (reason,) = info.collect()["backends"][backend]
     assert backend not in pk.available_backends()
     assert reason in pk.explain("region_stats", f, labels, 7)[backend]
@@ -51,7 +51,7 @@ def reasons(out: str) -> list[str]:
 
 @pytest.fixture
 def installation(tmp_path: Path) -> Path:
-    """A copy of the package that may be broken, without the CUDA library."""
+    """A copy of the package for a test to break, without the CUDA library."""
 
     def left_out(_: str, names: list[str]) -> list[str]:
         return [name for name in names if name in ("__pycache__", "_cuda.so", "compat")]
@@ -70,7 +70,7 @@ def library(path: Path, source: str, *options: str) -> None:
 
 
 @needs_compiler
-def test_a_cuda_library_that_does_not_load(installation):
+def test_reason_why_a_cuda_library_does_not_load(installation):
     (installation / "cut short").write_bytes(b"\x7fELF")
     runtime = installation / "libcudart.so.99"
     library(runtime, "void f() {}", "-Wl,-soname,libcudart.so.99")
@@ -101,7 +101,7 @@ for kind in ("cut short", "of another CUDA", "of another torch"):
     assert "undefined symbol: torch_of_99" in other_torch
 
 
-def test_a_cuda_library_under_a_torch_without_cuda(installation):
+def test_reason_under_a_torch_without_cuda(installation):
     (installation / "pixelkernels" / "_cuda.so").write_bytes(b"never looked at")
     code = "import torch; torch.version.cuda = None\n" + WORKS
     out = run_python(code + "print(info.text(info.collect()))", installation)
@@ -109,8 +109,8 @@ def test_a_cuda_library_under_a_torch_without_cuda(installation):
     assert "did not load" not in out
 
 
-# A library that was built with CUDA 13 for a torch of CUDA 12 loads, as it brings its runtime: what
-# it needs is a driver of its own major version, or a newer one.
+# A library built with CUDA 13 loads under a torch of CUDA 12, because it contains its runtime. It
+# needs a driver of its own major version, or a newer one.
 OTHER_MAJOR = """
 import types, torch, pixelkernels as pk
 from pixelkernels._core import dispatch, extension, info
@@ -139,7 +139,7 @@ for driver in (11000, 12080, 13000, 14010):
 """
 
 
-def test_a_cuda_library_of_another_major_version_than_torch():
+def test_reason_for_a_driver_older_than_the_cuda_library():
     older, old, same, newer = reasons(run_python(OTHER_MAJOR))
     for reason, driver in ((older, "11.0"), (old, "12.8")):
         assert reason.startswith(
@@ -149,8 +149,8 @@ def test_a_cuda_library_of_another_major_version_than_torch():
     assert (same, newer) == ("13.0", "14.1")
 
 
-def test_no_driver():
-    # the CUDA library itself loads: it looks for the driver when it is first used
+def test_reason_without_a_driver():
+    # the CUDA library loads, because it looks for the driver at its first use
     out = run_python(WORKS + "print(info.text(info.collect()))", CUDA_VISIBLE_DEVICES="")
     assert "torch sees no GPU" in out
     if not torch.cuda.is_available():
@@ -172,7 +172,7 @@ else:
 
 @needs_library
 @needs_compiler
-def test_a_cpu_library_that_does_not_load(installation):
+def test_reason_why_a_cpu_library_does_not_load(installation):
     (path,) = (installation / "pixelkernels").glob("_C*.so")
     library(path, 'extern "C" void torch_of_99(); auto f = torch_of_99;')
     (reason,) = reasons(run_python(WORKS + SAYS_NO_CPU, installation))
@@ -181,7 +181,7 @@ def test_a_cpu_library_that_does_not_load(installation):
 
 
 @needs_library
-def test_no_cpu_library(installation):
+def test_reason_without_a_cpu_library(installation):
     (path,) = (installation / "pixelkernels").glob("_C*.so")
     path.unlink()
     (reason,) = reasons(run_python(WORKS + SAYS_NO_CPU, installation))
@@ -190,7 +190,7 @@ def test_no_cpu_library(installation):
 
 # ---- Triton's cache and its compilers ----
 
-# what a launch on a GPU does first: it compiles
+# a launch on a GPU begins with compilation
 LAUNCH = """
 import os, torch, triton
 from triton.backends.compiler import GPUTarget
@@ -223,12 +223,12 @@ def kernel(p):
 
 @pytest.fixture
 def unwritable(tmp_path: Path) -> str:
-    """Where nobody can make a folder, root neither."""
+    """A path where not even root can create a folder."""
     (tmp_path / "a file").touch()
     return str(tmp_path / "a file" / "cache")
 
 
-def test_an_unwritable_cache_of_triton(tmp_path, unwritable):
+def test_reason_for_an_unwritable_cache_of_triton(tmp_path, unwritable):
     pytest.importorskip("triton")
     (tmp_path / "a_kernel.py").write_text(KERNEL)
     out = run_python(LAUNCH, tmp_path, TRITON_INTERPRET="0", TRITON_CACHE_DIR=unwritable)
@@ -249,7 +249,7 @@ class Fails:
         raise self.error
 
 
-def test_a_launch_without_a_compiler_says_so_and_other_errors_stay_what_they_are():
+def test_launch_translates_only_the_errors_of_a_missing_compiler():
     launch = pytest.importorskip("pixelkernels._core.triton").launch
     with pytest.raises(pk.BackendUnavailable, match=r"Failed to find C compiler.*\(CC\)"):
         launch(Fails(RuntimeError("Failed to find C compiler.")), 1, torch.zeros(1))
@@ -262,8 +262,8 @@ def test_a_launch_without_a_compiler_says_so_and_other_errors_stay_what_they_are
 
 
 @needs_library
-def test_neither_compiler_nor_cache_at_run_time(tmp_path, unwritable):
-    """Of Triton what its interpreter does: nothing is compiled."""
+def test_works_without_compiler_and_cache_at_run_time(tmp_path, unwritable):
+    """With Triton's interpreter, which compiles nothing."""
     pytest.importorskip("triton")
     code = """
 assert "cpu" in pk.available_backends()
@@ -281,3 +281,8 @@ torch.testing.assert_close(found.mean, eager.mean)
         TRITON_INTERPRET="1",
         TRITON_CACHE_DIR=unwritable,
     )
+
+
+def test_error_of_a_failed_allocation_has_the_shape():
+    with pytest.raises(RuntimeError, match=r"cannot allocate a tensor of shape \[1000000, 1, 2"):
+        pk.sample_pixels(torch.ones(1, 1, 1, dtype=torch.bool).expand(10**6, 1, 1), 2**31 - 2)

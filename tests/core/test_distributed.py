@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tests.distributed_case import BACKENDS, CASES, RANKS, Found
+from tests.core.distributed_case import BACKENDS, CASES, RANKS, Found
 
 # along which each case's input is cut
 ALONG = {"label_transfer": 2, "pair_loss": 0, "training_step": 0}
@@ -22,7 +22,7 @@ def found(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.distributed_case", str(rank), folder],
+            [sys.executable, "-m", "tests.core.distributed_case", str(rank), folder],
             stderr=subprocess.PIPE,
             text=True,
         )
