@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 import pixelkernels as pk
@@ -196,12 +197,22 @@ discriminative_loss = Op(
 
 
 def distance_terms(call: Call) -> dict[str, float]:
-    """With min-max the nearest and the farthest pixel get the sum of all cotangents."""
-    if "normalize" not in call.arguments or not call.first.numel():
+    """The gradient in a weight is g . (f - mean) / (sum of weights), where g adds up the gradients
+    of all pixels, which cancel. With min-max the nearest and the farthest pixel get the sum of all
+    cotangents.
+    """
+    if not call.first.numel():
         return {}
     distance = call.replaced(normalize=None).outputs("eager")["value"].flatten(1)
-    terms = float(cotangent(distance).abs().sum() / (distance.amax(1) - distance.amin(1)).min())
-    return {"gradient in features": terms, "gradient in weights": terms}
+    slopes = 2 * distance.sqrt() if call.arguments.get("squared") else torch.ones_like(distance)
+    lengths = distance.sqrt() if call.arguments.get("squared") else distance
+    pulls = (cotangent(distance).abs() * slopes).sum(1) * lengths.amax(1)
+    terms = {"gradient in weights": float((pulls / call.arguments["weights"].sum((1, 2))).max())}
+    if call.arguments.get("normalize") is None:
+        return terms
+    spread = (distance.amax(1) - distance.amin(1)).min()
+    largest = float(cotangent(distance).abs().sum() / spread)
+    return {"gradient in features": largest, "gradient in weights": largest}
 
 
 background_distance = Op(
