@@ -1,4 +1,4 @@
-"""How cost grows is measured as the theory counts, and pictures show the results they name."""
+"""The growth study, and plots that match the committed results."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def rows(power: float, factor: float = 3.0) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5, 1.0, 2.0])
-def test_the_exponent_of_a_power_law_is_its_power(power: float) -> None:
+def test_exponent_of_a_power_law_is_its_power(power: float) -> None:
     assert growth.exponent(rows(power), "ms") == pytest.approx(power, abs=1e-12)
 
 
-def test_memory_that_the_system_cannot_resolve_does_not_count_as_growth() -> None:
+def test_memory_below_the_resolution_does_not_count_as_growth() -> None:
     found = [row | {"extra_mib": 1e-3 * row["value"]} for row in rows(1)]
     assert growth.fits(found)["memory_exponent"] == 0
     found[2]["extra_mib"] = None
     assert growth.fits(found)["memory_exponent"] is None
 
 
-def test_what_grows_faster_than_theory_allows_is_named() -> None:
+def test_exponents_above_their_bound_are_listed() -> None:
     about = {"name": "n", "variable": "HW", "theory": 1, "memory_theory": 1}
     assert growth.above(about | growth.fits(rows(1 + 0.9 * growth.TOLERANCE))) == []
     slow = growth.fits(rows(1.2))
@@ -65,11 +65,11 @@ def test_what_grows_faster_than_theory_allows_is_named() -> None:
 
 
 @pytest.mark.parametrize("series", SERIES, ids=lambda series: series.name)
-def test_series_are_of_public_functions_and_of_ascending_values(series: Series) -> None:
+def test_series_call_public_functions_at_geometric_values(series: Series) -> None:
     assert series.op in pk.__all__
     assert series.mode in (FORWARD, BOTH)
     assert len(series.values) == 5
-    # about geometric: the fit weighs its points by their distance on the log axis
+    # about geometric, so that the fit weights all values equally
     steps = [math.log(high / low) for low, high in itertools.pairwise(series.values)]
     assert min(steps) > 0.9 * max(steps)
     assert [each.name for each in SERIES].count(series.name) == 1
@@ -86,7 +86,7 @@ def test_every_series_runs(series: Series, monkeypatch: pytest.MonkeyPatch) -> N
     assert json.loads(json.dumps(found)) == found
 
 
-def test_nothing_committed_grows_faster_than_theory_allows() -> None:
+def test_committed_exponents_are_within_their_bounds() -> None:
     for path in RESULTS.glob("*/scaling/scaling.json"):
         series = json.loads(path.read_text())["series"]
         assert {found["name"] for found in series} == {each.name for each in SERIES}
@@ -97,7 +97,7 @@ def test_nothing_committed_grows_faster_than_theory_allows() -> None:
 
 
 def family(name: str, names: list[str]) -> dict[str, Any]:
-    """Results of a family of which each workload has both passes and a second input."""
+    """Results of a family whose workloads have both passes and two inputs."""
     environment = {"device": "cpu", "machine": "A CPU", "torch": "2", "torch_threads": 2}
     found = []
     for number, workload in enumerate(names, 1):
@@ -137,7 +137,7 @@ def change(path: Path) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_pictures_are_drawn_and_known_to_be_stale(
+def test_plots_are_out_of_date_when_results_change(
     results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = results / "a-cpu" / "plots"
@@ -167,7 +167,7 @@ def test_pictures_are_drawn_and_known_to_be_stale(
     assert {path.stem for path in folder.iterdir()} == {"speed", "roofline"}
 
 
-def test_the_command_names_stale_pictures(
+def test_command_lists_plots_that_are_out_of_date(
     results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(plots, "RESULTS", results)

@@ -16,16 +16,11 @@ from benchmarks.workload import BOTH, FORWARD
 def row(name: str, side: str, ms: float, **more: object) -> report.Row:
     spread = {"p20": ms * 0.9, "p50": ms, "p80": ms * 1.1, "rounds": 5}
     about = {"title": "a workload", "workload": "w", "variant": "coherent", "mode": BOTH}
-    return about | {
-        "name": name,
-        "side": side,
-        "default": False,
-        "ms": spread,
-        "extra_mib": 2.0,
-        **more,
-    }
+    measured = {"name": name, "side": side, "default": False, "ms": spread, "extra_mib": 2.0}
+    return about | measured | more
 
 
+OURS = {"default": True, "best_peer": "eager loop", "times_faster": 3.0, "share_of_floor": 0.3}
 CONTENT = {
     "environment": {
         "device": "cpu",
@@ -40,17 +35,18 @@ CONTENT = {
     "not_measured": ["cas-r100"],
     "rows": [
         row("eager loop", "peer", 12.0, share_of_floor=0.1),
-        row(
-            "cpu",
-            "library",
-            4.0,
-            default=True,
-            best_peer="eager loop",
-            times_faster=3.0,
-            share_of_floor=0.3,
-        ),
+        row("cpu", "library", 4.0, **OURS),
     ],
 }
+
+
+def with_results(repository: Path, name: str, content: object) -> str:
+    """README.md, generated from the results and those of one more file."""
+    path = repository / "benchmarks" / "results" / "some-cpu" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+    report.update(repository, check=False)
+    return (repository / "README.md").read_text()
 
 
 @pytest.fixture
@@ -98,26 +94,17 @@ def test_untimed_side_is_listed_with_its_reason(repository: Path) -> None:
     ours = content["rows"][1]
     del ours["ms"]
     ours["problem"] = "output 0 is off"
-    path = repository / "benchmarks" / "results" / "some-cpu" / "regions.json"
-    path.write_text(json.dumps(content))
-    report.update(repository, check=False)
-    assert "not timed: output 0 is off" in (repository / "README.md").read_text()
+    assert "not timed: output 0 is off" in with_results(repository, "regions.json", content)
 
 
-def test_forward_pass_is_shown_only_without_a_backward_pass(
-    repository: Path,
-) -> None:
+def test_forward_pass_is_shown_only_without_a_backward_pass(repository: Path) -> None:
     content = copy.deepcopy(CONTENT)
     ours = {"default": True, "share_of_floor": 0.5}
     for variant, ms in (("random", 2.0), ("full", 3.0)):
         about = {"workload": "t", "title": "a transform", "variant": variant, "mode": FORWARD}
         content["rows"].append(row("cpu", "library", ms, **about, **ours))
-    # the forward pass of a workload that has both is left to the full table
     content["rows"].append(row("cpu", "library", 1.0, mode=FORWARD, **ours))
-    path = repository / "benchmarks" / "results" / "some-cpu" / "regions.json"
-    path.write_text(json.dumps(content))
-    report.update(repository, check=False)
-    text = (repository / "README.md").read_text()
+    text = with_results(repository, "regions.json", content)
     both, forward = text.split("| forward | best peer |")
     assert both.count("a workload") == 1
     assert "a workload" not in forward
@@ -152,11 +139,7 @@ NETWORKS = {
 
 
 def test_tables_of_the_networks(repository: Path) -> None:
-    folder = repository / "benchmarks" / "results" / "some-cpu" / "models"
-    folder.mkdir()
-    (folder / "models.json").write_text(json.dumps(NETWORKS))
-    report.update(repository, check=False)
-    text = (repository / "README.md").read_text()
+    text = with_results(repository, "models/models.json", NETWORKS)
     for line in (
         "| `MEnet` | 3 | 5 | 2 | 1.5 to 0.25 | 0.900 | 2e-07 |",
         "| `CASNet` | 30 | 20 | 1.50 | 10 | 3 |",
@@ -168,16 +151,11 @@ def test_tables_of_the_networks(repository: Path) -> None:
 
 
 def test_table_of_the_drop_ins(repository: Path) -> None:
-    folder = repository / "benchmarks" / "results" / "some-cpu" / "compat"
-    folder.mkdir()
     drop_in = {
         "project": "RITM", "function": "DistMaps", "ours_is": "ritm.DistMaps", "sizes": "2 images",
         "differs": "none", "theirs_ms": 9.0, "ours_ms": 2.0, "theirs_mib": 30.0, "ours_mib": 1.0,
     }  # fmt: skip
     content = {"environment": CONTENT["environment"], "rows": [drop_in]}
-    (folder / "compat.json").write_text(json.dumps(content))
-    report.update(repository, check=False)
-    line = (
+    assert (
         "| RITM | DistMaps | `ritm.DistMaps` | 2 images | 9.00 | 2.00 | 4.5 | 30.0 | 1.0 | none |"
-    )
-    assert line in (repository / "README.md").read_text()
+    ) in with_results(repository, "compat/compat.json", content)

@@ -15,7 +15,7 @@ from benchmarks.workload import BOTH, Peer
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> str:
-    """One workload, small and with one peer, and a machine that needs no measuring."""
+    """One small workload with one peer, and fixed ceilings."""
     real = select("distance-transform-davis")[0]
 
     def eager(mask: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -35,13 +35,8 @@ def test_every_side_agrees_with_the_oracle(workload: Workload, variant: str) -> 
     for side in sides:
         for mode in () if side.missing else workload.modes:
             case.check(side, mode)
-
-
-@pytest.mark.parametrize(("workload", "variant"), VARIANTS)
-def test_expected_results_are_not_all_zero(workload: Workload, variant: str) -> None:
-    if BOTH in workload.modes:
-        for exact in tiny(workload, variant)._exact:
-            assert exact.count_nonzero() > 0
+    if BOTH in workload.modes:  # a gradient of zeros would prove nothing
+        assert all(exact.count_nonzero() > 0 for exact in case._exact)
 
 
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda workload: workload.name)
@@ -78,26 +73,15 @@ def test_floors_of_similarity() -> None:
     read = 4 * channels * (pixels + 200) + 8 * 200
     assert transfer.bytes == read + pixels * (4 * 2 + 8)
     assert transfer.operations == 2 * channels * 200 * pixels
-    # one sum per class in place of its 100 points
+    # one sum per class replaces its 100 points
     assert floors["label-transfer-prototypes"].operations == transfer.operations // 100
     assert floors["matching-scores-k200"].operations == 3 * transfer.operations
-    # of 3x3 support pixels 4 are kept
+    # 4 of the 3x3 support pixels are kept
     assert floors["prior-mask"].operations == 4 * 2 * 2048 * 9 * 4
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "region-stats-menet",
-        "click-maps-ritm-tanh",
-        "next-click",
-        "label-transfer-k200",
-        "prior-mask",
-        "sample-reference",
-    ],
-)
-def test_inputs_are_seeded(name: str) -> None:
-    workload = select(name)[0]
+@pytest.mark.parametrize("workload", select(quick=True), ids=lambda workload: workload.name)
+def test_inputs_are_seeded(workload: Workload) -> None:
     variant = workload.variants[0]
     first, second = (workload.inputs(variant, shrink=SHRINK).tensors for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
