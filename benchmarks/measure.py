@@ -96,13 +96,6 @@ def _settled(call: Callable[[], object]) -> float:
 def in_turn(
     calls: Mapping[str, Callable[[], object]], clock: Clock, effort: Effort
 ) -> dict[str, Spread]:
-    times = times_in_turn(calls, clock, effort)
-    return {name: Spread.of(values) for name, values in times.items()}
-
-
-def times_in_turn(
-    calls: Mapping[str, Callable[[], object]], clock: Clock, effort: Effort
-) -> dict[str, list[float]]:
     """Time warmed-up calls alternately, so that a slow phase of the machine affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     gc.collect()
@@ -117,7 +110,7 @@ def times_in_turn(
                 times[name].append(clock(call))
     finally:
         gc.enable()
-    return times
+    return {name: Spread.of(values) for name, values in times.items()}
 
 
 def warm_up(call: Callable[[], object]) -> None:

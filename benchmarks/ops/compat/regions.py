@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.ops.compat import Case, blobs, trained
+from benchmarks.ops.regions_peers import pool_upsampled
 from pixelkernels import testing
 from pixelkernels.compat import cas, discriminative, menet, panet, persam, pfenet, spoco
 
@@ -16,11 +17,6 @@ def weighted_gap(features: Tensor, mask: Tensor) -> Tensor:
     height, width = features.shape[-2:]
     area = F.avg_pool2d(mask, (height, width)) * height * width + 5e-4
     return F.avg_pool2d(features * mask, (height, width)) * height * width / area
-
-
-def upsampled_prototype(features: Tensor, mask: Tensor) -> Tensor:
-    large = F.interpolate(features, size=mask.shape[-2:], mode="bilinear")
-    return (large * mask[None]).sum((2, 3)) / (mask[None].sum((2, 3)) + 1e-5)
 
 
 def contrastive(features: Tensor, labels: Tensor, delta_var: float, delta_dist: float) -> Tensor:
@@ -152,7 +148,7 @@ def cases() -> list[Case]:
             "rounding: the mask is resized, by the adjoint, not the features",
             "512 channels, 53x53 to 417x417",
             lambda: panet.getFeatures(None, features, wide),
-            lambda: upsampled_prototype(features, wide),
+            lambda: pool_upsampled(features, wide)[0],
         ),
         Case(
             "PerSAM", "point_selection", "persam.point_selection",
