@@ -1,9 +1,9 @@
-"""Time the library beside what people use today.
+"""Compare the speed and memory of the library with what people use today.
 
     python -m benchmarks.run [--quick | --full] [--device cuda] [--family NAME] [--only NAME]
                              [--out PATH] [--minutes M]
 
-Runs each workload with every usable backend and every peer in turn, and prints a table. A side
+Times every usable backend and every peer of each workload alternately and prints a table. A side
 whose result differs from the oracle's, or whose package is missing, is reported and not timed.
 By default, each workload runs on its first input, with few repeats. --full runs all inputs with
 many repeats and writes benchmarks/results/<machine>/<family>.json; other runs write only with
