@@ -169,7 +169,7 @@ class NinjaBuild(build_ext):
         major, minor = TORCH_TARGET.split(".")
         defines = f"-DTORCH_TARGET_VERSION=0x{int(major):02x}{int(minor):02x}000000000000ULL"
         if "amx" in capabilities:
-            defines += " -DPK_AMX"
+            defines += " -DPK_SPLIT_PRODUCTS"
         info = {
             "VERSION": VERSION,
             "TORCH_VERSION": torch_version,

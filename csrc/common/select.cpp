@@ -2,7 +2,7 @@
 
 #include <cstdlib>
 #include <cstring>
-#if defined(PK_AMX) && defined(__linux__)
+#if defined(PK_SPLIT_PRODUCTS) && defined(__linux__)
 #include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -11,9 +11,9 @@
 namespace pixelkernels {
 namespace {
 
-// AMX for bfloat16, which a process has to ask the system for.
+// AMX for bfloat16. A process must ask the system for the state of its tiles.
 bool has_amx() {
-#if defined(PK_AMX) && defined(__linux__)
+#if defined(PK_SPLIT_PRODUCTS) && defined(__linux__)
   constexpr long kAskForState = 0x1023, kTiles = 18;
   unsigned a, b, c, d;
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 22 & 1) && (d >> 24 & 1) &&

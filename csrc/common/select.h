@@ -6,10 +6,10 @@
 namespace pixelkernels {
 
 // The best instruction set that this machine has and PIXELKERNELS_CPU_CAPABILITY (baseline, avx2,
-// avx512, amx) allows. With kAmx the kernels are those of avx512, and the similarity family
-// multiplies on AMX.
+// avx512, amx) allows. With kAmx the kernels are those of avx512, which may multiply on its tiles.
 enum class Capability { kBaseline, kAvx2, kAvx512, kAmx };
 Capability cpu_capability();
+inline bool has_matrix_tiles() { return cpu_capability() == Capability::kAmx; }
 const char* cpu_capability_name();
 
 // One `Kernels` for each element type, in the order of Element.

@@ -1,9 +1,10 @@
 // What the host code hands to the similarity kernels of an instruction set. Torch-free. Pointers to
 // values have the accumulation type: double for double features, else float.
 //
-// Both sides of a product are packed. Points, the reference side, in tiles of 6, with the depth
-// (channels) cut into slabs: [slabs][tiles][slab][6]. Query pixels in panels of kPanel:
-// [slabs][panels][slab][kPanel]. What is missing is 0.
+// Products of points and query pixels, in the terms of blocked matrix products: a micro-kernel
+// computes MR points by NR pixels over KC channels. Both sides are packed into micro-panels, with
+// the channels cut into slices of KC: points, the reference side, as [slices][tiles][KC][MR], query
+// pixels as [slices][panels][KC][NR]. Padding is 0.
 #pragma once
 
 #include "common/select.h"
@@ -15,28 +16,28 @@ enum class Metric : int32_t { kDot, kCosine, kSqeuclidean, kPrior };
 enum class Transform : int32_t { kIdentity, kSigmoid, kExp };
 enum class Reduce : int32_t { kSum, kMean, kMax, kMin, kTopK, kSoftmax };
 
-constexpr int64_t kPointTile = 6;
-constexpr int64_t kGroupTiles = 32;  // whose slabs stay in the second cache
-constexpr int64_t kGroupPoints = kPointTile * kGroupTiles;
-constexpr int64_t kPixelBlock = 96;  // of the query
+constexpr int64_t kMR = 6;
+constexpr int64_t kMCPanels = 32;  // micro-panels whose slices stay in the L2 cache
+constexpr int64_t kMC = kMR * kMCPanels;
+constexpr int64_t kPixelBlock = 96;  // NC: query pixels whose slices stay in the L1 cache
 // Query pixels at a time where they are not packed.
 constexpr int64_t kMaxInPlacePixels = 8 * kPixelBlock;
-constexpr int64_t kMaxSlabChannels = 256;
+constexpr int64_t kMaxKC = 256;
 constexpr int64_t kChannelTile = 16;  // a multiple of every panel
 constexpr int64_t kGatheredTiles = 8;
 constexpr int64_t kTotals = 3;
 
-constexpr int64_t tiles_of(int64_t points) { return (points + kPointTile - 1) / kPointTile; }
+constexpr int64_t tiles_of(int64_t points) { return (points + kMR - 1) / kMR; }
 // The rows that the products of some tiles take, in sixteens.
-constexpr int64_t rows_of(int64_t tiles) { return (tiles * kPointTile + 15) / 16 * 16; }
+constexpr int64_t rows_of(int64_t tiles) { return (tiles * kMR + 15) / 16 * 16; }
 
 struct Depth {
-  int64_t channels, slabs, slab;
+  int64_t channels, slices, kc;
   explicit constexpr Depth(int64_t channels)
       : channels(channels),
-        slabs((channels + kMaxSlabChannels - 1) / kMaxSlabChannels),
-        slab(slabs ? (channels + 8 * slabs - 1) / (8 * slabs) * 8 : 0) {}
-  constexpr int64_t padded() const { return slabs * slab; }
+        slices((channels + kMaxKC - 1) / kMaxKC),
+        kc(slices ? (channels + 8 * slices - 1) / (8 * slices) * 8 : 0) {}
+  constexpr int64_t padded() const { return slices * kc; }
   constexpr int64_t tiled() const {
     return (channels + kChannelTile - 1) / kChannelTile * kChannelTile;
   }
@@ -55,9 +56,9 @@ struct Points {
   const void* square;    // |r|^2, or |r| for kPrior; null for kDot and kCosine
   const void* value;     // null, or softmax's weights
   void* packed;
-  // for gradients: also [depth in sixes][count in tiles][6 channels]
-  void* across;
-  // null, or as amx/product.h has them, in so many terms, from point split_from on
+  // for gradients: also [channels / MR][tiles][MR points][MR channels]
+  void* transposed;
+  // null, or split into `terms` terms (split.h), from point split_from on
   void* split;
   int64_t terms, split_from;
 };
@@ -79,7 +80,7 @@ struct Matching {
   void* scores;          // [L, N]
   int64_t* labels;       // [N]
   void* edge;
-  int32_t* place;
+  int32_t* argbest;
 };
 
 // A round of queries against a chunk of points. Query blocks are counted from the round's first.
@@ -92,23 +93,22 @@ struct Gradient {
   int64_t round;               // the first query block
   int64_t blocks;
   int64_t chunk;   // the first point
-  int64_t points;  // a multiple of kGroupPoints, but for the last chunk
-  // by block, the query: as panels; as [depth / panel][kPixelBlock][panel], unit vectors for
-  // kCosine; and |q|^2
-  void *packed, *across, *square;
-  // null, or for products on AMX: `across` by block, where it fits, and across what is split of the
-  // chunk's points, by kGroupPoints
+  int64_t points;  // a multiple of kMC, but for the last chunk
+  // by block, the query: as panels; as [channels / NR][kPixelBlock][NR], unit vectors for kCosine;
+  // and |q|^2
+  void *packed, *transposed, *square;
+  // null, or split: `transposed` by block, and the transposed points of the chunk by kMC
   void *split_queries, *split_points;
   bool* queries_fit;
-  void* weights;  // by block: dL/ds [panels][points][kPanel]
-  // by block: dL/dq but for its last step, [depth in sixes][panels][6][kPanel]; the sums over
-  // points of dL/ds, [kPixelBlock]; dL/dshift, dL/dscale and the loss of the pairs. Without `query`
-  // nothing but these sums is found.
+  void* weights;  // by block: dL/ds [panels][points][kNR]
+  // by block: dL/dq before its last step, [channels / MR][panels][MR][NR]; the sums over points of
+  // dL/ds, [kPixelBlock]; dL/dshift, dL/dscale and the loss of the pairs. Without `query` only
+  // these sums are computed.
   void *query, *row_sums;
   double* totals;
   // by block: the sums over its queries of dL/ds and of the gradient of a point's value, [points]
   double *block_columns, *block_values;
-  // all points: dL/dr but for its last step, [tiles][depth / panel][6][panel], and the sums
+  // all points: dL/dr before its last step, [tiles][channels / NR][MR][NR], and the sums
   void* point;
   double *columns, *values;
   View grad_query;
@@ -130,18 +130,18 @@ struct Kernels {
   // [offsets[c], offsets[c + 1])
   void (*means)(const Points&, const int64_t* offsets, int64_t classes, void* out, int64_t begin,
                 int64_t end);
-  // kGroupTiles tiles
+  // kMCPanels tiles
   void (*pack)(const Points&, int64_t group);
   // of some whole blocks, at most kMaxInPlacePixels pixels with a single tile of points
   void (*scores)(const Matching&, int64_t begin, int64_t pixels, void* scratch);
   int64_t (*scores_scratch)(const Matching&);  // bytes
 
   void (*pack_query)(const Gradient&, int64_t block);
-  // `scratch` holds kGroupPoints * kPixelBlock values, and amx::weigh_bytes
-  void (*weigh)(const Gradient&, int64_t block, void* scratch);
-  void (*weigh_pairs)(const Gradient&, int64_t block, void* scratch);
+  // `scratch` holds kMC * kPixelBlock values, and split::weights_bytes
+  void (*weights_of_block)(const Gradient&, int64_t block, void* scratch);
+  void (*pair_weights_of_block)(const Gradient&, int64_t block, void* scratch);
   // kGatheredTiles tiles of the chunk; `scratch` holds that many by the depth, and
-  // amx::gather_bytes
+  // split::gather_bytes
   void (*gather)(const Gradient&, int64_t group, void* scratch);
   void (*finish_query)(const Gradient&, int64_t block);
   void (*finish_points)(const PointGradient&, int64_t begin, int64_t end);

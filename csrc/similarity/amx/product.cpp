@@ -1,20 +1,20 @@
-// The products on AMX; compiled for machines with AMX alone, whatever else the library is built
-// for. Nothing from the standard library's templates may be used here, as in the kernels.
-#include "similarity/amx/product.h"
-
+// The products on AMX, compiled for machines with AMX alone. As in the kernels, templates of the
+// standard library may not be used here.
 #include <immintrin.h>
 
 #include <cstring>
 
-namespace pixelkernels::similarity::amx {
+#include "similarity/split.h"
+
+namespace pixelkernels::similarity::split {
 namespace {
 
 typedef float Row __attribute__((vector_size(64)));
 typedef uint32_t Bits __attribute__((vector_size(64)));
 
-// A vector's largest value has to lie between these, the least of one side or that of the other:
-// then no sum of products overflows on its way, and of products below 2^-126, which AMX takes for
-// 0, none is larger than what is rounded away.
+// The largest value of a vector must lie between the least of its side and kMost. Then no sum of
+// products overflows, and the products that AMX flushes to 0, those below 2^-126, are below the
+// rounding.
 constexpr uint32_t bits_of_power(uint32_t exponent) { return (127 + exponent) << 23; }
 constexpr uint32_t kLeastOne = bits_of_power(-30), kLeastOther = bits_of_power(-70);
 constexpr uint32_t kMost = bits_of_power(58);
@@ -26,7 +26,7 @@ inline bool fits(uint32_t largest, uint32_t least) {
 inline Bits magnitude(Row x) { return (Bits)x & 0x7fffffffu; }
 inline Bits larger(Bits a, Bits b) { return a > b ? a : b; }
 
-// The next term of x, in the upper halves; x is what is left.
+// The next term of x, in the upper halves; x keeps the remainder.
 inline Bits take_term(Row& x) {
   const Bits bits = (Bits)x;
   const Bits term = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
@@ -63,7 +63,7 @@ bool split_left(int64_t rows, int64_t deep, int64_t terms, Term* to, uint32_t le
   return good;
 }
 
-// The right side, panels of `count` rows that lie at row(panel, i).
+// The right side: panels of `count` rows at row(panel, i).
 template <class At>
 bool split_right(int64_t panels, int64_t count, int64_t terms, Term* out, uint32_t least,
                  const At& row) {
@@ -85,7 +85,7 @@ bool split_right(int64_t panels, int64_t count, int64_t terms, Term* out, uint32
   return good;
 }
 
-// The tiles: four sums, of two row tiles with two panels, and two of each side.
+// The tile registers: four sums, of two row tiles with two panels, and two tiles of each side.
 struct alignas(64) Configuration {
   uint8_t palette = 1, start = 0, reserved[14] = {};
   uint16_t row_bytes[16] = {};
@@ -99,19 +99,19 @@ struct alignas(64) Configuration {
 };
 constexpr Configuration kConfiguration;
 
-// What the compiler knows of the tiles' instructions does not include the memory that they use.
+// The compiler does not know the memory that the tile instructions use.
 inline void settle_memory() { __asm__ volatile("" ::: "memory"); }
 
 constexpr int64_t kStride = kTileDepth * sizeof(Term);
 
-// Row tiles or panels, one beside the other, or a single one.
+// Two adjacent row tiles or panels, or a single one.
 struct Pair {
   const Term *first, *second;
   int64_t terms;
   bool two;
 };
 
-// One of the sides, with so many row tiles or panels.
+// One side of a product and its number of row tiles or panels.
 struct Side {
   const Term* data;
   int64_t count, terms, next;
@@ -145,7 +145,7 @@ inline void add_products(const Pair& left) {
   _tile_dpbf16ps(3, 5, 7);
 }
 
-// Of what comes next on the left side, from far away, a part for each depth tile until then.
+// Prefetches the next row tiles of the left side, a part per depth tile.
 struct Ahead {
   const Term* data;
   int64_t each, next_depth, next_row;
@@ -158,8 +158,8 @@ struct Ahead {
   }
 };
 
-// The four sums over depth tiles [begin, end), the products of the first terms at the end: the
-// others are smaller by 2^-8 and more. Each of these shares a side with the one before.
+// The four sums over depth tiles [begin, end). The products of the first terms come last, because
+// the others are smaller by 2^-8 and more. Consecutive products share a side.
 inline void sum_products(const Pair& left, const Pair& right, int64_t begin, int64_t end,
                          const Ahead& ahead) {
   _tile_zero(0);
@@ -191,7 +191,7 @@ inline void sum_products(const Pair& left, const Pair& right, int64_t begin, int
 
 constexpr int64_t kTileSums = kTileRows * kTileColumns;
 
-// A pair that is one leaves the place beside it alone.
+// A single tile leaves the registers of its neighbour untouched.
 inline void store_sums(const Pair& left, const Pair& right, float* to, int64_t next_panel) {
   constexpr int64_t kStride = kTileColumns * sizeof(float);
   _tile_stored(0, to, kStride);
@@ -200,8 +200,8 @@ inline void store_sums(const Pair& left, const Pair& right, float* to, int64_t n
   if (left.two && right.two) _tile_stored(3, to + next_panel + kTileSums, kStride);
 }
 
-// Adds the sums over depth tiles [begin, end) to the rows at(row) of what is there, `rows` of them,
-// counted from the pair's, with those of the second panel `next_panel` further.
+// Adds the sums over depth tiles [begin, end) to the `rows` rows at(row), counted from the first of
+// the pair; the second panel's are `next_panel` further.
 template <class At>
 inline void add_sums(const Pair& left, const Pair& right, int64_t begin, int64_t end, int64_t rows,
                      int64_t next_panel, const At& at, const Ahead& ahead = {}) {
@@ -246,61 +246,59 @@ inline void for_pairs(const Side& left, const Side& right, const Body& body) {
 bool split_points(const Points& points, int64_t group) {
   const Depth& depth = points.depth;
   const int64_t tiles = tiles_of(points.count), terms = points.terms;
-  const int64_t begin = group * kGroupPoints, left = tiles * kPointTile - begin;
-  const int64_t count = left < kGroupPoints ? left : kGroupPoints;
+  const int64_t begin = group * kMC, left = tiles * kMR - begin;
+  const int64_t count = left < kMC ? left : kMC;
   const int64_t deep = depth_tiles(depth.channels);
   Term* split = static_cast<Term*>(points.split) +
                 (begin - points.split_from) / kTileRows * deep * terms * kTileTerms;
-  return split_left(row_tiles(count) * kTileRows, deep, terms, split, kLeastOne,
-                    [&](int64_t p, int64_t t, Row* half) {
-                      if (p >= count) return;
-                      constexpr int64_t kEight = 8;  // channels of one slab
-                      const int64_t tile = (begin + p) / kPointTile;
-                      float values[kTileDepth] = {};
-                      for (int64_t i = 0; i < kTileDepth && t * kTileDepth + i < depth.padded();
-                           i += kEight) {
-                        const int64_t d = t * kTileDepth + i, slab = d / depth.slab;
-                        const int64_t row = (slab * tiles + tile) * depth.slab + d % depth.slab;
-                        const float* from = static_cast<const float*>(points.packed) +
-                                            row * kPointTile + (begin + p) % kPointTile;
-                        for (int64_t k = 0; k < kEight; ++k) values[i + k] = from[k * kPointTile];
-                      }
-                      std::memcpy(half, values, sizeof values);
-                    });
-}
-
-bool split_across(const Points& points, int64_t group, Term* out) {
-  const Depth& depth = points.depth;
-  const int64_t tiles = tiles_of(points.count), begin = group * kGroupPoints;
-  const int64_t rows = row_tiles(depth.channels) * kTileRows;
   return split_left(
-      rows, depth_tiles(kGroupPoints), points.terms, out, kLeastOne,
-      [&](int64_t d, int64_t t, Row* half) {
-        if (d >= depth.padded()) return;
-        const int64_t slab = d / depth.slab * tiles * depth.slab + d % depth.slab;
-        const float* channel = static_cast<const float*>(points.packed) + slab * kPointTile;
+      row_tiles(count) * kTileRows, deep, terms, split, kLeastOne,
+      [&](int64_t p, int64_t t, Row* half) {
+        if (p >= count) return;
+        constexpr int64_t kEight = 8;  // divides KC
+        const int64_t tile = (begin + p) / kMR;
         float values[kTileDepth] = {};
-        for (int64_t i = 0; i < kTileDepth; ++i) {
-          const int64_t p = begin + t * kTileDepth + i;
-          if (p < tiles * kPointTile)
-            values[i] = channel[p / kPointTile * depth.slab * kPointTile + p % kPointTile];
+        for (int64_t i = 0; i < kTileDepth && t * kTileDepth + i < depth.padded(); i += kEight) {
+          const int64_t d = t * kTileDepth + i, slice = d / depth.kc;
+          const int64_t row = (slice * tiles + tile) * depth.kc + d % depth.kc;
+          const float* from =
+              static_cast<const float*>(points.packed) + row * kMR + (begin + p) % kMR;
+          for (int64_t k = 0; k < kEight; ++k) values[i + k] = from[k * kMR];
         }
         std::memcpy(half, values, sizeof values);
       });
+}
+
+bool split_transposed(const Points& points, int64_t group, Term* out) {
+  const Depth& depth = points.depth;
+  const int64_t tiles = tiles_of(points.count), begin = group * kMC;
+  const int64_t rows = row_tiles(depth.channels) * kTileRows;
+  return split_left(rows, depth_tiles(kMC), points.terms, out, kLeastOne,
+                    [&](int64_t d, int64_t t, Row* half) {
+                      if (d >= depth.padded()) return;
+                      const int64_t slice = d / depth.kc * tiles * depth.kc + d % depth.kc;
+                      const float* channel = static_cast<const float*>(points.packed) + slice * kMR;
+                      float values[kTileDepth] = {};
+                      for (int64_t i = 0; i < kTileDepth; ++i) {
+                        const int64_t p = begin + t * kTileDepth + i;
+                        if (p < tiles * kMR)
+                          values[i] = channel[p / kMR * depth.kc * kMR + p % kMR];
+                      }
+                      std::memcpy(half, values, sizeof values);
+                    });
 }
 
 bool split_pixels(const float* packed, const Depth& depth, int64_t panels, int64_t terms,
                   Term* split) {
   return split_right(
       panels, depth.padded(), terms, split, kLeastOther, [&](int64_t panel, int64_t d) {
-        return packed +
-               ((d / depth.slab * panels + panel) * depth.slab + d % depth.slab) * kTileColumns;
+        return packed + ((d / depth.kc * panels + panel) * depth.kc + d % depth.kc) * kTileColumns;
       });
 }
 
-bool split_queries(const float* across, int64_t pieces, Term* split) {
+bool split_queries(const float* transposed, int64_t pieces, Term* split) {
   return split_right(pieces, kPixelBlock, kTerms, split, kLeastOne, [&](int64_t piece, int64_t i) {
-    return across + (piece * kPixelBlock + i) * kTileColumns;
+    return transposed + (piece * kPixelBlock + i) * kTileColumns;
   });
 }
 
@@ -313,10 +311,10 @@ bool split_weights(const float* weights, int64_t next_panel, int64_t panels, int
 
 void products(const Points& points, int64_t first, int64_t tiles, const Term* query, int64_t terms,
               int64_t panels, float* dots) {
-  const int64_t deep = depth_tiles(points.depth.channels), rows = row_tiles(tiles * kPointTile);
-  const Term* split =
-      static_cast<const Term*>(points.split) +
-      (first * kPointTile - points.split_from) / kTileRows * deep * points.terms * kTileTerms;
+  const int64_t deep = depth_tiles(points.depth.channels), rows = row_tiles(tiles * kMR);
+  const Term* split = static_cast<const Term*>(points.split) + (first * kMR - points.split_from) /
+                                                                   kTileRows * deep * points.terms *
+                                                                   kTileTerms;
   const Side left_side(split, rows, points.terms, deep), right_side(query, panels, terms, deep);
   constexpr int64_t kTogether = 16;  // depth tiles of two row tiles, with those of two panels
   const int64_t pairs = (panels + 1) / 2, depth_terms = points.terms * kTileTerms;
@@ -344,42 +342,39 @@ void products(const Points& points, int64_t first, int64_t tiles, const Term* qu
   });
 }
 
-void add_to_queries(const Points& points, const Term* across, int64_t tiles, const Term* weights,
-                    int64_t panels, float* query) {
-  const int64_t together = depth_tiles(kGroupPoints), deep = depth_tiles(tiles * kPointTile);
+void add_to_queries(const Points& points, const Term* transposed, int64_t tiles,
+                    const Term* weights, int64_t panels, float* query) {
+  const int64_t together = depth_tiles(kMC), deep = depth_tiles(tiles * kMR);
   const int64_t channels = row_tiles(points.depth.channels);
-  for_pairs(Side(across, channels, points.terms, together), Side(weights, panels, kTerms, deep),
+  for_pairs(Side(transposed, channels, points.terms, together), Side(weights, panels, kTerms, deep),
             [&](const Pair& left, int64_t row, const Pair& right, int64_t panel) {
               const int64_t channel = row * kTileRows, rows = points.depth.padded() - channel;
-              add_sums(left, right, 0, deep, rows, kPointTile * kTileColumns, [&](int64_t r) {
+              add_sums(left, right, 0, deep, rows, kMR * kTileColumns, [&](int64_t r) {
                 const int64_t d = channel + r;
-                return query + ((d / kPointTile * panels + panel) * kPointTile + d % kPointTile) *
-                                   kTileColumns;
+                return query + ((d / kMR * panels + panel) * kMR + d % kMR) * kTileColumns;
               });
             });
 }
 
 bool add_to_points(const float* weights, int64_t next_panel, int64_t tiles, const Term* queries,
-                   int64_t pieces, Term* room, float* sums) {
-  const int64_t deep = depth_tiles(kPixelBlock), rows = tiles * kPointTile;
+                   int64_t pieces, Term* scratch, float* sums) {
+  const int64_t deep = depth_tiles(kPixelBlock), rows = tiles * kMR;
   const bool good = split_left(
-      row_tiles(rows) * kTileRows, deep, kTerms, room, kLeastOther,
+      row_tiles(rows) * kTileRows, deep, kTerms, scratch, kLeastOther,
       [&](int64_t r, int64_t t, Row* half) {
         for (int64_t i = 0; i < 2 && r < rows; ++i)
           std::memcpy(half + i, weights + (2 * t + i) * next_panel + r * kTileColumns, sizeof(Row));
       });
   if (!good) return false;
-  for_pairs(
-      Side(room, row_tiles(rows), kTerms, deep), Side(queries, pieces, kTerms, deep),
-      [&](const Pair& left, int64_t row, const Pair& right, int64_t piece) {
-        const int64_t first = row * kTileRows;
-        add_sums(left, right, 0, deep, rows - first, kPointTile * kTileColumns, [&](int64_t r) {
-          const int64_t i = first + r;
-          return sums +
-                 ((i / kPointTile * pieces + piece) * kPointTile + i % kPointTile) * kTileColumns;
-        });
-      });
+  for_pairs(Side(scratch, row_tiles(rows), kTerms, deep), Side(queries, pieces, kTerms, deep),
+            [&](const Pair& left, int64_t row, const Pair& right, int64_t piece) {
+              const int64_t first = row * kTileRows;
+              add_sums(left, right, 0, deep, rows - first, kMR * kTileColumns, [&](int64_t r) {
+                const int64_t i = first + r;
+                return sums + ((i / kMR * pieces + piece) * kMR + i % kMR) * kTileColumns;
+              });
+            });
   return true;
 }
 
-}  // namespace pixelkernels::similarity::amx
+}  // namespace pixelkernels::similarity::split

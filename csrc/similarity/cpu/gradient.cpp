@@ -6,7 +6,7 @@
 namespace pixelkernels::similarity {
 namespace {
 
-// sum_c grad_c score_c of each query, over the classes that are there.
+// sum_c grad_c score_c of each query pixel over the classes present.
 template <class A>
 Workspace softmax_centre(const Matching& m, const A* grad, const A* scores) {
   Workspace sums(m.pixels * sizeof(A));
@@ -21,7 +21,7 @@ Workspace softmax_centre(const Matching& m, const A* grad, const A* scores) {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> matching_scores_backward(
     Tensor grad_scores, Tensor query, Tensor reference, Tensor order, Tensor offsets,
     std::optional<Tensor> values, Tensor scale, Tensor shift, Tensor scores, Tensor edge,
-    Tensor place, int64_t metric, int64_t transform, int64_t reduce, int64_t k) {
+    Tensor argbest, int64_t metric, int64_t transform, int64_t reduce, int64_t k) {
   const Options options = Options::of(scale, shift, metric, transform, reduce, k);
   const int64_t images = query.size(0), positions = order.size(1);
   Tensor grad_query = output_like(query), grad_reference = output_like(reference);
@@ -36,7 +36,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> matching_scores_backward(
                            values ? at(*values, image) : nullptr, true);
     Matching m = points.matching(query);
     m.edge = at(edge, image);
-    m.place = at<int32_t>(place, image);
+    m.argbest = at<int32_t>(argbest, image);
     with_value(points.element, [&](auto zero) {
       using A = decltype(zero);
       Workspace centre;
@@ -51,11 +51,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> matching_scores_backward(
       scales += rounds.totals[1];
       const PointGradient finish{rounds.g, points.listed, positions, points.slot(),
                                  view_of(grad_reference)};
-      parallel((positions + kGroupPoints - 1) / kGroupPoints, kGroupPoints * (query.size(1) + 1),
-               [&](int64_t i) {
-                 points.run.finish_points(finish, i * kGroupPoints,
-                                          std::min((i + 1) * kGroupPoints, positions));
-               });
+      parallel((positions + kMC - 1) / kMC, kMC * (query.size(1) + 1), [&](int64_t i) {
+        points.run.finish_points(finish, i * kMC, std::min((i + 1) * kMC, positions));
+      });
       if (values) {
         A* out = at<A>(grad_values, image);
         std::fill_n(out, positions, A(0));

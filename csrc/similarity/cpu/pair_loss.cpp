@@ -14,7 +14,7 @@ std::vector<int64_t> labels_of(const Tensor& labels, int64_t image) {
   });
 }
 
-// Pixels with a label, and those without after them.
+// Pixels with a label first, then those without.
 struct Listed {
   std::vector<int64_t> order;
   int64_t valid;
@@ -70,7 +70,7 @@ class Image {
     m.image = 0;
     m.pixels = queries;
     m.query = image_of(x_, image_);
-    // The valid queries alone, [D, n], lie where their gradients take their place.
+    // The valid queries, [D, n], share the memory of their gradients.
     Workspace gathered;
     A* own = grad_x;
     if (queries < pixels) {
@@ -98,11 +98,9 @@ class Image {
     listed.features = image_of(y_, image_);
     listed.image = 0;
     const PointGradient finish{rounds.g, listed, positions, nullptr, out};
-    parallel((positions + kGroupPoints - 1) / kGroupPoints, kGroupPoints * (channels + 1),
-             [&](int64_t i) {
-               points.run.finish_points(finish, i * kGroupPoints,
-                                        std::min((i + 1) * kGroupPoints, positions));
-             });
+    parallel((positions + kMC - 1) / kMC, kMC * (channels + 1), [&](int64_t i) {
+      points.run.finish_points(finish, i * kMC, std::min((i + 1) * kMC, positions));
+    });
   }
 
  private:
@@ -125,8 +123,8 @@ class Image {
       }
     });
   }
-  // Takes the gradients of the valid queries, [D, n], to their pixels, [D, H W], all of them
-  // further on: the last one goes first.
+  // Moves the gradients of the valid queries, [D, n], to their pixels, [D, H W], in place. Every
+  // target lies further on, so the last one moves first.
   void spread(A* gradients) const {
     const int64_t pixels = static_cast<int64_t>(labels_.size());
     int64_t next = x_.size(1) * queries_.valid;

@@ -10,7 +10,7 @@
 #include "common/outputs.h"
 #include "common/parallel.h"
 #include "common/workspace.h"
-#include "similarity/amx/product.h"
+#include "similarity/split.h"
 
 namespace pixelkernels::similarity {
 
@@ -37,21 +37,21 @@ struct Options {
             0};
   }
 
-  // Sums and means of an affine similarity are those of one point per class.
+  // The sum or mean of an affine similarity over a class is that of one point, the class mean.
   bool collapses() const {
     return transform == Transform::kIdentity && (reduce == Reduce::kSum || reduce == Reduce::kMean);
   }
 };
 
-// In how many terms points are split for products on AMX, or 0.
+// The number of terms that points are split into, or 0 if their products take whole factors.
 inline int64_t split_terms(const Points& points) {
-  if (cpu_capability() != Capability::kAmx || points.element == Element::kDouble ||
-      !amx::pays(points.count, points.depth.channels))
+  if (!has_matrix_tiles() || points.element == Element::kDouble ||
+      !split::pays(points.count, points.depth.channels))
     return 0;
-  return points.factor ? amx::kTerms : amx::terms_of(points.element);
+  return points.factor ? split::kTerms : split::terms_of(points.element);
 }
 
-// What belongs to one image of a contiguous tensor.
+// The data of one image of a contiguous tensor.
 template <class T = char>
 T* at(const Tensor& tensor, int64_t image) {
   const int64_t each = tensor.size(0) ? tensor.numel() / tensor.size(0) : 0;
@@ -86,8 +86,8 @@ class Reference {
   Options options;
   const int64_t* offsets;
   int64_t classes;
-  Points listed{};  // as they are, unpacked
-  Points points{};  // as they are compared, packed
+  Points listed{};  // unpacked
+  Points points{};  // packed
   std::vector<int64_t> count;
 
   // null, or the packed point of a class
@@ -136,11 +136,9 @@ class Reference {
     listed.label = label_.data();
     if (options.metric != Metric::kDot) {
       square_ = Workspace(n * sizeof(A));
-      parallel((n + kGroupPoints - 1) / kGroupPoints, kGroupPoints * listed.depth.channels,
-               [&](int64_t i) {
-                 run.squares(listed, square_.data(), i * kGroupPoints,
-                             std::min((i + 1) * kGroupPoints, n));
-               });
+      parallel((n + kMC - 1) / kMC, kMC * listed.depth.channels, [&](int64_t i) {
+        run.squares(listed, square_.data(), i * kMC, std::min((i + 1) * kMC, n));
+      });
     }
     A* square = square_.data<A>();
     if (options.metric == Metric::kCosine) {
@@ -169,7 +167,7 @@ class Reference {
     pack<A>(gradient);
   }
 
-  // One point for each class that is there: the mean of its points, with the mean of their |r|^2.
+  // One point per class present: the mean of its points, with the mean of their |r|^2.
   template <class A>
   void collapse() {
     const int64_t channels = listed.depth.channels;
@@ -185,7 +183,7 @@ class Reference {
       if (square) {
         double sum = 0;
         for (int64_t p = offsets[c]; p < offsets[c + 1]; ++p) sum += square[p];
-        // every class before had a point, so that none of this class is overwritten unread
+        // in place: every class before has a point, so none of this class is overwritten unread
         square[present_.size()] = static_cast<A>(sum / static_cast<double>(count[c]));
       }
       present_.push_back(c);
@@ -203,28 +201,27 @@ class Reference {
   template <class A>
   void pack(bool gradient) {
     const Depth& depth = points.depth;
-    const int64_t padded = tiles_of(points.count) * kPointTile;
+    const int64_t padded = tiles_of(points.count) * kMR;
     packed_ = Workspace(padded * depth.padded() * sizeof(A));
     points.packed = packed_.data();
     if (gradient) {
-      across_ = Workspace(padded * tiles_of(depth.padded()) * kPointTile * sizeof(A));
-      points.across = across_.data();
+      across_ = Workspace(padded * tiles_of(depth.padded()) * kMR * sizeof(A));
+      points.transposed = across_.data();
     }
-    // for gradients, which take the points in chunks, a chunk is split at a time
+    // gradients take the points in chunks and split one chunk at a time
     const bool splits = !gradient && split_terms(points) > 0;
     if (splits) {
       points.terms = split_terms(points);
-      split_ = Workspace(amx::point_terms(padded, depth, points.terms) * sizeof(amx::Term));
+      split_ = Workspace(split::point_terms(padded, depth, points.terms) * sizeof(split::Term));
       points.split = split_.data();
     }
-    const int64_t groups = (padded + kGroupPoints - 1) / kGroupPoints;
+    const int64_t groups = (padded + kMC - 1) / kMC;
     std::vector<char> fits(groups, splits);
     const auto& own = kernels()[points.element];
-    parallel(groups, kGroupPoints * depth.padded(), [&](int64_t i) {
+    parallel(groups, kMC * depth.padded(), [&](int64_t i) {
       own.pack(points, i);
-#if defined(PK_AMX)
-      if (splits) fits[i] = amx::split_points(points, i);
-#endif
+      if constexpr (split::kBuilt)
+        if (splits) fits[i] = split::split_points(points, i);
     });
     if (std::find(fits.begin(), fits.end(), false) != fits.end()) points.split = nullptr;
   }

@@ -1,21 +1,21 @@
-// How the gradients of one image are gone about, for the host code.
+// The schedule of the gradients of one image, for the host code.
 //
-// Queries go in rounds of some blocks, points in chunks. For each pair, dL/ds of all its pairs of a
-// query and a point is computed and kept, once; the queries' gradients take it up block by block,
-// the points' tile by tile. So every sum has an order of its own, whatever the number of threads.
+// Queries are taken in rounds of blocks, points in chunks. For a round and a chunk, dL/ds of all
+// pairs is computed once and stored; the gradients of the queries use it block by block, those of
+// the points tile by tile. So the order of every sum is fixed, whatever the number of threads.
 #pragma once
 
 #include "similarity/cpu/problem.h"
 
 namespace pixelkernels::similarity {
 
-constexpr int64_t kChunkGroups = 5, kChunkPoints = kChunkGroups * kGroupPoints;
+constexpr int64_t kChunkGroups = 5, kChunkPoints = kChunkGroups * kMC;
 constexpr int64_t kRoundBytes = 16 << 20;
 
 template <class A>
 class Rounds {
  public:
-  // without `gradient`: for the totals only
+  // without `gradient`: only the totals
   Rounds(const Kernels& run, const Matching& matching, bool gradient)
       : run_(run),
         depth_(matching.points.depth),
@@ -31,23 +31,23 @@ class Rounds {
     g.row_sums = workspace<A>(most_ * kPixelBlock);
     g.totals = workspace<double>(kTotals * most_);
     if (!gradient) return;
-    const int64_t rows = tiles_of(std::min(kChunkPoints, count)) * kPointTile;
-    g.across = workspace<A>(most_ * kPixelBlock * depth_.tiled());
+    const int64_t rows = tiles_of(std::min(kChunkPoints, count)) * kMR;
+    g.transposed = workspace<A>(most_ * kPixelBlock * depth_.tiled());
     const int64_t terms = split_terms(matching.points);
     if (terms) {
       const int64_t query =
-          amx::panel_terms(depth_.tiled() / amx::kTileColumns, kPixelBlock, amx::kTerms);
-      const int64_t across = amx::across_terms(depth_, terms);
+          split::panel_terms(depth_.tiled() / split::kTileColumns, kPixelBlock, split::kTerms);
+      const int64_t transposed = split::transposed_terms(depth_, terms);
       g.matching.points.terms = terms;
-      split_ = workspace<amx::Term>(amx::point_terms(kChunkPoints, depth_, terms));
-      g.split_points = workspace<amx::Term>(kChunkGroups * across);
-      g.split_queries = workspace<amx::Term>(most_ * query);
+      split_ = workspace<split::Term>(split::point_terms(kChunkPoints, depth_, terms));
+      g.split_points = workspace<split::Term>(kChunkGroups * transposed);
+      g.split_queries = workspace<split::Term>(most_ * query);
       g.queries_fit = workspace<bool>(most_);
     }
     g.weights = workspace<A>(most_ * kPixelBlock * rows);
-    g.query = workspace<A>(most_ * kPixelBlock * tiles_of(depth_.padded()) * kPointTile);
-    g.point = workspace<A>(tiles_of(count) * kPointTile * depth_.tiled());
-    std::fill_n(static_cast<A*>(g.point), tiles_of(count) * kPointTile * depth_.tiled(), A(0));
+    g.query = workspace<A>(most_ * kPixelBlock * tiles_of(depth_.padded()) * kMR);
+    g.point = workspace<A>(tiles_of(count) * kMR * depth_.tiled());
+    std::fill_n(static_cast<A*>(g.point), tiles_of(count) * kMR * depth_.tiled(), A(0));
     if (matching.metric == Metric::kSqeuclidean) {
       g.block_columns = workspace<double>(most_ * rows);
       g.columns = zeros(count);
@@ -59,7 +59,8 @@ class Rounds {
   }
 
   void all() {
-    const auto weigh = g.query_class ? run_.weigh_pairs : run_.weigh;
+    const auto weights_of_block =
+        g.query_class ? run_.pair_weights_of_block : run_.weights_of_block;
     for (g.round = 0; g.round < blocks_; g.round += most_) {
       g.blocks = std::min(most_, blocks_ - g.round);
       const int64_t work = kPixelBlock * (depth_.channels + 1);
@@ -69,9 +70,9 @@ class Rounds {
         g.points = std::min(chunk_, count - g.chunk);
         if (g.split_points) split();
         torch::stable::parallel_for(0, g.blocks, 1, [&](int64_t begin, int64_t end) {
-          const Workspace scratch(kGroupPoints * kPixelBlock * sizeof(A) +
-                                  amx::weigh_bytes(g.matching));
-          for (int64_t block = begin; block < end; ++block) weigh(g, block, scratch.data());
+          const Workspace scratch(kMC * kPixelBlock * sizeof(A) + split::weights_bytes(g.matching));
+          for (int64_t block = begin; block < end; ++block)
+            weights_of_block(g, block, scratch.data());
         });
         if (g.point) gather();
       }
@@ -86,26 +87,26 @@ class Rounds {
 
  private:
   void split() {
-#if defined(PK_AMX)
+    if constexpr (!split::kBuilt) return;
     Points& points = g.matching.points;
     points.split = split_;
     points.split_from = g.chunk;
-    const int64_t each = amx::across_terms(depth_, points.terms);
+    const int64_t each = split::transposed_terms(depth_, points.terms);
     bool fits[kChunkGroups] = {};
-    const int64_t groups = (g.points + kGroupPoints - 1) / kGroupPoints;
-    parallel(groups, kGroupPoints * depth_.channels, [&](int64_t i) {
-      const int64_t group = g.chunk / kGroupPoints + i;
-      amx::Term* across = static_cast<amx::Term*>(g.split_points) + i * each;
-      fits[i] = amx::split_points(points, group) && amx::split_across(points, group, across);
+    const int64_t groups = (g.points + kMC - 1) / kMC;
+    parallel(groups, kMC * depth_.channels, [&](int64_t i) {
+      const int64_t group = g.chunk / kMC + i;
+      split::Term* transposed = static_cast<split::Term*>(g.split_points) + i * each;
+      fits[i] =
+          split::split_points(points, group) && split::split_transposed(points, group, transposed);
     });
     if (std::find(fits, fits + groups, false) != fits + groups) points.split = nullptr;
-#endif
   }
   void gather() {
     const int64_t groups = (tiles_of(g.points) + kGatheredTiles - 1) / kGatheredTiles;
     torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
-      const Workspace scratch(kGatheredTiles * kPointTile * depth_.tiled() * sizeof(A) +
-                              amx::gather_bytes(g));
+      const Workspace scratch(kGatheredTiles * kMR * depth_.tiled() * sizeof(A) +
+                              split::gather_bytes(g));
       for (int64_t group = begin; group < end; ++group) run_.gather(g, group, scratch.data());
     });
   }

@@ -7,8 +7,8 @@ namespace pixelkernels::similarity {
 namespace {
 
 void score(const Matching& m, const Kernels& run) {
-  constexpr int64_t kMinTasks = 32;  // at least, for the threads
-  const int64_t most = m.points.count <= kPointTile ? kMaxInPlacePixels / kPixelBlock : 1;
+  constexpr int64_t kMinTasks = 32;  // at least, so that all threads have work
+  const int64_t most = m.points.count <= kMR ? kMaxInPlacePixels / kPixelBlock : 1;
   const int64_t blocks = (m.pixels + kPixelBlock - 1) / kPixelBlock;
   const int64_t each = std::clamp<int64_t>(blocks / kMinTasks, 1, most) * kPixelBlock;
   const int64_t pieces = (m.pixels + each - 1) / each, bytes = run.scores_scratch(m);
@@ -34,7 +34,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> matching_scores(
   Tensor scores = output(query, {images, classes, height, width}, type);
   Tensor labels = output(query, {images, height, width}, ScalarType::Long);
   Tensor edge = output(query, {images, edges, height, width}, type);
-  Tensor place = output(query, {images, selects ? classes : 0, height, width}, ScalarType::Int);
+  Tensor argbest = output(query, {images, selects ? classes : 0, height, width}, ScalarType::Int);
   for (int64_t image = 0; image < images; ++image) {
     const Reference points(reference, image, at<int64_t>(order, image), at<int64_t>(offsets, image),
                            classes, options, nullptr, values ? at(*values, image) : nullptr, false);
@@ -42,10 +42,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> matching_scores(
     m.scores = at(scores, image);
     m.labels = at<int64_t>(labels, image);
     m.edge = at(edge, image);
-    m.place = at<int32_t>(place, image);
+    m.argbest = at<int32_t>(argbest, image);
     score(m, points.run);
   }
-  return {scores, labels, edge, place};
+  return {scores, labels, edge, argbest};
 }
 
 std::tuple<Tensor, Tensor> prior_scores(Tensor query, Tensor support, Tensor weights, double eps) {
@@ -54,7 +54,7 @@ std::tuple<Tensor, Tensor> prior_scores(Tensor query, Tensor support, Tensor wei
   const int64_t pixels = height * width, positions = support.size(2) * support.size(3);
   const ScalarType type = accumulate_type(element_of(query));
   Tensor scores = output(query, {images, height, width}, type);
-  Tensor place = output(query, {images, height, width}, ScalarType::Int);
+  Tensor argbest = output(query, {images, height, width}, ScalarType::Int);
   std::vector<int64_t> order(positions), labels(pixels);
   for (int64_t image = 0; image < images; ++image) {
     with_value(element_of(query), [&](auto zero) {
@@ -69,18 +69,18 @@ std::tuple<Tensor, Tensor> prior_scores(Tensor query, Tensor support, Tensor wei
       A* score_of = at<A>(scores, image);
       m.scores = score_of;
       m.labels = labels.data();
-      m.place = at<int32_t>(place, image);
+      m.argbest = at<int32_t>(argbest, image);
       score(m, points.run);
-      // a position of weight 0 has the cosine 0, and so has an image without any
+      // a position of weight 0 has cosine 0, and so has an empty support
       const bool seeded = offsets[1] < positions || positions == 0;
       for (int64_t i = 0; i < pixels; ++i) {
         const bool zero_wins = seeded && score_of[i] <= 0;
         if (zero_wins) score_of[i] = 0;
-        m.place[i] = zero_wins ? -1 : static_cast<int32_t>(order[m.place[i]]);
+        m.argbest[i] = zero_wins ? -1 : static_cast<int32_t>(order[m.argbest[i]]);
       }
     });
   }
-  return {scores, place};
+  return {scores, argbest};
 }
 
 }  // namespace

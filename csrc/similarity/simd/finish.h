@@ -1,5 +1,4 @@
-// Where the parts of a block of queries lie while its gradients are made, and the last step of both
-// gradients.
+// The buffers of a block of queries during the gradients, and the last step of both gradients.
 #pragma once
 
 #include "similarity/simd/product.h"
@@ -7,12 +6,12 @@
 
 namespace pixelkernels::similarity::PK_ISA {
 
-// Where the parts of a block lie.
+// The buffers of a block.
 template <class A>
 struct Parts {
   const Gradient& g;
   const Depth& depth;
-  int64_t block, panels, rows, sixes;
+  int64_t block, panels, rows, row_panels;
   int64_t begin, pixels;  // queries
 
   Parts(const Gradient& g, int64_t block)
@@ -20,40 +19,42 @@ struct Parts {
         depth(g.matching.points.depth),
         block(block),
         panels(panels_of<A>(kPixelBlock)),
-        rows(tiles_of(g.points) * kPointTile),
-        sixes(tiles_of(depth.padded())),
+        rows(tiles_of(g.points) * kMR),
+        row_panels(tiles_of(depth.padded())),
         begin((g.round + block) * kPixelBlock) {
     const int64_t left = g.matching.pixels - begin;
     pixels = left < kPixelBlock ? left : kPixelBlock;
   }
   A* packed() const { return static_cast<A*>(g.packed) + block * depth.padded() * kPixelBlock; }
   Queries<A> queries() const { return Queries<A>::packed(packed(), depth, panels); }
-  A* across() const { return static_cast<A*>(g.across) + block * depth.tiled() * kPixelBlock; }
+  A* transposed() const {
+    return static_cast<A*>(g.transposed) + block * depth.tiled() * kPixelBlock;
+  }
   A* square() const { return static_cast<A*>(g.square) + block * kPixelBlock; }
   A* weights() const { return static_cast<A*>(g.weights) + block * rows * kPixelBlock; }
-  A* query() const { return static_cast<A*>(g.query) + block * sixes * kPointTile * kPixelBlock; }
+  A* query() const { return static_cast<A*>(g.query) + block * row_panels * kMR * kPixelBlock; }
   A* row_sums() const { return static_cast<A*>(g.row_sums) + block * kPixelBlock; }
-  amx::Term* split_queries() const {
+  split::Term* split_queries() const {
     const int64_t each =
-        amx::panel_terms(depth.tiled() / amx::kTileColumns, kPixelBlock, amx::kTerms);
-    return static_cast<amx::Term*>(g.split_queries) + block * each;
+        split::panel_terms(depth.tiled() / split::kTileColumns, kPixelBlock, split::kTerms);
+    return static_cast<split::Term*>(g.split_queries) + block * each;
   }
-  // the panels that `across` has
-  int64_t pieces() const { return depth.tiled() / kPanel<A>; }
+  // panels of channels in `transposed`
+  int64_t pieces() const { return depth.tiled() / kNR<A>; }
   double* totals() const { return g.totals + kTotals * block; }
   double* columns() const { return g.block_columns + block * rows; }
   double* values() const { return g.block_values + block * rows; }
   // the row of channel d in a block's panels, and in its gradient
   int64_t packed_row(int64_t d, int64_t panel) const {
-    return ((d / depth.slab * panels + panel) * depth.slab + d % depth.slab) * kPanel<A>;
+    return ((d / depth.kc * panels + panel) * depth.kc + d % depth.kc) * kNR<A>;
   }
   int64_t query_row(int64_t d, int64_t panel) const {
-    return ((d / kPointTile * panels + panel) * kPointTile + d % kPointTile) * kPanel<A>;
+    return ((d / kMR * panels + panel) * kMR + d % kMR) * kNR<A>;
   }
 };
 
-// The last step of a similarity's derivative, with G the products' gradient of a vector x, S the
-// sum of dL/ds: cosine (G - x^ <x^, G>) / |x| where |x| reaches 1e-12, sqeuclidean 2 (x S - G).
+// The last step of the derivative in a vector x, with G the gradient of the products and S the sum
+// of dL/ds: cosine (G - u <u, G>) / |x| with u = x / |x| if |x| >= 1e-12, sqeuclidean 2 (x S - G).
 template <class T, class A>
 void finish_query(const Gradient& g, int64_t block) {
   const Parts<A> parts(g, block);
@@ -62,7 +63,7 @@ void finish_query(const Gradient& g, int64_t block) {
   Offsets offsets;
   offsets.fill(plane, parts.begin, static_cast<int>(parts.pixels));
   for (int64_t t = 0; t * kLanes < parts.pixels; ++t) {
-    const int64_t lane = t * kLanes, panel = lane / kPanel<A>, at = lane % kPanel<A>;
+    const int64_t lane = t * kLanes, panel = lane / kNR<A>, at = lane % kNR<A>;
     const A *query = parts.packed() + at, *gradient = parts.query() + at;
     const Vec<A> sum = load(parts.row_sums() + lane);
     const Vec<A> inverse = about_query<Metric::kCosine, A>(load(parts.square() + lane));
@@ -89,14 +90,14 @@ void finish_query(const Gradient& g, int64_t block) {
   }
 }
 
-// The same for positions [begin, end) of the order; those past the points are ignored ones.
+// The same for positions [begin, end) of the order; ignored points come after the others.
 template <class T, class A>
 void finish_points(const PointGradient& s, int64_t begin, int64_t end) {
   const Matching& m = s.gradient.matching;
   const Plane<T> plane(s.listed.features, s.listed.image);
   const Plane<T> out(s.grad_reference, s.listed.image);
   const int64_t channels = s.listed.depth.channels;
-  const int64_t pieces = s.listed.depth.tiled() / kPanel<A>;
+  const int64_t pieces = s.listed.depth.tiled() / kNR<A>;
   const A* factor = static_cast<const A*>(s.listed.factor);
   for (int64_t p = begin; p < end; ++p) {
     T* to = out.data + out.offset(s.listed.order[p]);
@@ -106,12 +107,9 @@ void finish_points(const PointGradient& s, int64_t begin, int64_t end) {
     }
     const int64_t c = s.listed.label[p], packed = s.slot ? s.slot[c] : p;
     const A share = s.slot ? 1 / static_cast<A>(m.count[c]) : A(1);
-    const A* gradient =
-        static_cast<const A*>(s.gradient.point) +
-        (packed / kPointTile * pieces * kPointTile + packed % kPointTile) * kPanel<A>;
-    const auto part = [&](int64_t d) {
-      return gradient[d / kPanel<A> * kPointTile * kPanel<A> + d % kPanel<A>];
-    };
+    const A* gradient = static_cast<const A*>(s.gradient.point) +
+                        (packed / kMR * pieces * kMR + packed % kMR) * kNR<A>;
+    const auto part = [&](int64_t d) { return gradient[d / kNR<A> * kMR * kNR<A> + d % kNR<A>]; };
     const T* from = plane.data + plane.offset(s.listed.order[p]);
     const auto x = [&](int64_t d) { return scalar(from[d * plane.channel_stride]); };
     A along = 0;

@@ -1,5 +1,5 @@
-// Gradients of a round of queries and a chunk of points: products once more, from them dL/ds, and
-// the two products of that with the other side.
+// Gradients of a round of queries and a chunk of points: the products again, dL/ds from them, and
+// the products of dL/ds with both sides.
 #pragma once
 
 #include "similarity/simd/finish.h"
@@ -17,7 +17,7 @@ void pack_query(const Gradient& g, int64_t block) {
               parts.panels, parts.packed());
   square_pixels(depth, parts.panels, parts.queries(), parts.square());
   if (!g.query) return;
-  std::memset(parts.query(), 0, sizeof(A) * parts.sixes * kPointTile * kPixelBlock);
+  std::memset(parts.query(), 0, sizeof(A) * parts.row_panels * kMR * kPixelBlock);
   const bool unit = g.matching.metric == Metric::kCosine;
   for (int64_t t = 0; t < kPixelBlock; t += kLanes) {
     Vec<A> scale = splat(static_cast<A>(1));
@@ -25,26 +25,24 @@ void pack_query(const Gradient& g, int64_t block) {
     for (int64_t d = 0; d < depth.tiled(); d += kLanes) {
       Vec<A> rows[kLanes] = {};
       if (d < depth.padded()) {
-        const A* from = parts.packed() + parts.packed_row(d, t / kPanel<A>) + t % kPanel<A>;
-        for (int c = 0; c < kLanes; ++c) rows[c] = scale * load(from + c * kPanel<A>);
+        const A* from = parts.packed() + parts.packed_row(d, t / kNR<A>) + t % kNR<A>;
+        for (int c = 0; c < kLanes; ++c) rows[c] = scale * load(from + c * kNR<A>);
         transpose(rows);
       }
-      A* to = parts.across() + (d / kPanel<A> * kPixelBlock + t) * kPanel<A> + d % kPanel<A>;
-      for (int i = 0; i < kLanes; ++i) store(to + i * kPanel<A>, rows[i]);
+      A* to = parts.transposed() + (d / kNR<A> * kPixelBlock + t) * kNR<A> + d % kNR<A>;
+      for (int i = 0; i < kLanes; ++i) store(to + i * kNR<A>, rows[i]);
     }
   }
-#if defined(PK_AMX) && defined(__AVX512F__)
-  if constexpr (sizeof(A) == sizeof(float))
+  if constexpr (split::kAvailable<A>)
     if (g.split_queries)
       g.queries_fit[block] =
-          amx::split_queries(parts.across(), parts.pieces(), parts.split_queries());
-#endif
+          split::split_queries(parts.transposed(), parts.pieces(), parts.split_queries());
 }
 
-// dL/d(scale s + shift) of one point after the other, for some queries and one class.
+// dL/d(scale s + shift), point by point, for a vector of queries and one class.
 template <Transform transform, class A>
 struct SumWeight {
-  static constexpr bool kTotal = false;  // whether what it puts beside the derivative is summed up
+  static constexpr bool kTotal = false;  // whether it also returns a value that is summed
   const Matching& m;
   Widest<A> grad;
   SumWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count)
@@ -61,7 +59,7 @@ struct BestWeight {
   static constexpr bool kTotal = false;
   const Matching& m;
   Widest<A> grad, edge;
-  Mask<Widest<A>> place;
+  Mask<Widest<A>> argbest;
   A sign;
   bool several;
   BestWeight(const Gradient& g, int64_t c, int64_t pixel, int64_t count)
@@ -69,19 +67,20 @@ struct BestWeight {
         grad(score_factor<A>(m, c) *
              load_lanes<A, Widest<A>>(g.grad_scores, c * m.pixels + pixel, count)),
         edge{},
-        place(Mask<Widest<A>>{} - 1),
+        argbest(Mask<Widest<A>>{} - 1),
         sign(Best<A>::direction(m)),
         several(m.reduce == Reduce::kTopK) {
     const int64_t at = c * m.pixels + pixel;
-    for (int64_t i = 0; i < kLanesOf<A, Widest<A>> && i < count; ++i) place[i] = m.place[at + i];
+    for (int64_t i = 0; i < kLanesOf<A, Widest<A>> && i < count; ++i)
+      argbest[i] = m.argbest[at + i];
     if (several) edge = sign * load_lanes<A, Widest<A>>(m.edge, at, count);
   }
   PK_INLINE Widest<A> operator()(Widest<A> s, int64_t p, Widest<A>&) const {
     const Mask<Widest<A>> here = fill(Mask<Widest<A>>{}, p);
-    Mask<Widest<A>> taken = here == place;
+    Mask<Widest<A>> taken = here == argbest;
     if (several) {
       const Widest<A> key = sign * s;
-      taken |= (key > edge) | ((key == edge) & (here < place));
+      taken |= (key > edge) | ((key == edge) & (here < argbest));
     }
     if (!any(taken)) return Widest<A>{};
     Widest<A> rise = Widest<A>{} + 1;
@@ -113,8 +112,8 @@ struct SoftmaxWeight {
   }
 };
 
-// The cross entropy of one pair, softplus(-z) where both are of one class, else softplus(z), and
-// its derivative.
+// The cross entropy of one pair and its derivative: softplus(-z) for equal labels, else
+// softplus(z).
 template <class A>
 struct PairWeight {
   static constexpr bool kTotal = true;
@@ -142,67 +141,67 @@ struct BlockWeights {
     const Matching& m = g.matching;
     const Parts<A> parts(g, block);
     const int64_t chunk_tiles = tiles_of(g.points);
-    char* room = reinterpret_cast<char*>(dots + kGroupPoints * kPixelBlock);
+    char* scratch = reinterpret_cast<char*>(dots + kMC * kPixelBlock);
     Queries<A> query = parts.queries();
-    query.split_into(room, m, parts.panels);
-    for (int64_t tile = 0; tile < chunk_tiles; tile += kGroupTiles) {
+    query.split_into(scratch, m, parts.panels);
+    for (int64_t tile = 0; tile < chunk_tiles; tile += kMCPanels) {
       const int64_t left = chunk_tiles - tile;
-      const int64_t tiles = left < kGroupTiles ? left : kGroupTiles;
-      const int64_t first = tile * kPointTile;
-      products(m.points, g.chunk / kPointTile + tile, tiles, query, parts.panels, dots);
+      const int64_t tiles = left < kMCPanels ? left : kMCPanels;
+      const int64_t first = tile * kMR;
+      products(m.points, g.chunk / kMR + tile, tiles, query, parts.panels, dots);
       for (int64_t i = 0; i < parts.panels; ++i) {
-        A* own = dots + i * rows_of(tiles) * kPanel<A>;
-        A* weights = g.query ? parts.weights() + (i * parts.rows + first) * kPanel<A> : own;
-        weigh<metric>(parts, i, first, own, weights);
+        A* own = dots + i * rows_of(tiles) * kNR<A>;
+        A* weights = g.query ? parts.weights() + (i * parts.rows + first) * kNR<A> : own;
+        weights_of_block<metric>(parts, i, first, own, weights);
       }
-      if (g.query) add_to_queries(parts, first, tiles, room + amx::scores_bytes(m));
+      if (g.query) add_to_queries(parts, first, tiles, scratch + split::scores_bytes(m));
     }
   }
 
-  // What is there now of dL/dq: the products of these points with their weights.
-  void add_to_queries(const Parts<A>& parts, int64_t first, int64_t tiles, char* room) const {
+  // Adds the part of these points to dL/dq: their products with the weights.
+  void add_to_queries(const Parts<A>& parts, int64_t first, int64_t tiles, char* scratch) const {
     const Points& points = g.matching.points;
-    const int64_t all = tiles_of(points.count) * kPointTile, rows = tiles * kPointTile;
-    const A* weights = parts.weights() + first * kPanel<A>;
-    const int64_t next = parts.rows * kPanel<A>;
-#if defined(PK_AMX) && defined(__AVX512F__)
-    if constexpr (sizeof(A) == sizeof(float)) {
-      amx::Term* split = reinterpret_cast<amx::Term*>(room);
-      const int64_t group = first / kGroupPoints;
-      if (points.split && amx::split_weights(weights, next, parts.panels, rows, split))
-        return amx::add_to_queries(points,
-                                   static_cast<const amx::Term*>(g.split_points) +
-                                       group * amx::across_terms(parts.depth, points.terms),
-                                   tiles, split, parts.panels, parts.query());
+    const int64_t all = tiles_of(points.count) * kMR, rows = tiles * kMR;
+    const A* weights = parts.weights() + first * kNR<A>;
+    const int64_t next = parts.rows * kNR<A>;
+    if constexpr (split::kAvailable<A>) {
+      split::Term* split = reinterpret_cast<split::Term*>(scratch);
+      const int64_t group = first / kMC;
+      if (points.split && split::split_weights(weights, next, parts.panels, rows, split))
+        return split::add_to_queries(points,
+                                     static_cast<const split::Term*>(g.split_points) +
+                                         group * split::transposed_terms(parts.depth, points.terms),
+                                     tiles, split, parts.panels, parts.query());
     }
-#endif
     for (int64_t i = 0; i < parts.panels; ++i)
-      take_tiles(0, parts.sixes, [&](int64_t six, auto at_once) {
-        Vec<A> sums[decltype(at_once)::kRows][kPanelVectors<A>] = {};
-        multiply<kPointTile, 1>(
-            static_cast<const A*>(points.across) + (six * all + g.chunk + first) * kPointTile,
-            all * kPointTile, weights + i * next, rows, sums);
-        add_rows(parts.query() + (six * parts.panels + i) * kPointTile * kPanel<A>,
-                 parts.panels * kPointTile * kPanel<A>, sums);
+      take_panels(0, parts.row_panels, [&](int64_t row_panel, auto at_once) {
+        Vec<A> sums[decltype(at_once)::kRows][kNRVectors<A>] = {};
+        micro_kernel<kMR, 1>(
+            static_cast<const A*>(points.transposed) + (row_panel * all + g.chunk + first) * kMR,
+            all * kMR, weights + i * next, rows, sums);
+        add_rows(parts.query() + (row_panel * parts.panels + i) * kMR * kNR<A>,
+                 parts.panels * kMR * kNR<A>, sums);
       });
   }
 
   // Points [first, ...) of the chunk with panel i.
   template <Metric metric>
-  void weigh(const Parts<A>& parts, int64_t i, int64_t first, const A* dots, A* weights) const {
+  void weights_of_block(const Parts<A>& parts, int64_t i, int64_t first, const A* dots,
+                        A* weights) const {
     const Matching& m = g.matching;
-    const Panel<metric, A> panel(m, parts.square() + i * kPanel<A>);
-    const int64_t begin = g.chunk + first, room = kGroupPoints;
-    const int64_t past = begin + room < g.chunk + g.points ? begin + room : g.chunk + g.points;
+    const Panel<metric, A> panel(m, parts.square() + i * kNR<A>);
+    const int64_t begin = g.chunk + first, scratch = kMC;
+    const int64_t past =
+        begin + scratch < g.chunk + g.points ? begin + scratch : g.chunk + g.points;
     const A scale = static_cast<A>(m.scale);
     const A alpha = static_cast<A>(g.alpha), beta = static_cast<A>(g.beta);
     const bool columns = metric == Metric::kSqeuclidean, values = g.values != nullptr;
-    std::memset(weights + (past - begin) * kPanel<A>, 0,
-                sizeof(A) * (tiles_of(past - begin) * kPointTile - (past - begin)) * kPanel<A>);
+    std::memset(weights + (past - begin) * kNR<A>, 0,
+                sizeof(A) * (tiles_of(past - begin) * kMR - (past - begin)) * kNR<A>);
     typedef Widest<A> V;
     constexpr int kAll = kLanesOf<A, V>;
-    for (int v = 0; v < kPanel<A> / kAll; ++v) {
-      const int64_t lane = i * kPanel<A> + v * kAll;
+    for (int v = 0; v < kNR<A> / kAll; ++v) {
+      const int64_t lane = i * kNR<A> + v * kAll;
       const int64_t count = parts.pixels - lane;
       Mask<V> there;
       for (int64_t j = 0; j < kAll; ++j) there[j] = j < count ? -1 : 0;
@@ -212,7 +211,7 @@ struct BlockWeights {
         for (int64_t p = from; p < to; ++p) {
           const int64_t row = p - begin;
           V beside = {};
-          const V s = panel.template at<V>(dots + row * kPanel<A>, p, v);
+          const V s = panel.template at<V>(dots + row * kNR<A>, p, v);
           V w = weight(s, p, beside);
           w = there ? w : V{};
           beside = there ? beside : V{};
@@ -220,7 +219,7 @@ struct BlockWeights {
           scales += w * s;
           if (Weight::kTotal) w -= alpha + beta * s;
           w *= scale;
-          std::memcpy(weights + row * kPanel<A> + v * kAll, &w, sizeof w);
+          std::memcpy(weights + row * kNR<A> + v * kAll, &w, sizeof w);
           if (columns) add(parts.columns() + first + row, lane, sum_lanes(w));
           if (Weight::kTotal) besides += beside;
           if (values) add(parts.values() + first + row, lane, sum_lanes(beside));
@@ -235,7 +234,7 @@ struct BlockWeights {
       parts.totals()[2] += sum_lanes(besides);
     }
   }
-  // the first lanes of a block begin a sum
+  // the first lanes of a block start the sum
   static PK_INLINE void add(double* sum, int64_t lane, A x) { *sum = (lane ? *sum : 0) + x; }
 };
 
@@ -266,59 +265,57 @@ struct AnyWeights {
 };
 
 template <class A>
-void weigh(const Gradient& g, int64_t block, void* scratch) {
+void weights_of_block(const Gradient& g, int64_t block, void* scratch) {
   with_reduction(g.matching, AnyWeights<A>{g, block, static_cast<A*>(scratch)});
 }
 
 template <class A>
-void weigh_pairs(const Gradient& g, int64_t block, void* scratch) {
+void pair_weights_of_block(const Gradient& g, int64_t block, void* scratch) {
   BlockWeights<PairWeight<A>, A>{g, block, static_cast<A*>(scratch)}.template run<Metric::kDot>();
 }
 
-// sums [tiles][pieces][6][kPanel] += the weights of a block, tiles [first, last), times its queries
+// sums [tiles][pieces][MR][NR] += weights of tiles [first, last) times the block's queries
 template <class A>
-void add_to_points(const Parts<A>& parts, int64_t first, int64_t last, A* sums, A* room) {
-  const int64_t pieces = parts.pieces(), next = parts.rows * kPanel<A>;
-  const A* weights = parts.weights() + first * kPointTile * kPanel<A>;
-#if defined(PK_AMX) && defined(__AVX512F__)
-  if constexpr (sizeof(A) == sizeof(float))
+void add_to_points(const Parts<A>& parts, int64_t first, int64_t last, A* sums, A* scratch) {
+  const int64_t pieces = parts.pieces(), next = parts.rows * kNR<A>;
+  const A* weights = parts.weights() + first * kMR * kNR<A>;
+  if constexpr (split::kAvailable<A>)
     if (parts.g.split_queries && parts.g.queries_fit[parts.block] &&
-        amx::add_to_points(weights, next, last - first, parts.split_queries(), pieces,
-                           reinterpret_cast<amx::Term*>(room), sums))
+        split::add_to_points(weights, next, last - first, parts.split_queries(), pieces,
+                             reinterpret_cast<split::Term*>(scratch), sums))
       return;
-#endif
-  const int64_t each = kPointTile * kPanel<A>;
+  const int64_t each = kMR * kNR<A>;
   for (int64_t piece = 0; piece < pieces; ++piece)
-    take_tiles(0, last - first, [&](int64_t tile, auto at_once) {
-      Vec<A> rows[decltype(at_once)::kRows][kPanelVectors<A>] = {};
+    take_panels(0, last - first, [&](int64_t tile, auto at_once) {
+      Vec<A> rows[decltype(at_once)::kRows][kNRVectors<A>] = {};
       for (int64_t i = 0; i < parts.panels; ++i)
-        multiply<1, kPanel<A>>(weights + i * next + tile * each, each,
-                               parts.across() + (piece * kPixelBlock + i * kPanel<A>)*kPanel<A>,
-                               kPanel<A>, rows);
+        micro_kernel<1, kNR<A>>(weights + i * next + tile * each, each,
+                                parts.transposed() + (piece * kPixelBlock + i * kNR<A>)*kNR<A>,
+                                kNR<A>, rows);
       add_rows(sums + (tile * pieces + piece) * each, pieces * each, rows);
     });
 }
 
-// Adds the round to the gradients of some of the chunk's points: block by block to sums of the
-// round's, and those to what there is, so that no sum is long.
+// Adds the round to the gradients of some points of the chunk. The blocks are summed first, so that
+// no sum is long.
 template <class A>
 void gather(const Gradient& g, int64_t group, void* scratch) {
   const Depth& depth = g.matching.points.depth;
   const int64_t tiles = tiles_of(g.points), first = group * kGatheredTiles;
   const int64_t last = first + kGatheredTiles < tiles ? first + kGatheredTiles : tiles;
-  const int64_t each = depth.tiled() * kPointTile, values = (last - first) * each;
+  const int64_t each = depth.tiled() * kMR, values = (last - first) * each;
   A* round = static_cast<A*>(scratch);
   std::memset(round, 0, sizeof(A) * values);
   for (int64_t block = 0; block < g.blocks; ++block) {
     const Parts<A> parts(g, block);
     add_to_points(parts, first, last, round, round + kGatheredTiles * each);
-    const int64_t end = last * kPointTile < g.points ? last * kPointTile : g.points;
-    for (int64_t p = first * kPointTile; p < end; ++p) {
+    const int64_t end = last * kMR < g.points ? last * kMR : g.points;
+    for (int64_t p = first * kMR; p < end; ++p) {
       if (g.columns) g.columns[g.chunk + p] += parts.columns()[p];
       if (g.values) g.values[g.chunk + p] += parts.values()[p];
     }
   }
-  A* out = static_cast<A*>(g.point) + (g.chunk / kPointTile + first) * each;
+  A* out = static_cast<A*>(g.point) + (g.chunk / kMR + first) * each;
   for (int64_t i = 0; i < values; i += kLanes) store(out + i, load(out + i) + load(round + i));
 }
 

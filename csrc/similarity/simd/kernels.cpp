@@ -7,8 +7,8 @@ namespace {
 template <class T>
 constexpr Kernels kernels_of() {
   using A = Accumulate<T>;
-  return {squares<T, A>,     means<T, A>,        pack<T, A>,         scores<T, A>,
-          scores_scratch<A>, pack_query<T, A>,   weigh<A>,           weigh_pairs<A>,
+  return {squares<T, A>,     means<T, A>,        pack<T, A>,          scores<T, A>,
+          scores_scratch<A>, pack_query<T, A>,   weights_of_block<A>, pair_weights_of_block<A>,
           gather<A>,         finish_query<T, A>, finish_points<T, A>};
 }
 

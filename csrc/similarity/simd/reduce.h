@@ -1,22 +1,22 @@
 // The reductions over a class's points.
 //
-// A class's points stand together, so that a reduction is told of runs: points [begin, end) of one
-// class, whose products with a panel of queries are the rows of `dots`. What it knows of (panel,
-// class) is a State, and finish() makes scores of it.
+// The points of a class are adjacent, so a reduction receives runs: points [begin, end) of one
+// class, whose products with a panel of queries are the rows of `dots`. A State accumulates them
+// for one panel and class, and finish() turns it into scores.
 #pragma once
 
 #include "similarity/simd/values.h"
 
 namespace pixelkernels::similarity::PK_ISA {
 
-// A panel of queries and what turns its products into similarities.
+// A panel of queries, and the norms that turn its products into similarities.
 template <Metric metric, class A>
 struct Panel {
   const Matching& m;
-  Vec<A> query[kPanelVectors<A>];
+  Vec<A> query[kNRVectors<A>];
 
   Panel(const Matching& m, const A* square) : m(m) {
-    for (int v = 0; v < kPanelVectors<A>; ++v)
+    for (int v = 0; v < kNRVectors<A>; ++v)
       query[v] = about_query<metric, A>(load(square + v * kLanes));
   }
   template <class V = Vec<A>>
@@ -29,7 +29,7 @@ struct Panel {
   }
 };
 
-// Some queries of a panel: where their results go.
+// Query pixels of a panel, whose results are stored together.
 struct Lanes {
   int64_t pixel;
   int64_t count;  // at most kLanes
@@ -41,7 +41,7 @@ PK_INLINE void store_lanes(A* p, Vec<A> x, int64_t count) {
   for (int64_t i = 0; i < count; ++i) p[i] = x[i];
 }
 
-// `count` lanes of an array, and 0 in the others.
+// `count` lanes of an array; the others are 0.
 template <class A, class V = Vec<A>>
 PK_INLINE V load_lanes(const void* values, int64_t at, int64_t count) {
   constexpr int64_t kAll = kLanesOf<A, V>;
@@ -94,21 +94,21 @@ PK_INLINE A* score_of(const Matching& m, int64_t c, const Lanes& lanes) {
 template <Transform transform, class A>
 struct Sum {
   typedef double State;
-  static int64_t states(const Matching&) { return kPanel<A>; }
+  static int64_t states(const Matching&) { return kNR<A>; }
   static void clear(const Matching&, State* state) {
-    std::memset(state, 0, sizeof(State) * kPanel<A>);
+    std::memset(state, 0, sizeof(State) * kNR<A>);
   }
   template <Metric metric>
   static void run(const Panel<metric, A>& panel, A* dots, int64_t begin, int64_t end,
                   State* state) {
     typedef Widest<A> V;
-    constexpr int kVectors = kPanel<A> / kLanesOf<A, V>;
+    constexpr int kVectors = kNR<A> / kLanesOf<A, V>;
     V sums[kVectors] = {};
-    for (int64_t p = begin; p < end; ++p, dots += kPanel<A>)
+    for (int64_t p = begin; p < end; ++p, dots += kNR<A>)
 #pragma GCC unroll 2
       for (int v = 0; v < kVectors; ++v)
         sums[v] += value<transform, A>(panel.m, panel.template at<V>(dots, p, v));
-    for (int v = 0; v < kPanelVectors<A>; ++v) {
+    for (int v = 0; v < kNRVectors<A>; ++v) {
       const Vec<A> sum = load(reinterpret_cast<const A*>(sums) + v * kLanes);
       store(state + v * kLanes, load(state + v * kLanes) + widen<A>(sum));
     }
@@ -122,21 +122,21 @@ struct Sum {
   }
 };
 
-// The best k similarities, best first. All transforms rise, so that only those taken at the end are
-// transformed.
+// The best k similarities, best first. All transforms are increasing, so only the selected values
+// are transformed.
 template <class A>
 struct Best {
-  // a row of similarities and one of places for each of the k
+  // for each of the k a row of similarities and a row of indices
   typedef A State;
-  static int64_t states(const Matching& m) { return 2 * m.k * kPanel<A>; }
+  static int64_t states(const Matching& m) { return 2 * m.k * kNR<A>; }
 
   static void clear(const Matching& m, State* state) {
     for (int64_t i = 0; i < m.k; ++i)
-      for (int v = 0; v < kPanelVectors<A>; ++v)
+      for (int v = 0; v < kNRVectors<A>; ++v)
         put(row(state, i, v), splat(-static_cast<A>(__builtin_inf())), integers<A>(-1));
   }
 
-  // 1 where the larger similarity is the one to take, -1 where the smaller is
+  // 1 if the largest similarity is the best, -1 if the smallest is
   static A direction(const Matching& m) {
     if (m.reduce == Reduce::kTopK && m.metric == Metric::kSqeuclidean) return -1;
     return (m.scale < 0) == (m.reduce == Reduce::kMin) ? 1 : -1;
@@ -147,26 +147,26 @@ struct Best {
                   State* state) {
     const A sign = direction(panel.m);
     const int64_t k = panel.m.k;
-    for (int v = 0; v < kPanelVectors<A>; ++v) {
+    for (int v = 0; v < kNRVectors<A>; ++v) {
       A* last = row(state, k - 1, v);
       Vec<A> bar = load(last);
       bool full = !any(places(last) < 0);
       const A* dot = dots;
-      for (int64_t p = begin; p < end; ++p, dot += kPanel<A>) {
+      for (int64_t p = begin; p < end; ++p, dot += kNR<A>) {
         Vec<A> candidate = sign * panel.at(dot, p, v);
-        // NaN is above all, as in torch
+        // NaN ranks above all numbers, as in torch
         if (full && !any(~(candidate <= bar))) continue;
-        Integers<A> place = integers<A>(p);
-        // the earlier of equal ones stays ahead
-        for (int64_t i = 0; i < k && any(place >= 0); ++i) {
+        Integers<A> argbest = integers<A>(p);
+        // tie-break: the smaller index
+        for (int64_t i = 0; i < k && any(argbest >= 0); ++i) {
           A* slot = row(state, i, v);
           const Vec<A> have = load(slot);
           const Integers<A> from = places(slot);
           const Integers<A> better =
               (candidate > have) | (from < 0) | ((candidate != candidate) & (have == have));
-          put(slot, better ? candidate : have, better ? place : from);
+          put(slot, better ? candidate : have, better ? argbest : from);
           candidate = better ? have : candidate;
-          place = better ? from : place;
+          argbest = better ? from : argbest;
         }
         bar = load(last);
         full = full || !any(places(last) < 0);
@@ -179,72 +179,73 @@ struct Best {
     for (int64_t c = 0; c < m.classes; ++c, state += states(m)) {
       const int64_t taken = m.count[c] < m.k ? m.count[c] : m.k;
       Vec<A> sum = {}, edge = {};
-      Integers<A> place = integers<A>(-1);
+      Integers<A> argbest = integers<A>(-1);
       for (int64_t i = 0; i < taken; ++i) {
         const A* slot = row(state, i, static_cast<int>(v));
         edge = sign * load(slot);
-        // of equal ones at the edge the last has the largest place
-        place = places(slot);
+        // of equal values at the edge the last has the largest index
+        argbest = places(slot);
         sum += any_value<A>(m, edge);
       }
       const Vec<A> score = taken ? score_factor<A>(m, c) * sum : worst<A>(m);
       store_lanes(score_of<A>(m, c, lanes), score, lanes.count);
       const int64_t at = c * m.pixels + lanes.pixel;
-      for (int64_t i = 0; i < lanes.count; ++i) m.place[at + i] = static_cast<int32_t>(place[i]);
+      for (int64_t i = 0; i < lanes.count; ++i)
+        m.argbest[at + i] = static_cast<int32_t>(argbest[i]);
       if (m.reduce == Reduce::kTopK) store_lanes(static_cast<A*>(m.edge) + at, edge, lanes.count);
     }
   }
 
  private:
   static PK_INLINE A* row(State* state, int64_t i, int v) {
-    return state + 2 * i * kPanel<A> + v * kLanes;
+    return state + 2 * i * kNR<A> + v * kLanes;
   }
   static PK_INLINE const A* row(const State* state, int64_t i, int v) {
-    return state + 2 * i * kPanel<A> + v * kLanes;
+    return state + 2 * i * kNR<A> + v * kLanes;
   }
   static PK_INLINE Integers<A> places(const A* slot) {
     Integers<A> x;
-    std::memcpy(&x, slot + kPanel<A>, sizeof x);
+    std::memcpy(&x, slot + kNR<A>, sizeof x);
     return x;
   }
-  static PK_INLINE void put(A* slot, Vec<A> value, Integers<A> place) {
+  static PK_INLINE void put(A* slot, Vec<A> value, Integers<A> argbest) {
     store(slot, value);
-    std::memcpy(slot + kPanel<A>, &place, sizeof place);
+    std::memcpy(slot + kNR<A>, &argbest, sizeof argbest);
   }
 };
 
-// Per class the largest v, and the sums of e^(v - largest) without and with the points' values.
+// Per class the largest v, the sum of e^(v - largest), and that sum weighted by the points' values.
 template <Transform transform, class A>
 struct Softmax {
   typedef double State;
-  static int64_t states(const Matching&) { return 3 * kPanel<A>; }
+  static int64_t states(const Matching&) { return 3 * kNR<A>; }
   static void clear(const Matching&, State* state) {
-    std::memset(state, 0, sizeof(State) * 3 * kPanel<A>);
-    for (int i = 0; i < kPanel<A>; ++i) state[i] = kLowest;
+    std::memset(state, 0, sizeof(State) * 3 * kNR<A>);
+    for (int i = 0; i < kNR<A>; ++i) state[i] = kLowest;
   }
   template <Metric metric>
   static void run(const Panel<metric, A>& panel, A* dots, int64_t begin, int64_t end,
                   State* state) {
     const A* values = static_cast<const A*>(panel.m.points.value);
-    for (int v = 0; v < kPanelVectors<A>; ++v, state += kLanes) {
+    for (int v = 0; v < kNRVectors<A>; ++v, state += kLanes) {
       A* dot = dots + v * kLanes;
       Vec<A> most = narrow<A>(load(state));
-      for (int64_t p = begin; p < end; ++p, dot += kPanel<A>) {
+      for (int64_t p = begin; p < end; ++p, dot += kNR<A>) {
         const Vec<A> x = value<transform, A>(panel.m, panel.at(dot - v * kLanes, p, v));
         store(dot, x);
         most = x > most ? x : most;
       }
       dot = dots + v * kLanes;
       Vec<A> sum = {}, weighted = {};
-      for (int64_t p = begin; p < end; ++p, dot += kPanel<A>) {
+      for (int64_t p = begin; p < end; ++p, dot += kNR<A>) {
         const Vec<A> e = exponential(load(dot) - most);
         sum += e;
         if (values) weighted += e * values[p];
       }
       const Vec<double> fade = widen<A>(exponential(narrow<A>(load(state)) - most));
       store(state, widen<A>(most));
-      add(state + kPanel<A>, fade, sum);
-      add(state + 2 * kPanel<A>, fade, values ? weighted : sum);
+      add(state + kNR<A>, fade, sum);
+      add(state + 2 * kNR<A>, fade, values ? weighted : sum);
     }
   }
   static void finish(const Matching& m, const State* state, int64_t v, const Lanes& lanes) {
@@ -256,11 +257,11 @@ struct Softmax {
     }
     for (int64_t c = 0; c < m.classes; ++c) {
       const double* at = state + c * states(m);
-      total += exponential(load(at) - most) * load(at + kPanel<A>);
+      total += exponential(load(at) - most) * load(at + kNR<A>);
     }
     for (int64_t c = 0; c < m.classes; ++c) {
       const double* at = state + c * states(m);
-      const Vec<double> part = exponential(load(at) - most) * load(at + 2 * kPanel<A>) / total;
+      const Vec<double> part = exponential(load(at) - most) * load(at + 2 * kNR<A>) / total;
       store_lanes(score_of<A>(m, c, lanes), m.count[c] ? narrow<A>(part) : worst<A>(m),
                   lanes.count);
     }

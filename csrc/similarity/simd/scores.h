@@ -1,22 +1,21 @@
-// Scores of a block of queries: its products with some points at a time, reduced while they are in
-// the cache.
+// Scores of a block of queries: its products with MC points at a time, reduced in the cache.
 #pragma once
 
 #include "similarity/simd/reduce.h"
 
 namespace pixelkernels::similarity::PK_ISA {
 
-// A block's scratch, in parts of whole cache lines.
+// The layout of a block's scratch, in whole cache lines.
 template <class A>
 struct ScoresScratch {
   int64_t query, split, square, dots;
   explicit ScoresScratch(const Matching& m)
       : query(m.points.depth.padded() * kPixelBlock * sizeof(A)),
-        split(amx::scores_bytes(m)),
+        split(split::scores_bytes(m)),
         square(most(m) * sizeof(A)),
-        dots(most(m) * (m.points.count <= kPointTile ? rows_of(1) : kGroupPoints) * sizeof(A)) {}
+        dots(most(m) * (m.points.count <= kMR ? rows_of(1) : kMC) * sizeof(A)) {}
   static constexpr int64_t most(const Matching& m) {
-    return m.points.count <= kPointTile ? kMaxInPlacePixels : kPixelBlock;
+    return m.points.count <= kMR ? kMaxInPlacePixels : kPixelBlock;
   }
   int64_t bytes(int64_t states) const { return query + split + square + dots + states; }
 };
@@ -45,8 +44,7 @@ PK_INLINE void for_runs(const Points& points, int64_t begin, int64_t end, const 
   }
 }
 
-// Of the classes that are there the best, the first of equal ones; NaN only where there is no
-// other.
+// The best of the classes present. Tie-break: the smaller label. NaN only if all are NaN.
 template <class A>
 PK_INLINE void choose_labels(const Matching& m, const Lanes& lanes) {
   Vec<A> best = {};
@@ -67,7 +65,7 @@ template <class Reduction, class A>
 struct BlockScores {
   const Matching& m;
   int64_t begin, pixels;
-  Queries<A> query;  // without data, if the products are there already
+  Queries<A> query;  // null if the products are already computed
   const A* square;
   A* dots;
   typename Reduction::State* states;
@@ -77,16 +75,16 @@ struct BlockScores {
     const int64_t panels = panels_of<A>(pixels), each = Reduction::states(m);
     for (int64_t i = 0; i < panels * m.classes; ++i) Reduction::clear(m, states + i * each);
     const int64_t tiles = tiles_of(m.points.count);
-    for (int64_t tile = 0; tile < tiles; tile += kGroupTiles) {
-      const int64_t some = tiles - tile < kGroupTiles ? tiles - tile : kGroupTiles;
+    for (int64_t tile = 0; tile < tiles; tile += kMCPanels) {
+      const int64_t some = tiles - tile < kMCPanels ? tiles - tile : kMCPanels;
       if (query.data) products(m.points, tile, some, query, panels, dots);
-      const int64_t first = tile * kPointTile, past = first + some * kPointTile;
+      const int64_t first = tile * kMR, past = first + some * kMR;
       const int64_t end = past < m.points.count ? past : m.points.count;
       for (int64_t i = 0; i < panels; ++i) {
-        const Panel<metric, A> panel(m, square + i * kPanel<A>);
-        A* rows = dots + i * rows_of(some) * kPanel<A>;
+        const Panel<metric, A> panel(m, square + i * kNR<A>);
+        A* rows = dots + i * rows_of(some) * kNR<A>;
         for_runs(m.points, first, end, [&](int64_t c, int64_t from, int64_t to) {
-          Reduction::run(panel, rows + (from - first) * kPanel<A>, from, to,
+          Reduction::run(panel, rows + (from - first) * kNR<A>, from, to,
                          states + (i * m.classes + c) * each);
         });
       }
@@ -94,15 +92,14 @@ struct BlockScores {
     for (int64_t t = 0; t * kLanes < pixels; ++t) {
       const int64_t left = pixels - t * kLanes;
       const Lanes lanes{begin + t * kLanes, left < kLanes ? left : kLanes};
-      Reduction::finish(m, states + t / kPanelVectors<A> * m.classes * each, t % kPanelVectors<A>,
-                        lanes);
+      Reduction::finish(m, states + t / kNRVectors<A> * m.classes * each, t % kNRVectors<A>, lanes);
       choose_labels<A>(m, lanes);
     }
   }
 };
 
-// body.run<reduce, transform>(), where kSum stands for kMean too, and kMax for all that select,
-// whose transform comes last.
+// body.run<reduce, transform>(). kSum includes kMean, and kMax all selections, which transform
+// last.
 template <class Body>
 PK_INLINE auto with_reduction(const Matching& m, const Body& body) {
   constexpr auto kIdentity = Transform::kIdentity, kSigmoid = Transform::kSigmoid,
@@ -172,8 +169,7 @@ void packed_scores(const Matching& m, const Plane<T>& plane, int64_t begin, int6
   with_reduction(m, AnyScores<A>{m, begin, pixels, query, square, dots, scratch + parts.bytes(0)});
 }
 
-// A single tile of points does not repay the packing: the pixels are read where they lie, some
-// channels of them at a time, as far as the hardware sees what is coming.
+// A single tile of points does not repay packing: the pixels are read in place.
 template <class A>
 void scores_in_place(const Matching& m, const Queries<A>& query, int64_t begin, int64_t pixels,
                      char* scratch) {
@@ -199,8 +195,8 @@ void scores(const Matching& m, int64_t begin, int64_t pixels, void* scratch) {
   const Depth& depth = m.points.depth;
   const Plane<T> plane(m.query, m.image);
   if constexpr (sizeof(T) == sizeof(A))
-    if (m.points.count <= kPointTile && plane.pixel_stride == 1 && plane.row_length == m.pixels &&
-        pixels % kPanel<A> == 0 && depth.padded() == depth.channels)
+    if (m.points.count <= kMR && plane.pixel_stride == 1 && plane.row_length == m.pixels &&
+        pixels % kNR<A> == 0 && depth.padded() == depth.channels)
       return scores_in_place(m,
                              Queries<A>::in_place(plane.data + begin, depth, plane.channel_stride),
                              begin, pixels, bytes);

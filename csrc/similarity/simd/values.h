@@ -1,4 +1,4 @@
-// From products to similarities and scores, in vectors.
+// From products to similarities and scores, vectorised.
 #pragma once
 
 #include "common/math.h"
@@ -6,7 +6,7 @@
 
 namespace pixelkernels::similarity::PK_ISA {
 
-// Integers as wide as a float: what comparisons give and places are kept in.
+// Integers as wide as a float, for the results of comparisons and for indices.
 template <class A>
 struct IntegersOf;
 template <>
@@ -40,7 +40,7 @@ PK_INLINE V transformed(V x) {
   return x;
 }
 
-// the derivative, from the transformed value
+// the derivative as a function of the transformed value
 template <Transform transform, class V>
 PK_INLINE V slope(V y) {
   if (transform == Transform::kExp) return y;
@@ -54,8 +54,8 @@ struct Softplus {
   V sigmoid, value;
 };
 
-// With e = e^-|x|, log(1 + e) = 2 artanh(e / (2 + e)) keeps its digits however small e is; the
-// series, a polynomial in the square, is within 5e-9.
+// With e = e^-|x|, log(1 + e) = 2 artanh(e / (2 + e)) is accurate for every e; the series, a
+// polynomial in the square, is within 5e-9.
 template <class V>
 PK_INLINE Softplus<V> softplus(V x) {
   const V zero = {};
@@ -78,7 +78,7 @@ PK_INLINE Softplus<Vec<double>> softplus(Vec<double> x) {
   return {x < zero ? e / (1 + e) : 1 / (1 + e), (x < zero ? zero : x) + log};
 }
 
-// What a panel of queries knows about itself: 1 / |q|, |q|^2 or |q|.
+// The norms of a panel of queries: 1 / |q|, |q|^2 or |q|.
 template <Metric metric, class A>
 PK_INLINE Vec<A> about_query(Vec<A> square) {
   if (metric == Metric::kDot) return Vec<A>{};
@@ -93,7 +93,7 @@ PK_INLINE Vec<A> about_query(Vec<A> square) {
 
 template <Metric metric, class A, class V>
 PK_INLINE V similarity(V dot, V query, A point, A eps) {
-  if (metric == Metric::kCosine) return dot * query;  // the points have been normalised
+  if (metric == Metric::kCosine) return dot * query;  // the points are already normalised
   if (metric == Metric::kPrior) return dot / (query * point + eps);
   if (metric == Metric::kSqeuclidean) {
     const V square = (query + point) - 2 * dot;
