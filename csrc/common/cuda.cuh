@@ -1,4 +1,4 @@
-// What the CUDA kernels of every family share: 16-byte accesses, conversions, labels, launches.
+// Shared by the CUDA kernels of all families: 16-byte accesses, conversions, labels, launches.
 // Torch-free.
 #pragma once
 
@@ -41,12 +41,12 @@ __device__ inline void from_floats(__nv_bfloat16* out, float a, float b) {
   out[0] = __low2bfloat16(pair), out[1] = __high2bfloat16(pair);
 }
 
-// ---- one value, or the values of 16 bytes, as they lie in memory ----
+// ---- one value, or the values of 16 bytes, as stored ----
 
 template <class T, int V>
 using Raw = std::conditional_t<V == 1, T, uint4>;
 
-// By way of registers: a memcpy between typed memory and a wider register would go byte by byte.
+// Through registers: a memcpy between typed memory and a wider register would copy bytes.
 template <class T, int V>
 __device__ inline void unpack(Raw<T, V> raw, float (&out)[V]) {
   if constexpr (V == 1) {
@@ -94,7 +94,7 @@ __device__ inline void load_regions_as(const void* labels, int64_t first, int64_
 }
 
 // The labels of pixels first, first + step, ... before `end`, as regions in [0, regions), or -1.
-// The loads are in flight together, which is why the dtype is looked at outside of the loop.
+// The switch on the dtype is outside of the loop, so that all loads are in flight at once.
 template <int N>
 __device__ inline void load_regions(const void* labels, Label type, int64_t first, int64_t step,
                                     int64_t end, int regions, int (&out)[N]) {
@@ -115,10 +115,10 @@ __device__ inline void load_regions(const void* labels, Label type, int64_t firs
   }
 }
 
-// ---- places ----
+// ---- offsets ----
 
-// Where pixel i of an image lies in a channel, in elements. Pixel numbers fit 32 bits, offsets
-// take 64.
+// The offset of pixel i of an image in a channel, in elements. Pixel indices fit 32 bits, offsets
+// need 64.
 __device__ inline int64_t pixel_offset(const View& view, int pixel, int pixels) {
   if (view.row_length >= pixels) return pixel * view.pixel_stride;
   const unsigned length = static_cast<unsigned>(view.row_length);
@@ -161,8 +161,8 @@ inline void check(cudaError_t status) {
                              cudaGetErrorString(status));
 }
 
-// Where kernels run. `allocate` gives uninitialised device memory that lives until the operator
-// returns, 256-byte aligned.
+// The stream of the kernels. `allocate` returns uninitialised device memory, 256-byte aligned,
+// which lives until the operator returns.
 struct Device {
   int index;
   cudaStream_t stream;

@@ -1,4 +1,4 @@
-// What the host code of the CUDA operators needs: outputs, workspaces, the stream.
+// For the host code of the CUDA operators: outputs, workspaces, the stream.
 #pragma once
 
 #include <torch/csrc/stable/accelerator.h>
@@ -33,9 +33,8 @@ T* data(const Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
-// The current stream of a tensor's device, that device made current, and the workspaces of one
-// operator call. Freed workspaces go back to torch's allocator, which hands them out again in the
-// order of the stream.
+// Makes a tensor's device current and holds its current stream and the workspaces of one operator
+// call. Freed workspaces return to torch's allocator, which reuses them in stream order.
 class Call {
  public:
   explicit Call(const Tensor& tensor) : like_(tensor), guard_(tensor.get_device_index()) {

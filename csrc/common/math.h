@@ -1,5 +1,5 @@
-// What vectors of floats lack: any of a mask, the smaller and the larger, exponentials; for eight
-// lanes, and for as many as a register holds.
+// Operations that vector extensions lack: any, min, max, exp; for eight lanes, and for as many as a
+// register holds.
 #pragma once
 
 #include "common/simd.h"
@@ -18,7 +18,7 @@ struct WidestOf<float> {
 #endif
 template <class A>
 using Widest = typename WidestOf<A>::type;
-// What comparisons of such vectors give.
+// The result of comparing such vectors.
 template <class V>
 using Mask = decltype(V{} < V{});
 template <class A, class V>
@@ -40,7 +40,7 @@ PK_INLINE bool any(I64 mask) {
   return all != 0;
 }
 
-// The smaller and the larger of two, b where one is NaN.
+// Minimum and maximum; b if one is NaN.
 PK_INLINE Vec<float> smaller(Vec<float> a, Vec<float> b) {
 #if defined(__AVX2__)
   return (Vec<float>)_mm256_min_ps((__m256)a, (__m256)b);
@@ -60,7 +60,7 @@ PK_INLINE Vec<float> larger(Vec<float> a, Vec<float> b) {
 PK_INLINE bool any(Mask<Widest<float>> mask) {
   return _mm512_test_epi32_mask((__m512i)mask, (__m512i)mask) != 0;
 }
-// with a mask since GCC warns of what it takes for the others' unset lanes
+// masked, because GCC warns that the other lanes are uninitialised
 constexpr __mmask16 kAllLanes = 0xffff;
 PK_INLINE float sum_lanes(Widest<float> v) {
   Vec<float> halves[2];
@@ -78,8 +78,8 @@ PK_INLINE Widest<float> scaled(Widest<float> x, Widest<float> n) {
 }
 #endif
 
-// 2^n x of whole numbers n. 2^n comes in two factors, since n reaches from the smallest subnormal
-// number to past the largest.
+// 2^n x for integers n, in two factors, because n reaches from the smallest subnormal number to
+// past the largest.
 PK_INLINE Vec<float> scaled(Vec<float> x, Vec<float> n) {
 #if defined(__AVX512VL__)
   return (Vec<float>)_mm256_scalef_ps((__m256)x, (__m256)n);

@@ -9,15 +9,15 @@ namespace pixelkernels {
 namespace {
 
 constexpr int64_t kHugePage = int64_t{2} << 20;
-// More than the caches hold until the output is read.
+// More than the caches keep until the output is read.
 constexpr int64_t kPastCaches = int64_t{32} << 20;
 
 int64_t bytes_of(const Tensor& tensor) {
   return tensor.numel() * static_cast<int64_t>(tensor.element_size());
 }
 
-// Asks for huge pages before the first write to a large tensor, which would otherwise fault once
-// for every 4 KiB. A kernel that declines changes nothing.
+// Asks for huge pages before the first write to a large tensor, which would otherwise take a page
+// fault per 4 KiB. A kernel may ignore it.
 Tensor with_huge_pages(Tensor fresh) {
 #if defined(__linux__)
   const int64_t bytes = bytes_of(fresh);
@@ -30,7 +30,7 @@ Tensor with_huge_pages(Tensor fresh) {
   return fresh;
 }
 
-// The stable ABI says which of its functions failed, not why.
+// The stable ABI reports which function failed, not why.
 Tensor new_empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
   try {
     return torch::stable::new_empty(like, {shape.begin(), shape.size()}, type);

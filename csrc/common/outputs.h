@@ -13,7 +13,7 @@ ScalarType accumulate_type(Element element);
 // Uninitialised outputs.
 Tensor output(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type);
 Tensor output_like(const Tensor& like);
-// Whether an output is so large that it is better written by non-temporal stores.
+// Whether an output is large enough for non-temporal stores.
 bool past_caches(const Tensor& output);
 
 template <class T = void>

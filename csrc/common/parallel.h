@@ -7,7 +7,7 @@
 
 namespace pixelkernels {
 
-// body(L()) for the type L of the labels, which are there.
+// body(L()) for the type L of the labels, which are not null.
 template <class Body>
 auto with_label(Label label, const Body& body) {
   switch (label) {
@@ -24,7 +24,7 @@ auto with_label(Label label, const Body& body) {
   }
 }
 
-// body(A()) for the type A that sums of the elements have.
+// body(A()) for the accumulation type A of the elements.
 template <class Body>
 void with_value(Element element, const Body& body) {
   if (element == Element::kDouble)
@@ -33,7 +33,7 @@ void with_value(Element element, const Body& body) {
     body(float());
 }
 
-// body(i) for i in [0, n), on as many threads as `work` (elements touched for each i) is worth.
+// body(i) for i in [0, n), on as many threads as `work`, the elements touched per i, repays.
 template <class Body>
 void parallel(int64_t n, int64_t work, const Body& body) {
   const int64_t grain = work >= 32768 ? 1 : 32768 / (work + 1) + 1;

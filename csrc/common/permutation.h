@@ -1,12 +1,12 @@
 // Random permutations of 0 ... n - 1 whose elements are computed one by one, so that a few of them
-// cost no pass over n: a Feistel network on the smallest power of two that holds n (256 at least),
-// walked from where it lands until it lands below n. Torch-free.
+// need no pass over n: a Feistel network on the smallest power of two >= max(n, 256), with cycle
+// walking until the result is below n. Torch-free.
 #pragma once
 
 #include <cstdint>
 
-// Compiled for several instruction sets, of which the loader takes the best: integers come out the
-// same in all.
+// Compiled for several instruction sets, of which the loader takes the best. Integer results are
+// the same in all.
 #if defined(__x86_64__) && defined(__gnu_linux__)
 #define PK_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -17,7 +17,7 @@ namespace pixelkernels {
 
 class Permutation {
  public:
-  // `set` tells apart the permutations that are drawn with one seed; n < 2^31
+  // `set` numbers the permutations of one seed; n < 2^31
   Permutation(uint64_t seed, uint64_t set, int64_t n) : n_(static_cast<uint32_t>(n)) {
     int bits = 8;
     while (bits < 31 && (uint64_t{1} << bits) < static_cast<uint64_t>(n)) ++bits;
@@ -27,22 +27,23 @@ class Permutation {
     for (uint64_t i = 0; i < kKeys; ++i) steps_.keys[i] = key(seed, set * kKeys + i + 1);
   }
 
-  // body(i, element i) for i in [0, count), count <= n. Those that land outside walk on together.
+  // body(i, element i) for i in [0, count), count <= n. Elements that land outside walk on in a
+  // batch.
   template <class Body>
   void first(int64_t count, const Body& body) const {
-    uint32_t landed[kBatch], walking[kBatch], place[kBatch];
+    uint32_t landed[kBatch], walking[kBatch], slot[kBatch];
     for (int64_t begin = 0; begin < count; begin += kBatch) {
       const int some = count - begin < kBatch ? static_cast<int>(count - begin) : kBatch;
       for (int i = 0; i < some; ++i) {
         walking[i] = static_cast<uint32_t>(begin) + i;
-        place[i] = i;
+        slot[i] = i;
       }
       for (int left = some; left > 0;) {
         step(steps_, walking, left);
         int outside = 0;
         for (int i = 0; i < left; ++i) {
-          landed[place[i]] = walking[i];
-          place[outside] = place[i];
+          landed[slot[i]] = walking[i];
+          slot[outside] = slot[i];
           walking[outside] = walking[i];
           outside += walking[i] >= n_;
         }

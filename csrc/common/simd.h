@@ -1,5 +1,5 @@
-// Vectors of eight lanes in GCC/Clang vector extensions: AVX2 holds one in a register, AVX-512 runs
-// the same code with more registers, and the baseline splits it. Torch-free.
+// Vectors of eight lanes in GCC/Clang vector extensions: a register of AVX2; AVX-512 runs the same
+// code with more registers, and the baseline splits it. Torch-free.
 //
 // The build compiles every <family>/simd/kernels.cpp once for each instruction set, named by
 // PK_ISA. The linker keeps one copy of an inline function or template that several objects define,
@@ -70,7 +70,7 @@ PK_INLINE void store(A* p, Vec<A> v) {
   std::memcpy(p, &v, sizeof v);
 }
 
-// Where there is nothing to clear, p may be null.
+// p may be null if n is 0.
 template <class A>
 PK_INLINE void clear(A* p, int64_t count) {
   if (count > 0) std::memset(p, 0, sizeof(A) * count);
@@ -146,8 +146,9 @@ PK_INLINE void store_scalar(T* p, Accumulate<T> x) {
   *p = padded[0];
 }
 
-// to[i] = from[i]. Past the caches, a line is not read before it is written: half the traffic, for
-// what would not stay there until somebody reads it. `publish` comes after the last of them.
+// to[i] = from[i], with non-temporal stores, which do not read a line before writing it: half the
+// traffic of an output that would leave the caches before it is read. A fence() must follow the
+// last store.
 template <class T>
 PK_INLINE void store_all(T* to, const Accumulate<T>* from, int64_t n, bool past_caches) {
   int64_t i = 0;
@@ -171,8 +172,8 @@ PK_INLINE void store_all(T* to, const Accumulate<T>* from, int64_t n, bool past_
   for (; i < n; ++i) store_scalar(to + i, from[i]);
 }
 
-// Other threads see what was written past the caches before they see anything written later.
-PK_INLINE void publish() {
+// Orders the non-temporal stores before all later stores.
+PK_INLINE void fence() {
 #if defined(__x86_64__)
   _mm_sfence();
 #endif

@@ -1,5 +1,4 @@
-// Tensors of torch's stable ABI, and what the host code of the CPU and of the CUDA operators both
-// read from them.
+// Tensors of torch's stable ABI, as the host code of CPU and CUDA operators reads them.
 #pragma once
 
 #include <torch/csrc/stable/library.h>
@@ -32,7 +31,7 @@ inline Label label_of(const Tensor& labels) {
   }
 }
 
-// A [B, C, H, W] tensor, with rows that follow each other without a gap joined into one.
+// A [B, C, H, W] tensor; adjacent rows are joined into one.
 inline View view_of(const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.dim() == 4, "pixelkernels: features must be [B, C, H, W]");
   const int64_t rows = tensor.size(2), columns = tensor.size(3);

@@ -6,7 +6,7 @@
 
 namespace pixelkernels::PK_ISA {
 
-constexpr int kChunkPixels = 2048;  // pixels whose labels are prepared together
+constexpr int kChunkPixels = 2048;  // pixels whose labels are prepared at a time
 constexpr int kChunkTiles = kChunkPixels / kLanes;
 
 // One image of a View.
@@ -23,13 +23,13 @@ struct Plane {
         row_length(view.row_length) {}
 
   int64_t offset(int64_t pixel) const {
-    if (pixel < row_length) return pixel * pixel_stride;  // divisions take longer than all the rest
+    if (pixel < row_length) return pixel * pixel_stride;  // divisions would dominate
     return pixel / row_length * row_stride + pixel % row_length * pixel_stride;
   }
 };
 
-// Where the tiles of a chunk of pixels lie in a Plane: `start` is -1 where a tile is not 8 pixels
-// of one row.
+// The offsets of the tiles of a chunk of pixels: `start` is -1 if a tile is not 8 pixels of one
+// row.
 struct Offsets {
   int64_t start[kChunkTiles];
 

@@ -11,9 +11,8 @@ constexpr int kElements = 4;
 
 enum class Label : int32_t { kUInt8, kInt8, kInt16, kInt32, kInt64, kNone };
 
-// A [B, C, H, W] tensor in any strides, counted in elements. Where rows follow each other without a
-// gap, row_length is the whole of H*W, so that pixel i always lies at (i / row_length) * row_stride
-// + (i % row_length) * pixel_stride.
+// A [B, C, H, W] tensor with any strides, in elements. If rows are adjacent, row_length is H*W, so
+// pixel i is always at (i / row_length) * row_stride + (i % row_length) * pixel_stride.
 struct View {
   void* data;
   int64_t batch_stride, channel_stride, row_stride, pixel_stride, row_length;

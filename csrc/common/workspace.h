@@ -1,4 +1,4 @@
-// Memory of the host code for the time of a call.
+// Workspaces of the host code, for one call.
 #pragma once
 
 #include <cstdint>

@@ -7,8 +7,7 @@ namespace pixelkernels::distance {
 
 enum class Encoding : int32_t { kEuclidean, kDisk, kTanh, kGaussian };
 
-// Maps are counted through images and labels: map 2 b is image b's of the clicks with label 1, map
-// 2 b + 1 of those with label 0.
+// Map 2 b is that of image b's clicks of label 1, map 2 b + 1 of those of label 0.
 struct ClickMaps {
   const float* points;    // [B, N, 2]
   const int64_t* labels;  // [B, N]
@@ -22,8 +21,7 @@ constexpr int64_t kClickTileRows = 16;
 constexpr int64_t kClickTileColumns = 32;  // a multiple of the lanes
 constexpr int64_t kClickPad = 16;          // floats past a list of clicks
 
-// How distances are computed: as whole squares in uint32, where a square of two sides of up to
-// 32767 fits, or as float.
+// How distances are computed: as squares in uint32, if both sides are at most 32767, or as float.
 struct Transform {
   const uint8_t* mask;  // [N, H, W]
   int64_t height, width;
@@ -39,7 +37,7 @@ constexpr uint32_t kFarSquare = 1u << 31;
 // The longest side for which every squared distance is an int32.
 constexpr int kLongestExactSide = 32767;
 
-// The errors of a prediction, and where the deepest of each kind lies.
+// The errors of a prediction, and the deepest pixel of each kind.
 struct Errors {
   const uint8_t* kinds;    // [B, H, W]: 0 no error, 1 and 2
   const uint8_t* allowed;  // [B, H, W], or null: everything is
@@ -49,25 +47,27 @@ struct Errors {
 };
 struct Deepest {
   uint32_t depth;  // squared
-  int64_t place;
+  int64_t index;
 };
-// Errors of one kind that are deeper than this, and which of them is asked for, in row-major order.
+// The errors of one kind that are deeper than `depth`, and the rank of the one wanted, in row-major
+// order.
 struct Inner {
   uint8_t kind;
   uint32_t depth;
   int64_t chosen;
 };
 
-// `count` pixels of each image, the largest `order` first, or each the farthest from those before.
+// `count` pixels of each image: those of the largest `order`, or each the farthest from the earlier
+// ones.
 struct Picks {
   uint8_t* allowed;      // [B, H, W], to be overwritten
   const int32_t* order;  // [B, H, W]
   const uint8_t* farthest;
   int32_t* gaps;  // [B, H, W], to be written
   int64_t height, width, count;
-  int32_t apart;    // the least squared distance between picks
-  int64_t reach;    // pixels with a smaller one are within so many rows and columns
-  int64_t* points;  // [B, count, 2]
+  int32_t squared_spacing;  // the least squared distance between picks
+  int64_t reach;            // pixels with a smaller one are within so many rows and columns
+  int64_t* points;          // [B, count, 2]
 };
 
 struct Kernels {
@@ -75,21 +75,21 @@ struct Kernels {
   void (*click_rows)(const ClickMaps&, int64_t map, int64_t begin, int64_t end, float* scratch);
   // squared distances along columns [begin, end) of an image, at most kColumnBlock
   void (*columns)(const Transform&, int64_t image, int64_t begin, int64_t end);
-  // from those to the result, in rows [begin, end); `scratch` holds row_scratch(W) values
+  // from columns to the result, in rows [begin, end); `scratch` holds row_scratch(W) values
   void (*rows)(const Transform&, int64_t image, int64_t begin, int64_t end, void* scratch);
-  // the same for errors, in steps instead of squares
+  // the same for errors, in pixels instead of squares
   void (*error_columns)(const Errors&, int64_t image, int64_t begin, int64_t end);
-  // keeps only the deepest of the two kinds; `most` is how deep the deepest of the image are so
-  // far, which all of its pieces share
+  // keeps only the deeper of the two kinds; `most` is the largest depth of the image so far, shared
+  // by all of its row pieces
   void (*error_rows)(const Errors&, int64_t image, int64_t begin, int64_t end, void* scratch,
                      Deepest* deepest, uint32_t* most);
-  // how many inner ones there are in rows [begin, end), and the place of the chosen one
+  // the number of inner pixels in rows [begin, end), and the index of the chosen one
   int64_t (*inner_rows)(const Errors&, int64_t image, int64_t begin, int64_t end, void* scratch,
-                        const Inner&, int64_t* place);
+                        const Inner&, int64_t* index);
   void (*pick)(const Picks&, int64_t image);
 };
 
-constexpr int64_t kAnchorStep = 16;  // pixels of a row that share their candidates
+constexpr int64_t kAnchorStep = 16;  // an anchor every so many pixels of a row
 constexpr int64_t row_scratch(int64_t width) { return 3 * (width + 2 * kAnchorStep); }
 
 PK_SELECT_KERNELS(Kernels)

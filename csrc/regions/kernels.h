@@ -1,9 +1,9 @@
-// What the host code hands to the regions kernels: plain structures, the same for every instruction
-// set.
+// The contract between the host code and the regions kernels: plain structures, the same for every
+// instruction set.
 //
-// A "table" holds a row of C values for each region in the order the kernels read them: [groups of
-// 8 channels][R + 1][8], with 0 in missing channels and in row R, which stands for ignored pixels.
-// Pointers to values have the accumulation type: double for double features, else float.
+// A "table" has a row of C values per region in the order of access: [groups of 8 channels][R +
+// 1][8], with 0 in the padding and in row R, that of ignored pixels. Pointers to values have the
+// accumulation type: double for double features, else float.
 #pragma once
 
 #include "common/select.h"
@@ -35,7 +35,7 @@ struct StatsArgs {
   void *mean, *variance;
 };
 
-// gradient_i = scale_r (f_i - mean_r) + offset_r, through the normalisation if there is one
+// gradient_i = scale_r (f_i - mean_r) + offset_r, through the normalisation if any
 struct StatsBackwardArgs {
   Input input;
   bool normalize;
@@ -83,7 +83,7 @@ struct ContrastArgs {
   void* scores;
 };
 
-// table row r of an image = (values_r - 2 factor_r minus_r) / count_r, each part left out where
+// table row r of an image = (values_r - 2 factor_r minus_r) / count_r, without the parts that are
 // null; [batch, R, C] and [batch, R]
 struct PackArgs {
   Input input;

@@ -1,5 +1,5 @@
-// The distance kernels on NumPy arrays, for data-loader workers: on the calling thread alone, with
-// the GIL released.
+// The distance kernels on NumPy arrays, for data-loader workers: on the calling thread, with the
+// GIL released.
 #include "distance/cpu/numpy.h"
 
 #include "distance/cpu/problem.h"

@@ -35,7 +35,7 @@ Tensor transform_of_mask(Tensor mask, bool squared, double row_spacing, double c
   return distance;
 }
 
-// 1 where the object was missed, 2 where something else was predicted, 0 where nothing is wrong.
+// 1 for a missed pixel of the object, 2 for a pixel wrongly predicted, 0 for a correct one.
 template <class L>
 void fill_kinds(const uint8_t* prediction, const L* target, int64_t pixels, int64_t ignore_label,
                 uint8_t* kinds) {
@@ -48,13 +48,13 @@ void fill_kinds(const uint8_t* prediction, const L* target, int64_t pixels, int6
   }
 }
 
-// The errors of some images, one after the other in what is given.
+// The errors of a batch of contiguous images.
 class SomeErrors {
  public:
   SomeErrors(const Errors& errors, int64_t images)
       : errors_(errors), images_(images), pieces_((errors.height + kRowBlock - 1) / kRowBlock) {}
 
-  // Of each image and kind the deepest, [images, 2].
+  // The deepest pixel of each image and kind, [images, 2].
   std::vector<Deepest> deepest() const {
     std::vector<Deepest> found(2 * images_ * pieces_), best(2 * images_);
     std::vector<uint32_t> most(2 * images_);
@@ -70,7 +70,7 @@ class SomeErrors {
     return best;
   }
 
-  // Of each image one of the pixels deeper than half of its deepest: draw modulo their number.
+  // For each image, one of the pixels deeper than half of the deepest: draw modulo their number.
   void draw(const int64_t* draws, std::vector<Deepest>& deepest) const {
     std::vector<Inner> inner(images_);
     for (int64_t i = 0; i < images_; ++i) {
@@ -92,7 +92,7 @@ class SomeErrors {
       std::vector<uint32_t> scratch(row_scratch(errors_.width));
       const int64_t begin = piece * kRowBlock, end = std::min(begin + kRowBlock, errors_.height);
       kernels().inner_rows(errors_, i, begin, end, scratch.data(), inner[i],
-                           &deepest[2 * i + inner[i].kind - 1].place);
+                           &deepest[2 * i + inner[i].kind - 1].index);
     });
   }
 
@@ -120,14 +120,14 @@ std::tuple<Tensor, Tensor> deepest_errors(Tensor prediction, Tensor target,
       "pixelkernels: what is allowed must be contiguous, in bool");
   STD_TORCH_CHECK(!draws || (draws->is_contiguous() && draws->scalar_type() == ScalarType::Long),
                   "pixelkernels: the draws must be contiguous, in int64");
-  constexpr int64_t kCachedPixels = 1 << 20;  // pixels whose distances the caches hold
+  constexpr int64_t kCachedPixels = 1 << 20;  // pixels whose distances fit the caches
   const int64_t images = target.size(0), height = target.size(1), width = target.size(2);
   const int64_t pixels = height * width;
   const int64_t most = std::min(images, std::max<int64_t>(1, kCachedPixels / (pixels + 1)));
   Tensor kinds = output(target, {most, height, width}, ScalarType::Byte);
   Tensor rows = output(target, {most * pixels + kAnchorStep}, ScalarType::Short);
   Tensor depth = output(target, {images, 2}, ScalarType::Int);
-  Tensor place = output(target, {images, 2}, ScalarType::Long);
+  Tensor index = output(target, {images, 2}, ScalarType::Long);
   const SquaresTable<uint32_t> distances(width + 2, 1);
   for (int64_t first = 0; first < images; first += most) {
     const int64_t some = std::min(most, images - first), before = first * pixels;
@@ -155,13 +155,14 @@ std::tuple<Tensor, Tensor> deepest_errors(Tensor prediction, Tensor target,
     if (draws) found.draw(data<int64_t>(*draws) + first, deepest);
     for (int64_t i = 0; i < 2 * some; ++i) {
       data<int32_t>(depth)[2 * first + i] = static_cast<int32_t>(deepest[i].depth);
-      data<int64_t>(place)[2 * first + i] = deepest[i].place;
+      data<int64_t>(index)[2 * first + i] = deepest[i].index;
     }
   }
-  return {depth, place};
+  return {depth, index};
 }
 
-Tensor pick_pixels(Tensor allowed, Tensor order, Tensor farthest, int64_t count, int64_t apart) {
+Tensor pick_pixels(Tensor allowed, Tensor order, Tensor farthest, int64_t count,
+                   int64_t squared_spacing) {
   STD_TORCH_CHECK(allowed.is_contiguous() && allowed.scalar_type() == ScalarType::Bool &&
                       farthest.is_contiguous() && farthest.scalar_type() == ScalarType::Bool,
                   "pixelkernels: what is allowed and farthest must be contiguous, in bool");
@@ -178,10 +179,11 @@ Tensor pick_pixels(Tensor allowed, Tensor order, Tensor farthest, int64_t count,
                 height,
                 width,
                 count,
-                static_cast<int32_t>(std::min<int64_t>(apart, INT32_MAX)),
+                static_cast<int32_t>(std::min<int64_t>(squared_spacing, INT32_MAX)),
                 0,
                 data<int64_t>(points)};
-  while (problem.reach < height + width && problem.reach * problem.reach < apart) ++problem.reach;
+  while (problem.reach < height + width && problem.reach * problem.reach < squared_spacing)
+    ++problem.reach;
   parallel(images, height * width * (count + 1),
            [&](int64_t image) { kernels().pick(problem, image); });
   return points;

@@ -12,7 +12,7 @@ namespace pixelkernels::distance {
 
 constexpr int64_t kRowBlock = 16;  // rows of one task
 
-// body(image, begin, end) for the pieces of at most `step` of [0, length) of every image
+// body(image, begin, end) for pieces of [0, length) of at most `step`, for every image
 template <class Loop, class Body>
 void for_pieces(int64_t images, int64_t length, int64_t step, int64_t work, const Loop& loop,
                 const Body& body) {

@@ -1,6 +1,6 @@
-// Maps of the distance to the nearest click. What costs is writing them: a block leaves out the
-// clicks that are too far away to be nearest to a pixel of its tile, each warp once more those for
-// its own part of it, and few are left for each pixel however many there are.
+// Maps of the distance to the nearest click. The cost should be that of the writes: a block drops
+// the clicks that are too far away to be nearest to any pixel of its tile, then each warp those too
+// far from its part of the tile, so few are left per pixel.
 #include <algorithm>
 #include <cfloat>
 
@@ -9,7 +9,7 @@
 namespace pixelkernels::distance::cuda {
 namespace {
 
-// A lane takes 4 x 4 pixels, eight lanes lie side by side and four below each other.
+// A lane computes 4 x 4 pixels; a warp is 8 lanes wide and 4 lanes high.
 constexpr int kClickWarps = 8, kClickThreads = kClickWarps * kWarp;
 constexpr int kLaneSide = 4, kLanesAcross = 8, kLanesDown = kWarp / kLanesAcross;
 constexpr int kWarpRows = kLanesDown * kLaneSide, kWarpColumns = kLanesAcross * kLaneSide;
@@ -17,14 +17,14 @@ constexpr int kWarpsAcross = 4;
 constexpr int kTileRows = kWarpRows * (kClickWarps / kWarpsAcross),
               kTileColumns = kWarpColumns * kWarpsAcross;
 
-// Not contracted: the squares are those of any other float32 arithmetic.
+// Without fused multiply-add, so that the squares have the bits of the other backends.
 __device__ inline float square(float x) { return __fmul_rn(x, x); }
 
 __device__ inline float squared_distance(float row, float column, float2 click) {
   return __fadd_rn(square(row - click.x), square(column - click.y));
 }
 
-// Some pixels, by the centre of their rectangle and half its diagonal.
+// A rectangle of pixels: its centre and half its diagonal.
 struct Area {
   float row, column, half_diagonal;
 
@@ -33,20 +33,20 @@ struct Area {
         column(first_column + 0.5f * (columns - 1)),
         half_diagonal(0.5f * sqrtf(square(rows - 1) + square(columns - 1))) {}
 
-  // NaN for a click with a NaN, which no minimum takes and no comparison keeps.
+  // NaN for a click with a NaN coordinate: minima and comparisons drop it.
   __device__ float to(float2 click) const { return squared_distance(row, column, click); }
 
-  // How far from the centre a click may be, squared, and be nearest to a pixel, with `nearest` the
-  // square for the nearest one: half a diagonal farther from that pixel than that one, which is
-  // half a diagonal farther than from the centre. Rounding moves neither side by the 1e-5 added to
-  // it. What is infinitely far stays out: it is as far as no click.
+  // The largest squared distance from the centre at which a click can be nearest to a pixel: by the
+  // triangle inequality, the distance of the nearest click plus the whole diagonal. The 1e-5
+  // exceeds the rounding of both sides. An infinitely far click is dropped: it is as far as no
+  // click.
   __device__ float reach(float nearest) const {
     const float distance = (sqrtf(nearest) + 2.0f * half_diagonal) * (1.0f + 1e-5f);
     return fminf(distance * distance, FLT_MAX);
   }
 };
 
-// Of values >= 0, which are in the order of their bits.
+// For values >= 0, whose order is that of their bits.
 __device__ inline float warp_min(float value) {
   return __uint_as_float(__reduce_min_sync(kWholeWarp, __float_as_uint(value)));
 }
@@ -75,8 +75,8 @@ __device__ inline void encode(Encoding encoding, float parameter, float (&values
 template <int V>
 using Floats = std::conditional_t<V == 4, float4, std::conditional_t<V == 2, float2, float>>;
 
-// A lane's columns are those of kLaneSide / V stores of V values, so that stores of the warp lie
-// side by side; V divides the width.
+// A lane's columns are those of kLaneSide / V stores of V values, so that the stores of a warp are
+// adjacent; V divides the width.
 template <int V>
 __global__ void __launch_bounds__(kClickThreads)
     click_maps_kernel(const ClickMaps maps, const unsigned tiles, const unsigned tiles_across,
@@ -128,13 +128,13 @@ __global__ void __launch_bounds__(kClickThreads)
     const unsigned keeping = __ballot_sync(kWholeWarp, keep);
     if (lane == 0) kept_by[warp] = __popc(keeping);
     __syncthreads();
-    int count = 0, place = __popc(keeping & ((1u << lane) - 1));
+    int count = 0, slot = __popc(keeping & ((1u << lane) - 1));
 #pragma unroll
     for (int w = 0; w < kClickWarps; ++w) {
-      place += w < warp ? kept_by[w] : 0;
+      slot += w < warp ? kept_by[w] : 0;
       count += kept_by[w];
     }
-    if (keep) kept[place] = candidate;
+    if (keep) kept[slot] = candidate;
     __syncthreads();
     if (!inside) continue;
 
@@ -145,16 +145,16 @@ __global__ void __launch_bounds__(kClickThreads)
       const bool near = group + lane < count && own.to(kept[group + lane]) <= own_reach;
       for (unsigned left = __ballot_sync(kWholeWarp, near); left != 0; left &= left - 1) {
         const float2 s = kept[group + __ffs(left) - 1];
-        float across[kLaneSide];
+        float aside[kLaneSide];
 #pragma unroll
-        for (int j = 0; j < kLaneSide; ++j) across[j] = square(column_of(j) - s.y);
+        for (int j = 0; j < kLaneSide; ++j) aside[j] = square(column_of(j) - s.y);
 #pragma unroll
         for (int i = 0; i < kLaneSide; ++i) {
           const float down = square(row_of(i) - s.x);
 #pragma unroll
           for (int j = 0; j < kLaneSide; ++j)
             squares[i * kLaneSide + j] =
-                fminf(squares[i * kLaneSide + j], __fadd_rn(down, across[j]));
+                fminf(squares[i * kLaneSide + j], __fadd_rn(down, aside[j]));
         }
       }
     }
@@ -194,11 +194,11 @@ float click_parameter(Encoding encoding, double radius, double truncate) {
 }
 
 void click_maps(const Device& device, const ClickMaps& maps, float* out) {
-  const int64_t across = ceil_div(maps.width, kTileColumns);
-  const int64_t tiles = across * ceil_div(maps.height, kTileRows);
+  const int64_t tiles_wide = ceil_div(maps.width, kTileColumns);
+  const int64_t tiles = tiles_wide * ceil_div(maps.height, kTileRows);
   const auto run = [&](auto kernel) {
     launch(device, kernel, maps.batch * 2 * tiles, dim3(kClickThreads), 0, maps,
-           static_cast<unsigned>(tiles), static_cast<unsigned>(across), out);
+           static_cast<unsigned>(tiles), static_cast<unsigned>(tiles_wide), out);
   };
   if (maps.width % 4 == 0)
     run(click_maps_kernel<4>);

@@ -15,7 +15,8 @@ struct ClickMaps {
   float parameter;  // the truncation | the largest square | a factor of d | a factor of d^2
 };
 
-// What stands for radius and truncation in ClickMaps, of a size that makes no NaN of 0 or infinity.
+// The parameter of ClickMaps made of radius or truncation, clamped so that 0 and infinity give no
+// NaN.
 float click_parameter(Encoding encoding, double radius, double truncate);
 
 // out: [B, 2, H, W], the map of label 1 first.
@@ -30,8 +31,8 @@ struct Masks {
 
 constexpr int kLongestSide = 1 << 29;  // of a mask
 
-// out: [N, H, W] of int32 squares, or else of float32 distances. Pixels are 1 apart, and the sides
-// at most kLongestExactSide.
+// out: [N, H, W], int32 squares or float32 distances. The spacing is 1, and the sides at most
+// kLongestExactSide.
 void exact_transform(const Device& device, const Masks& masks, bool squared, uint32_t* out);
 
 // out: [N, H, W] of float32 distances.

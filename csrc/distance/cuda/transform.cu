@@ -1,5 +1,4 @@
-// Exact distance transforms, a column and then a row at a time. The work hardly depends on the
-// mask.
+// Exact distance transforms, along columns, then along rows. The work hardly depends on the mask.
 //
 // Columns: the squared distance of every pixel to the nearest True pixel of its column.
 // Rows: pixel x of a row is nearest to a True pixel of the column q, its site, that minimises
@@ -8,8 +7,8 @@
 // between the sites of those on both sides; then a warp tries what lies between the sites of two
 // anchors for the 32 pixels there. Over a row these are hardly more candidates than columns.
 //
-// Between the two, squares lie in the result, which each row reads into shared memory before it
-// writes; in memory of their own where a row does not fit.
+// Between the passes the squares are in the result, which each row reads into shared memory before
+// it writes. Where a row does not fit, they have a workspace.
 #include <algorithm>
 #include <cmath>
 
@@ -21,24 +20,24 @@ namespace {
 constexpr int kWordRows = 32;  // the rows of a column that make up the bits of a word
 constexpr int kColumnWarps = 24;
 constexpr int kRowWarps = 8;
-constexpr int kAccessesAhead = 8;  // accesses of a thread in flight
+constexpr int kAccessesAhead = 8;  // loads of a thread in flight
 
-// Distances along a column of `kFarSteps` and more lead nowhere. The rows that stand for no row
+// A distance along a column of kFarSteps or more means no True pixel. The rows that stand for none
 // above and none below are that far from all rows.
 constexpr int kFarSteps = 1 << 30, kNoneAbove = -kFarSteps, kNoneBelow = kFarSteps + kLongestSide;
 
 struct Problem {
   Masks masks;
-  int pitch;  // of a row of squares, at least the width; pixels beyond the width are nowhere
+  int pitch;  // of a row of squares, at least the width; padding has no site
   unsigned* columns;
   unsigned* out;
 };
 
-// ---- metrics: squares as they lie in memory, in the order of unsigned numbers ----
+// ---- metrics: squares as stored, ordered as unsigned numbers ----
 
-// Squares are below 2^31, and 2^31 is nowhere. To columns[q] is added q^2 + 2^30, so that the cost
-// of q for x, but for the terms x^2 - 2^30 that all have in common, is columns[q] - 2xq. For sides
-// up to 2^15 - 1 that lies within [0, 2^32), whichever way it is summed up.
+// Squares are below 2^31, and 2^31 means none. columns[q] includes q^2 + 2^30, so the cost of q for
+// x is columns[q] - 2xq plus the common term x^2 - 2^30. For sides up to 2^15 - 1 it lies within
+// [0, 2^32), in any order of summation.
 struct Exact {
   static constexpr unsigned kNowhere = 1u << 31, kLift = 1u << 30;
   bool squared;
@@ -107,18 +106,18 @@ __device__ inline unsigned load_word(const uint8_t* from, int64_t stride, int ro
   return bits;
 }
 
-// A block takes 32 columns of an image, a lane one of them, and a warp `band` words of it. Going up
-// the band a warp reads the mask and leaves each word, and the first True row below it, where
-// squares will be; going down it takes them up again.
+// A block handles 32 columns of an image, one per lane, and a warp `band` words of each. Going up
+// the band, a warp reads the mask and stores each word, and the first True row below it, in the
+// place of the squares; going down, it reads them again.
 template <class Metric>
 __global__ void __launch_bounds__(kColumnWarps* kWarp)
     columns_kernel(const Metric metric, const Problem p, const int band) {
   __shared__ int first_of[kColumnWarps][kWarp], last_of[kColumnWarps][kWarp];
   const int lane = threadIdx.x, warp = threadIdx.y, warps = blockDim.y;
   const int height = p.masks.height, width = p.masks.width;
-  const unsigned across = (p.pitch + kWarp - 1) / kWarp;
-  const int64_t image = blockIdx.x / across;
-  const int x = blockIdx.x % across * kWarp + lane;
+  const unsigned column_blocks = (p.pitch + kWarp - 1) / kWarp;
+  const int64_t image = blockIdx.x / column_blocks;
+  const int x = blockIdx.x % column_blocks * kWarp + lane;
   const bool inside = x < width, writes = x < p.pitch;
   const uint8_t* mask = p.masks.data + image * height * width + x;
   unsigned* columns = p.columns + image * height * p.pitch + x;
@@ -186,15 +185,14 @@ __device__ inline int anchor_pixel(int anchor, int width) {
 }
 __host__ __device__ inline int anchor_count(int width) { return (width + kWarp - 1) / kWarp + 1; }
 
-// Words that a row takes in memory, for 16-byte accesses.
+// Words of a row in memory, padded for 16-byte accesses.
 __host__ __device__ inline int64_t whole_vectors(int64_t n) { return (n + 3) / 4 * 4; }
 __host__ __device__ inline int64_t site_pitch(int width) {
   return whole_vectors(anchor_count(width) + 1);
 }
 
-// The warps of a block share a row, or take each one of their own where `alone`. Squares and sites
-// are in shared memory, or else the squares in p.columns and the sites in `sites`, and then no warp
-// is alone.
+// The warps of a block share a row, or each has its own if `alone`. Squares and sites are in shared
+// memory, or else in p.columns and `sites`, and then no warp is alone.
 template <bool kInShared, class Metric>
 __global__ void __launch_bounds__(kRowWarps* kWarp)
     rows_kernel(const Metric metric, const Problem p, const bool alone, int* sites) {
@@ -288,7 +286,7 @@ void transform(const Device& device, const Metric& metric, const Masks& masks, u
          dim3(kWarp, static_cast<unsigned>(ceil_div(words, band))), 0, metric, p,
          static_cast<int>(band));
 
-  // 1024 columns for each warp at most, fewer where there are not enough warps to fill the device
+  // at most 1024 columns per warp, fewer where too few warps would fill the device
   int64_t warps = 1;
   const auto worthwhile = [&] {
     return masks.width > 1024 * warps || rows * warps < 16 * device.multiprocessors();
@@ -313,7 +311,7 @@ void exact_transform(const Device& device, const Masks& masks, bool squared, uin
 
 void scaled_transform(const Device& device, const Masks& masks, double row_spacing,
                       double column_spacing, uint32_t* out) {
-  // a power of two changes no rounding, and keeps squares from overflowing
+  // scaling by a power of two is exact, and keeps squares from overflowing
   const double unit = std::ldexp(1.0, std::ilogb(std::max(row_spacing, column_spacing)));
   const Scaled metric = {static_cast<float>(row_spacing / unit),
                          static_cast<float>(column_spacing / unit), static_cast<float>(unit)};

@@ -1,5 +1,5 @@
-// Maps of the distance to the nearest click. Only the result goes through memory; a tile of pixels
-// looks at the few clicks that can be nearest somewhere in it.
+// Maps of the distance to the nearest click. Only the result goes through memory: a tile of pixels
+// compares the few clicks that can be nearest to one of its pixels.
 #pragma once
 
 #include "common/math.h"
@@ -11,18 +11,18 @@ using namespace pixelkernels::PK_ISA;
 
 typedef Vec<float> Floats;
 
-// The clicks of one map, and those of them that a tile needs.
+// The clicks of one map, and those that a tile needs.
 struct Clicks {
   float *row, *column, *squared, *near_row, *near_column;
   int64_t count, near;
 
   Clicks(const ClickMaps& s, int64_t map, float* scratch) : count(0), near(0) {
-    const int64_t room = s.clicks + kClickPad;
+    const int64_t padded = s.clicks + kClickPad;
     row = scratch;
-    column = row + room;
-    squared = column + room;
-    near_row = squared + room;
-    near_column = near_row + room;
+    column = row + padded;
+    squared = column + padded;
+    near_row = squared + padded;
+    near_column = near_row + padded;
     const int64_t first = map / 2 * s.clicks, label = 1 - map % 2;
     for (int64_t i = first; i < first + s.clicks; ++i) {
       const float r = s.points[2 * i], c = s.points[2 * i + 1];
@@ -33,8 +33,8 @@ struct Clicks {
     for (int64_t i = count; i < count + kLanes; ++i) row[i] = column[i] = __builtin_inff();
   }
 
-  // A click can be the nearest in a tile only if no other one is nearer to all of it: by the
-  // triangle inequality, if it is within `reach` of the tile's centre.
+  // By the triangle inequality, only clicks within `reach` of the tile's centre can be nearest to
+  // one of its pixels.
   void cull(float centre_row, float centre_column, float half_diagonal) {
     Floats lanes = splat(__builtin_inff());
     for (int64_t i = 0; i < count; i += kLanes) {
@@ -45,7 +45,7 @@ struct Clicks {
     }
     float least = lanes[0];
     for (int i = 1; i < kLanes; ++i) least = lanes[i] < least ? lanes[i] : least;
-    // a little more than needed, for the rounding of the distances
+    // a margin for the rounding of the distances
     const float reach = (__builtin_sqrtf(least) + 2 * half_diagonal) * 1.00001f + 0.01f;
     const Floats limit = splat(reach * reach);
     near = 0;
@@ -88,9 +88,9 @@ void click_tile(const ClickMaps& s, const Clicks& clicks, int64_t map, int64_t b
                 int64_t column) {
   constexpr int kVectors = kClickTileColumns / kLanes;
   const int64_t n = s.width - column < kClickTileColumns ? s.width - column : kClickTileColumns;
-  Floats place[kVectors];
+  Floats x[kVectors];
   for (int i = 0; i < kClickTileColumns; ++i)
-    place[i / kLanes][i % kLanes] = static_cast<float>(column + i);
+    x[i / kLanes][i % kLanes] = static_cast<float>(column + i);
   for (int64_t row = begin; row < end; ++row) {
     Floats best[kVectors];
     for (int v = 0; v < kVectors; ++v) best[v] = splat(__builtin_inff());
@@ -99,7 +99,7 @@ void click_tile(const ClickMaps& s, const Clicks& clicks, int64_t map, int64_t b
       const Floats squared = splat(r * r), c = splat(clicks.near_column[i]);
 #pragma GCC unroll 8
       for (int v = 0; v < kVectors; ++v) {
-        const Floats d = place[v] - c;
+        const Floats d = x[v] - c;
         best[v] = smaller(d * d + squared, best[v]);
       }
     }

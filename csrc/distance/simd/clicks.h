@@ -1,17 +1,17 @@
-// The pixels that clicks go to: the deepest of an error, and random or farthest ones.
+// The choice of click pixels: the deepest of an error, random ones, or farthest ones.
 #pragma once
 
 #include "distance/simd/transform.h"
 
 namespace pixelkernels::distance::PK_ISA {
 
-// Pixels in pieces of a row, and numbers of them: no side is longer than 32767.
+// Columns of a row and their counts; no side exceeds 32767.
 constexpr int64_t kStepLanes = 16;
 typedef int8_t Kinds __attribute__((vector_size(kStepLanes)));
 typedef int16_t Steps __attribute__((vector_size(kStepLanes * sizeof(int16_t))));
 
-// Along columns, how many steps it takes to leave the run of one kind of error by going up, or in
-// the end by going up or down; the outside is of none.
+// Along columns, the steps to the end of the run of one kind of error: upwards after the first
+// pass, in the nearer direction after the second. The outside has no kind.
 template <bool kDown>
 PK_INLINE void leave_runs(const Errors& s, int64_t first, int64_t n) {
   constexpr int kVectors = kColumnBlock / kStepLanes;
@@ -39,7 +39,7 @@ PK_INLINE void leave_runs(const Errors& s, int64_t first, int64_t n) {
 
 inline void error_columns(const Errors& s, int64_t image, int64_t begin, int64_t end) {
   const int64_t first = image * s.height * s.width + begin, n = end - begin;
-  // a number that the compiler knows lets it keep the vectors in registers
+  // a constant trip count lets the compiler keep the vectors in registers
   if (n == kColumnBlock) {
     leave_runs<false>(s, first, kColumnBlock);
     leave_runs<true>(s, first, kColumnBlock);
@@ -49,7 +49,7 @@ inline void error_columns(const Errors& s, int64_t image, int64_t begin, int64_t
   }
 }
 
-// Where the run of equal kinds ends that begins at `from`.
+// The end of the run of equal kinds that begins at `from`.
 PK_INLINE int64_t end_of_run(const uint8_t* kind, int64_t from, int64_t width) {
   constexpr int64_t kBytes = 8;
   const uint64_t same = kind[from] * 0x0101010101010101u;
@@ -62,8 +62,8 @@ PK_INLINE int64_t end_of_run(const uint8_t* kind, int64_t from, int64_t width) {
   return to;
 }
 
-// A pixel is no deeper than its distances to the ends of its row and column: the largest square of
-// the less of both, of the n pixels of a run. `rows` can be read kStepLanes past them.
+// An upper bound on the depths of the n pixels of a run: a pixel is no deeper than the distances to
+// the ends of its row and column. `rows` is padded by kStepLanes.
 PK_INLINE uint32_t largest_bound(const int16_t* rows, int16_t n) {
   Steps at = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}, most = {};
   for (int64_t i = 0; i < n; i += kStepLanes, at += kStepLanes) {
@@ -78,8 +78,8 @@ PK_INLINE uint32_t largest_bound(const int16_t* rows, int16_t n) {
   return static_cast<uint32_t>(largest) * static_cast<uint32_t>(largest);
 }
 
-// body(kind, depth, place) for the allowed pixels of rows [begin, end) that are deeper than
-// least(kind), which may grow on the way.
+// body(kind, depth, index) for the allowed pixels of rows [begin, end) deeper than least(kind),
+// which may grow meanwhile.
 template <class Least, class Body>
 PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
                           const Least& least, const Body& body) {
@@ -95,7 +95,7 @@ PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t
       if (kind[from] == 0) continue;
       const int16_t* rows = s.rows + first + from;
       if (largest_bound(rows, static_cast<int16_t>(to - from)) <= least(kind[from])) continue;
-      // the pixels beside the run belong to no error of its kind
+      // the neighbours of the run have another kind
       row.width = to - from + 2;
       for (int64_t i = 0; i < to - from; i += kLanes) {
         U16 some;
@@ -114,8 +114,8 @@ PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t
   }
 }
 
-// The deepest allowed pixel of each kind of error in rows [begin, end), the first among equals; or
-// perhaps none where `most` of the image is deeper.
+// The deepest allowed pixel of each kind in rows [begin, end). Tie-break: the first. It may be
+// missing if `most` of the image is deeper.
 inline void error_rows(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
                        Deepest* deepest, uint32_t* most) {
   for_deeper(
@@ -123,29 +123,29 @@ inline void error_rows(const Errors& s, int64_t image, int64_t begin, int64_t en
       [&](uint8_t kind) {
         const uint32_t own = deepest[kind - 1].depth;
         const uint32_t any = __atomic_load_n(most + kind - 1, __ATOMIC_RELAXED);
-        return any > own ? any - 1 : own;  // which of two equals is the first is known in the end
+        return any > own ? any - 1 : own;  // ties are resolved at the end
       },
-      [&](uint8_t kind, uint32_t depth, int64_t place) {
-        deepest[kind - 1] = {depth, place};
-        // a smaller one, of another thread at the same time, would only be of less use
+      [&](uint8_t kind, uint32_t depth, int64_t index) {
+        deepest[kind - 1] = {depth, index};
+        // benign race: a stale bound only prunes less
         if (depth > __atomic_load_n(most + kind - 1, __ATOMIC_RELAXED))
           __atomic_store_n(most + kind - 1, depth, __ATOMIC_RELAXED);
       });
 }
 
 inline int64_t inner_rows(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
-                          const Inner& inner, int64_t* place) {
+                          const Inner& inner, int64_t* index) {
   int64_t count = 0;
   for_deeper(
       s, image, begin, end, scratch,
       [&](uint8_t kind) { return kind == inner.kind ? inner.depth : ~0u; },
       [&](uint8_t, uint32_t, int64_t at) {
-        if (count++ == inner.chosen) *place = at;
+        if (count++ == inner.chosen) *index = at;
       });
   return count;
 }
 
-// The first pixel of the largest rank among those allowed, or -1.
+// The first allowed pixel of the largest rank, or -1.
 inline int64_t first_largest(const uint8_t* allowed, const int32_t* rank, int64_t pixels) {
   constexpr int64_t kScanPixels = 4096;
   int32_t largest = -1;
@@ -184,7 +184,7 @@ inline void pick(const Picks& s, int64_t image) {
       uint8_t* at = allowed + r * s.width;
       for (int64_t c = left; c < right; ++c) {
         const int32_t aside = static_cast<int32_t>(c - column);
-        at[c] &= down * down + aside * aside >= s.apart;
+        at[c] &= down * down + aside * aside >= s.squared_spacing;
       }
     }
     for (int64_t r = 0; farthest && r < s.height; ++r) {

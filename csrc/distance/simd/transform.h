@@ -1,10 +1,10 @@
 // The exact distance transform, one axis after the other.
 //
-// Along a row the result is min_q g_q + (x - q)^2 over its columns q, g being the squares along the
-// columns. For increasing x the best q never moves left, whichever is taken among equals. So the
-// best q of every kAnchorStep-th pixel (an anchor) is found by halving, each between those of its
-// two neighbours, and the pixels between two anchors look at the q between theirs: about log2(W /
-// kAnchorStep) + kAnchorStep / 8 vector steps per pixel in all, whatever the mask is.
+// Along a row the result is min_q g_q + (x - q)^2, where g are the squares along the columns. For
+// increasing x the best q never moves left, whatever the tie-break. So the best q of every
+// kAnchorStep-th pixel, an anchor, is found by bisection, between those of its neighbours, and the
+// pixels between two anchors try the q between theirs: about log2(W / kAnchorStep) + kAnchorStep /
+// 8 vector steps per pixel, for every mask.
 #pragma once
 
 #include "common/simd.h"
@@ -14,7 +14,7 @@ namespace pixelkernels::distance::PK_ISA {
 
 using namespace pixelkernels::PK_ISA;
 
-// What a Transform computes in.
+// The arithmetic of a Transform.
 template <class A>
 struct Squares;
 template <>
@@ -28,7 +28,7 @@ struct Squares<float> {
   static constexpr float kNone = __builtin_inff();
 };
 
-// Squares of distances in rows; `rows` at least kNowhere means that there is none.
+// Squares of distances in rows; kNowhere rows or more mean that there is none.
 constexpr uint32_t kNowhere = 1u << 30;
 
 PK_INLINE U32 square(const Transform&, U32 rows, uint32_t) {
@@ -76,12 +76,12 @@ PK_INLINE void some_columns(const Transform& s, int64_t image, int64_t begin, in
 
 template <class A>
 void columns(const Transform& s, int64_t image, int64_t begin, int64_t end) {
-  // a number that the compiler knows lets it keep the vectors in registers
+  // a constant trip count lets the compiler keep the vectors in registers
   end - begin == kColumnBlock ? some_columns<A>(s, image, begin, kColumnBlock)
                               : some_columns<A>(s, image, begin, end - begin);
 }
 
-// One row: g and squares can be read kLanes past what is asked for.
+// One row; g and squares are padded by kLanes.
 template <class A>
 struct Row {
   const A* g;
@@ -95,18 +95,18 @@ struct Row {
 
   int32_t search(int64_t x, int64_t low, int64_t high) const {
     Vec<A> best = splat(Squares<A>::kMost);
-    I32 place = {};
-    place += static_cast<int32_t>(low);
+    I32 argmin = {};
+    argmin += static_cast<int32_t>(low);
     for (int64_t q = low; q <= high; q += kLanes) {
       const Vec<A> value = load(g + q) + load(squares + (q - x));
       const I32 here = I32{} + static_cast<int32_t>(q);
-      place = value < best ? here : place;
+      argmin = value < best ? here : argmin;
       best = value < best ? value : best;
     }
     int lane = 0;
     for (int i = 1; i < kLanes; ++i) lane = best[i] < best[lane] ? i : lane;
-    // what lies beyond `high` can win by rounding alone
-    const int64_t found = place[lane] + lane;
+    // a q beyond `high` could win by rounding only
+    const int64_t found = argmin[lane] + lane;
     return static_cast<int32_t>(found < high ? found : high);
   }
 
@@ -157,7 +157,7 @@ PK_INLINE void write(const Transform& s, uint32_t* squares, void* out) {
     int32_t* to = static_cast<int32_t*>(out);
     for (int64_t i = 0; i < s.width; ++i)
       to[i] = static_cast<int32_t>(squares[i] < kFarSquare ? squares[i] : kFarSquare - 1);
-  } else if (largest > 1u << 24) {  // up to there a float holds every integer
+  } else if (largest > 1u << 24) {  // every smaller integer is a float
     float* to = static_cast<float*>(out);
     for (int64_t i = 0; i < s.width; ++i) {
       const double root = __builtin_sqrt(static_cast<double>(squares[i]));

@@ -16,7 +16,7 @@ int64_t label_at(const void* labels, Label type, int64_t i) {
       type, [&](auto like) -> int64_t { return static_cast<const decltype(like)*>(labels)[i]; });
 }
 
-// Bits that sort as the value does, NaN above all.
+// Bits in the order of the values, NaN above all.
 uint32_t sortable(float x) {
   if (x != x) return ~uint32_t{0};
   uint32_t bits;
@@ -30,7 +30,7 @@ uint64_t sortable(double x) {
   return bits >> 63 ? ~bits : bits | uint64_t{1} << 63;
 }
 
-// Score and index in one integer, so that ties fall to the larger index by themselves.
+// Score and index in one integer, so that the tie-break is the larger index.
 template <class A, class Key>
 void mine_image(const A* scores, const void* labels, Label type, int64_t image, int64_t pixels,
                 uint8_t* out) {
@@ -84,7 +84,7 @@ int64_t compact_image(const void* labels, Label type, int64_t begin, int64_t pix
   const auto ignored = [&](int64_t label) {
     return std::find(ignore.begin(), ignore.end(), label) != ignore.end();
   };
-  // runs of one label are long, so most pixels cost one comparison
+  // runs of equal labels are long, so most pixels cost one comparison
   std::vector<int64_t> distinct;
   for (int64_t i = 0; i < pixels; ++i) {
     const int64_t label = label_at(labels, type, begin + i);

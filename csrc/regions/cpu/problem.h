@@ -18,9 +18,9 @@ struct Problem {
   const Kernels& run;
   const Tensor& features;
 
-  // Blocks that keep partial results are large enough for the partials to stay below a quarter of
-  // the float32 features. Their size depends on shapes alone, never on the number of threads, and
-  // so do the results.
+  // Blocks are large enough for their partial results to take less than a quarter of the float32
+  // features. Their size depends on shapes alone, so the results do not depend on the number of
+  // threads.
   Problem(const Tensor& features, const Tensor* labels, int64_t regions, bool partials)
       : run(kernels()[element_of(features)]), features(features) {
     in = {};

@@ -10,8 +10,8 @@
 namespace pixelkernels::regions {
 namespace {
 
-// One centroid against all others of its image: its share of the push term and its whole gradient,
-// in which each pair stands for both of its orders.
+// One centroid against all others of its image: its share of the push term, and its whole gradient,
+// in which each pair counts for both of its orders.
 template <class A>
 double push_of(const A* mean, const bool* present, int64_t regions, int64_t channels, int64_t own,
                double delta, int64_t norm, A* gradient) {

@@ -7,7 +7,7 @@
 namespace pixelkernels::regions {
 namespace {
 
-// A weighted problem: one region, no labels, and the sums over all of an image's blocks.
+// A weighted problem: one region, no labels, and sums over all blocks of an image.
 struct Weighted : Problem {
   WeightedArgs args{};
   Tensor zeros, sums, totals, factor;
@@ -67,7 +67,7 @@ struct Weighted : Problem {
     return {mean, total};
   }
 
-  // the packed T of a gradient of the mean
+  // T of the gradient of the mean, packed
   Tensor direction(const Tensor& grad_mean, const Tensor& total, double eps) const {
     Tensor out = statistics({in.batch, in.channels});
     for (int64_t i = 0; i < in.batch * in.channels; ++i) {

@@ -1,4 +1,4 @@
-// Dense gradients: one read of the features and one write, whatever the regions are.
+// Dense gradients: the features are read once and the gradient written once.
 #include "regions/cuda/pixels.cuh"
 
 namespace pixelkernels::regions::cuda {
@@ -10,9 +10,9 @@ __device__ float over_count(float x, int64_t count) {
 
 // ---- through means, variances and pulls ----
 
-// Entry: mean, and the part of the gradient that all pixels of the region share,
-// (grad_mean - 2 grad_pull direction) / n. Beside the table, each region's factor of f_i - mean: 2
-// grad_variance / n, or 2 grad_pull, which the hinge's weight then multiplies.
+// Entry: the mean, and the part of the gradient that is the same for all pixels of the region,
+// (grad_mean - 2 grad_pull direction) / n. Apart from the table, each region's factor of f_i -
+// mean: 2 grad_variance / n, or 2 grad_pull, to be multiplied by the weight of the hinge.
 struct SharedPartTable {
   const float *mean, *grad_mean;
   const int64_t* count;
@@ -50,8 +50,8 @@ struct GradientState {
   float coefficient, inverse, dot;
 };
 
-// y = f / |f| gives gradient (g - y (y . g)) / |f| where g is the gradient in y; this finds 1 / |f|
-// and y . g.
+// y = f / |f| has the gradient (g - y (y . g)) / |f|, where g is the gradient in y; this computes 1
+// / |f| and y . g.
 struct DotOp {
   static constexpr bool kReads = true, kWrites = false;
   static constexpr int kSums = 2;
@@ -112,7 +112,7 @@ struct GradientOp {
   }
 };
 
-// Without a gradient in the variance, the features do not matter.
+// Without a gradient in the variance, the features are not read.
 struct SharedPartOp {
   static constexpr bool kReads = false, kWrites = true;
   static constexpr int kSums = 0;

@@ -1,4 +1,4 @@
-// How the sums over regions are laid out: over blocks, warps and lanes, and in memory.
+// The layout of the sums over regions: over blocks, warps and lanes, and in memory.
 #pragma once
 
 #include "regions/cuda/weights.cuh"
@@ -6,22 +6,21 @@
 namespace pixelkernels::regions::cuda {
 
 constexpr int kSegmentBytes = 128;                    // bytes of a lane's pixels in a tile
-constexpr int kUnits = kSegmentBytes / kVectorBytes;  // handled one after the other
+constexpr int kUnits = kSegmentBytes / kVectorBytes;  // in sequence
 constexpr int kSegmentPitchBytes =
-    kSegmentBytes + kVectorBytes;  // 16-byte reads of the 32 segments meet no bank twice
-constexpr int kUnitPad =
-    4;  // labels after those of a stream, so that streams meet in different banks
+    kSegmentBytes + kVectorBytes;  // 16-byte reads of the 32 segments have no bank conflicts
+constexpr int kUnitPad = 4;  // padding of a stream's labels, so that streams have different banks
 constexpr int kIgnored = -1;
-constexpr int kMixed = -2;  // a unit whose pixels do not all have one label
+constexpr int kMixed = -2;  // a unit with pixels of several labels
 
 template <class T>
 constexpr int kSteps = kSegmentBytes / static_cast<int>(sizeof(T));  // pixels of a lane in a tile
 
 struct SumsPlan {
-  int groups, group_channels;  // how the channels are split
+  int groups, group_channels;  // the split of the channels
   int chunk, chunks;           // pixels of a block, and blocks of an image
   int warps;
-  int stages;  // tiles of a warp in shared memory: the one that is summed, those on their way
+  int stages;  // tiles of a warp in shared memory: the current one and those in flight
   bool shared_table;
   int64_t shared, table;  // bytes for a block and, in device memory, for a warp
 };
@@ -41,7 +40,7 @@ struct SumsArgs {
   char* tables;    // where shared memory is too small for them
 };
 
-// How the lanes share out a group of channels.
+// The distribution of a group of channels over the lanes.
 struct Lanes {
   int first, channels;            // the group
   int width_log, width, streams;  // width: channels rounded up to a power of two
@@ -62,7 +61,7 @@ struct Lanes {
 
 // Byte offsets in a warp's part of shared memory and in its table.
 struct WarpMemory {
-  int window_log, window_tiles;  // tiles whose labels are prepared together
+  int window_log, window_tiles;  // tiles whose labels are prepared at a time
   int stage_bytes, weights, labels, flags;
   int64_t bytes;
 
@@ -89,14 +88,14 @@ struct TableMemory {
   }
 };
 
-// What one lane has gathered about one region: count, and the sums of x - centre and |x - centre|^2
+// The accumulators of one lane for one region: count, and the sums of x - centre and |x - centre|^2
 // (or of the weighted differences and of q).
 struct Column {
   int count;
   float centre, sum, square;
 };
 
-// The column of both sets of pixels, about mine's centre.
+// Merges two columns, relative to the centre of `mine`.
 __device__ inline Column merged(const Column& mine, const Column& other) {
   if (other.count == 0) return mine;
   if (mine.count == 0) return other;

@@ -66,7 +66,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> region_pull(Tensor features, Tensor l
   Tensor mean = call.output({p.batch, regions, p.channels}),
          direction = call.output({p.batch, regions, p.channels});
   Tensor pull = call.output({p.batch, regions});
-  // `pull` holds the variances for a moment, which nobody asked for
+  // `pull` first receives the variances, which are not an output here
   region_moments(call.device, p, nullptr, data<int64_t>(count), data<float>(mean),
                  data<float>(pull));
   float* hinge = call.device.workspace<float>(p.batch * p.pixels);

@@ -17,7 +17,7 @@
 namespace pixelkernels::regions::cuda {
 
 constexpr int kPixelThreads = 256;
-constexpr int kAccessesAhead = 4;  // accesses of a thread in flight
+constexpr int kAccessesAhead = 4;  // loads of a thread in flight
 
 struct PixelWalk {
   View features, gradient;
@@ -44,8 +44,8 @@ __device__ inline Raw<T, V> load_raw(const T* from) {
   if constexpr (V == 1)
     return *from;
   else
-    return __ldcs(
-        reinterpret_cast<const uint4*>(from));  // read once: leave the cache to the tables
+    return __ldcs(reinterpret_cast<const uint4*>(
+        from));  // read once, so it should not displace the tables in the cache
 }
 
 template <class T, int V>
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kPixelThreads)
       if (c >= walk.channels) break;
       float x[V], gradient[V];
       unpack<T, V>(raw[k], x);
-      if (same) {  // of the lane's pixels, in every lane of the warp
+      if (same) {  // of the lane's pixels; the same in all lanes of the warp
         const float2 entry = table_entry(table, c * walk.regions + max(state[0].region, 0));
 #pragma unroll
         for (int v = 0; v < V; ++v) gradient[v] = op.step(state[v], x[v], entry, sums[v]);
@@ -108,16 +108,16 @@ __global__ void __launch_bounds__(kPixelThreads)
   }
 
   if constexpr (Op::kSums > 0) {
-    // [warp][sum][v][lane]: lanes side by side
+    // [warp][sum][v][lane]: adjacent lanes
     extern __shared__ uint4 shared[];
     float* parts = reinterpret_cast<float*>(shared);
-    const auto place = [&](int w, int s, int v) {
+    const auto offset = [&](int w, int s, int v) {
       return ((w * kSums + s) * V + v) * kWarp + lane;
     };
 #pragma unroll
     for (int v = 0; v < V; ++v)
 #pragma unroll
-      for (int s = 0; s < kSums; ++s) parts[place(warp, s, v)] = sums[v][s];
+      for (int s = 0; s < kSums; ++s) parts[offset(warp, s, v)] = sums[v][s];
     __syncthreads();
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -125,13 +125,13 @@ __global__ void __launch_bounds__(kPixelThreads)
       float total[kSums] = {};
       for (int w = 0; w < warps; ++w)
 #pragma unroll
-        for (int s = 0; s < kSums; ++s) total[s] += parts[place(w, s, v)];
+        for (int s = 0; s < kSums; ++s) total[s] += parts[offset(w, s, v)];
       op.finish(image, first + v, state[v], total);
     }
   }
 }
 
-// `lanes` lanes (a power of two) take a pixel, each of them V channels at a time.
+// `lanes` lanes (a power of two) handle a pixel, V channels each at a time.
 template <class Op, class T, int V>
 __global__ void __launch_bounds__(kPixelThreads, 3)
     interleaved_pixels_kernel(const PixelWalk walk, const Op op, const int lanes) {
@@ -198,8 +198,8 @@ __global__ void __launch_bounds__(kPixelThreads)
 
 // ---- launching ----
 
-// How to walk, seen from the features where they are read, else from the gradient. `gradient` may
-// be null.
+// The order of the walk: that of the features if they are read, else that of the gradient.
+// `gradient` may be null.
 inline PixelWalk walk_of(const Pixels& p, const View* gradient, bool reads) {
   PixelWalk walk = {};
   const View none = {};
@@ -234,7 +234,7 @@ void make_table(const Device& device, PixelWalk& walk, const Op& op) {
 template <class T, int V, class Op>
 void launch_walk(const Device& device, const PixelWalk& walk, const Op& op) {
   if (walk.interleaved) {
-    // 64 bytes of a pixel at least, and then several accesses for each lane
+    // at least 64 bytes of a pixel, then several accesses per lane
     int lanes = 1;
     while (lanes < kWarp && lanes * V < walk.channels &&
            (lanes < 4 || lanes * V * kAccessesAhead < walk.channels))
@@ -244,8 +244,7 @@ void launch_walk(const Device& device, const PixelWalk& walk, const Op& op) {
            lanes);
   } else {
     const int64_t blocks = walk.batch * ceil_div(walk.pixels, kWarp * V);
-    // eight channels for each warp at least, fewer where there are not enough warps to fill the
-    // device
+    // at least eight channels per warp, fewer where too few warps would fill the device
     int warps = 1;
     const auto worthwhile = [&] {
       return walk.channels >= 16 * warps || blocks * warps < 16 * device.multiprocessors();
@@ -267,7 +266,7 @@ void launch_pixels(const Device& device, Element element, const PixelWalk& walk,
   });
 }
 
-// Both kinds of table below hold the region's mean and one more value.
+// Both kinds of table entries below have the region's mean and one more value.
 struct MeanTable {
   const float* mean;  // [B, R, C]
   int64_t regions, channels;

@@ -16,8 +16,7 @@ struct PushArgs {
   float *partial, *gradient;  // [B, R] and [B, R, C]
 };
 
-// One block for each region a; each warp takes every n-th region b and keeps its own sum of h_ab
-// u_ab.
+// One block per region a; each warp takes every n-th region b and has its own sum of h_ab u_ab.
 __global__ void __launch_bounds__(kPushThreads) region_push_kernel(const PushArgs a) {
   extern __shared__ uint4 shared[];
   __shared__ float losses[kPushWarps];

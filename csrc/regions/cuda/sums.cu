@@ -8,7 +8,7 @@ namespace {
 
 constexpr int kGroupChannels = kWarp;
 constexpr int kMaxWarps = 8;
-constexpr int64_t kEnoughWarps = 16;       // on a multiprocessor, to read as fast as memory can
+constexpr int64_t kEnoughWarps = 16;       // per multiprocessor, enough to saturate the memory
 constexpr int64_t kReservedShared = 1024;  // by the system, for each block
 constexpr int kMaxChunks = 1024;
 constexpr int kMergeThreads = 512;
@@ -25,8 +25,8 @@ struct MergeArgs {
   float divide_eps;
 };
 
-// One block for each region of an image: threadIdx.x over channels, threadIdx.y over slices of the
-// chunks. Every sum is taken in an order that only the shapes decide.
+// One block per region of an image: threadIdx.x over channels, threadIdx.y over slices of the
+// chunks. The order of every sum depends on shapes alone.
 template <bool kMoments>
 __global__ void __launch_bounds__(kMergeThreads) merge_sums_kernel(const MergeArgs a) {
   extern __shared__ uint4 shared[];
@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_sums_kernel(const MergeAr
     __syncthreads();
     return sum;
   };
-  // moments add up over the groups of channels, q is the same in all of them
+  // moments are summed over the groups of channels; q is the same in all groups
   float square = 0.0f;
   const int groups = kMoments ? plan.groups : 1;
   for (int i = thread; i < plan.chunks * groups; i += kMergeThreads) {
@@ -138,9 +138,9 @@ SumsPlan plan_sums(const Device& device, const Pixels& p, bool weighted) {
   const int steps = kSegmentBytes / (p.element == Element::kFloat ? 4 : 2), streams = last.streams;
   plan.table = TableMemory(p.regions, streams).bytes;
 
-  // Two large blocks for each multiprocessor are best: they merge cheaply, and one reads while the
-  // other merges. But the tables decide how many warps fit. A warp with a third stage has twice the
-  // bytes on their way, which is as much as it can sum in the time they take.
+  // Two large blocks per multiprocessor are best: they merge cheaply, and one reads while the other
+  // merges. The tables limit the number of warps. A third stage doubles the bytes in flight, which
+  // is as much as a warp can sum in that time.
   const int64_t window = std::max(4, streams) * int64_t{steps};
   const int64_t windows = p.batch * plan.groups * ceil_div(std::max(p.pixels, 1), window);
   const int64_t most_warps =
@@ -155,8 +155,8 @@ SumsPlan plan_sums(const Device& device, const Pixels& p, bool weighted) {
     const int64_t warp = stage + (shared_table ? plan.table : 0);
     for (int64_t choice = 2; choice <= kEnoughWarps + 1; ++choice) {
       const int64_t blocks = choice <= kEnoughWarps ? choice : 1;
-      const int64_t room = std::min(limit, of_multiprocessor / blocks - kReservedShared);
-      const int64_t warps = std::min(room / warp, shared_table ? most_warps : 1);
+      const int64_t available = std::min(limit, of_multiprocessor / blocks - kReservedShared);
+      const int64_t warps = std::min(available / warp, shared_table ? most_warps : 1);
       const int64_t score =
           std::min(blocks * warps * (stages - 1), kEnoughWarps) + (shared_table ? kEnoughWarps : 0);
       if (warps < 1 || score <= best) continue;
@@ -169,11 +169,11 @@ SumsPlan plan_sums(const Device& device, const Pixels& p, bool weighted) {
     }
   }
 
-  // partial results take at most a quarter of the bytes that the features take in float32
+  // partial results take at most a quarter of the float32 features
   const int64_t row = 4 + plan.groups * (4 + 4 * int64_t{plan.group_channels});
   const int64_t tables = plan.shared_table ? 0 : plan.groups * plan.warps * plan.table;
   const int64_t least_chunk = ceil_div(p.regions * row + tables, channels);
-  // blocks for about three waves, so that the last one ends with the others
+  // about three waves of blocks, so that the last one is nearly full
   const int64_t blocks = 3 * device.multiprocessors() * resident;
   const int64_t wanted = std::max<int64_t>(1, blocks / std::max<int64_t>(1, p.batch * plan.groups));
   const int64_t chunk = std::max({ceil_div(p.pixels, std::min<int64_t>(wanted, kMaxChunks)),

@@ -1,13 +1,13 @@
 // Sums over regions: the kernel that reads the features.
 //
-// A block takes a run of pixels and a group of up to 32 channels. Each lane of a warp owns one
+// A block handles a run of pixels and a group of up to 32 channels. Each lane of a warp owns one
 // channel of one stream of pixels (32 channels of 1 stream, 16 of 2, ... 1 of 32) and a column of
-// the warp's table [region][lane], so that no two lanes ever touch one accumulator or, the lane
-// being the bank, one bank, whatever the labels are. Features reach the lanes through shared
-// memory, as tiles of 128 bytes for each lane that are copied asynchronously while the tile before
-// is summed. They are summed in units of 16 bytes: while the pixels of a unit have one label, the
-// region's accumulators stay in registers; where they do not, each pixel goes to the table. Moments
-// are taken about the first pixel that a lane meets in a region, so that they do not cancel.
+// the warp's table [region][lane]. So no two lanes share an accumulator or a bank, whatever the
+// labels are. Features reach the lanes through shared memory, in tiles of 128 bytes per lane, which
+// are copied asynchronously while the previous tile is summed. They are summed in units of 16
+// bytes: while the pixels of a unit have one label, the region's accumulators stay in registers;
+// otherwise each pixel is added to the table. Moments are relative to the first pixel of a region
+// that the lane reads, so that they do not cancel.
 #pragma once
 
 #include <cuda_pipeline_primitives.h>
@@ -16,7 +16,7 @@
 
 namespace pixelkernels::regions::cuda {
 
-// One warp at work on its tiles.
+// One warp and its tiles.
 template <class T, bool kInterleaved, bool kMoments>
 struct RegionSums {
   static constexpr int kUnit = kVector<T>;
@@ -30,7 +30,7 @@ struct RegionSums {
   char *memory, *table;
   WarpMemory at;
   TableMemory in_table;
-  int region = kIgnored;  // the one whose sums are in registers
+  int region = kIgnored;  // the region whose sums are in registers
   float centre = 0, sum = 0, square = 0;
 
   __device__ RegionSums(const SumsArgs& args, const Lanes& lanes_, int64_t image_, int lane_,
@@ -64,7 +64,7 @@ struct RegionSums {
     return reinterpret_cast<int*>(table + in_table.counts) + r * int64_t{lanes.streams} + stream;
   }
 
-  // A first pixel is its region's centre; until there is one, the table says NaN.
+  // The first pixel of a region is its centre; before, the table has NaN.
   __device__ void clear_table() const {
     for (int i = lane; i < a.p.regions * lanes.streams; i += kWarp) *(table_count(0, 0) + i) = 0;
     const bool given = !kMoments && a.centre && lanes.channel < lanes.channels;
@@ -89,7 +89,7 @@ struct RegionSums {
     __pipeline_commit();
   }
 
-  // 16 bytes of a row at a time: eight lanes for each row, every fourth channel.
+  // 16 bytes of a row at a time: eight lanes per row, every fourth channel.
   __device__ void copy_rows(char* to, int start) const {
     const int row = lane / kUnits, within = lane % kUnits;
     const int64_t rows_apart = (kWarp / kUnits) * a.p.features.channel_stride;
@@ -165,14 +165,14 @@ struct RegionSums {
     return (kInterleaved ? i : i / kTileSteps) & (lanes.streams - 1);
   }
 
-  // Where pixel i of a window has its label and weight: [tile][stream][step].
-  __device__ int place_of(int i) const {
+  // The index of the label and weight of pixel i of a window: [tile][stream][step].
+  __device__ int index_of(int i) const {
     const int within = i & (tile_pixels() - 1), row = (i - within) / kTileSteps;
     const int step = kInterleaved ? within >> (5 - lanes.width_log) : within % kTileSteps;
     return (row + stream_of(i)) * (kTileSteps + kUnitPad) + step;
   }
 
-  // Regions and weights of a window of tiles, in the order in which the lanes meet them.
+  // Regions and weights of a window of tiles, in the order of access.
   __device__ void prepare_window(int start) const {
     constexpr int kTogether = 4;
     const int64_t first = image * a.p.pixels + start, last = image * a.p.pixels + end;
@@ -186,15 +186,15 @@ struct RegionSums {
       load_regions(a.p.labels, a.p.label, first + i, kWarp, last, a.p.regions, region_of);
 #pragma unroll
       for (int k = 0; k < kTogether; ++k) {
-        const int place = place_of(i + k * kWarp);
+        const int index = index_of(i + k * kWarp);
         if (weighted()) {
           WeightAndTotal weight = {value[k], 0.0f};
           if (!kMoments && region_of[k] >= 0)
             weight = pixel_weight(a.weights, value[k], image, first + i + k * kWarp);
           if (!kMoments && weight.weight == 0.0f) region_of[k] = kIgnored;
-          weights()[place] = weight;
+          weights()[index] = weight;
         }
-        labels()[place] = region_of[k];
+        labels()[index] = region_of[k];
         if (region_of[k] >= 0) atomicAdd(table_count(region_of[k], stream_of(i + k * kWarp)), 1);
       }
     }
@@ -210,7 +210,7 @@ struct RegionSums {
     __syncwarp();
   }
 
-  // Takes a region's sums from the table, x being the value that is about to enter.
+  // Loads a region's sums from the table, before x is added.
   __device__ void take(int next, float x) {
     const float2 sums = *table_sums(next);
     centre = *table_centre(next);
@@ -251,7 +251,7 @@ struct RegionSums {
         take(flag, x[0]);
         region = flag;
       }
-      // two sums apart, so that units wait for each other in one addition only
+      // two separate sums, so that consecutive units depend on one addition only
       float sums[2], squares[2];
       add<true>(x[0], weight, sums[0], squares[0]);
       add<true>(x[1], weight + 1, sums[1], squares[1]);
@@ -311,7 +311,7 @@ struct RegionSums {
       return begin + ((window << at.window_log) + (tile & in_window)) * tile_pixels();
     };
     const int ahead = a.plan.stages - 1;
-    char *filled = memory, *summed = memory;  // go round the stages
+    char *filled = memory, *summed = memory;  // cycle through the stages
     const auto next_stage = [&](char* stage) {
       stage += at.stage_bytes;
       return stage == memory + a.plan.stages * at.stage_bytes ? memory : stage;
@@ -321,7 +321,7 @@ struct RegionSums {
       if (fetched < end)
         copy_tile(filled, static_cast<int>(fetched));
       else
-        __pipeline_commit();  // an empty group, so that waiting counts tiles
+        __pipeline_commit();  // an empty group, so that the wait counts tiles
       filled = next_stage(filled);
       if (tile < 0) continue;
       const int64_t start = start_of(tile);
@@ -363,7 +363,7 @@ __global__ void __launch_bounds__(256, 1) region_sums_kernel(const SumsArgs a) {
   own.run(begin, warp, a.plan.warps);
   __syncthreads();
 
-  // the warps' tables, then the streams, always in the same order
+  // the warps' tables, then the streams, in a fixed order
   for (int r = warp; r < a.p.regions; r += a.plan.warps) {
     Column all = {};
     for (int w = 0; w < a.plan.warps; ++w) {
@@ -380,7 +380,7 @@ __global__ void __launch_bounds__(256, 1) region_sums_kernel(const SumsArgs a) {
       all = merged(all, exchanged(all, apart));
     const int64_t row = (chunk * a.plan.groups + group) * a.p.regions + r;
     if (group == 0 && lane == 0) a.counts[chunk * a.p.regions + r] = all.count;
-    if (all.count == 0) continue;  // nobody reads the rest
+    if (all.count == 0) continue;  // the rest is not read
     const bool owner = lanes.stream == 0 && lanes.channel < lanes.channels;
     float square = all.square;
     if (kMoments) {

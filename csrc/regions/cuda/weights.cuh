@@ -9,7 +9,7 @@ struct WeightAndTotal {
   float weight, total;
 };
 
-// Where the hinge is open, the distance is hinge + delta.
+// Where the hinge is positive, the distance is hinge + delta.
 __device__ inline float hinge_weight(float hinge, float delta, int norm) {
   const float distance = hinge + delta;
   if (hinge == 0.0f || norm == 1) return hinge;

@@ -1,4 +1,4 @@
-// What the regions kernels share: the labels of a chunk of pixels, rows of tables by label, and
+// Shared by the regions kernels: the labels of a chunk of pixels, rows of tables by label, and
 // per-pixel sums over the channels.
 #pragma once
 
@@ -15,7 +15,7 @@ struct Chunk {
   int64_t begin;
   int pixels, tiles;
   int32_t label[kChunkPixels];   // the region, or R where ignored or past the end
-  int32_t uniform[kChunkTiles];  // the label that all eight pixels of a tile have, else -1
+  int32_t uniform[kChunkTiles];  // the common label of the eight pixels of a tile, else -1
   Offsets offsets;
 };
 
@@ -67,7 +67,7 @@ void prepare(Chunk& chunk, const Input& in, const Plane<T>& plane, int64_t image
   }
 }
 
-// the labels of a tile as values to compare with
+// the labels of a tile as floats, for comparisons
 template <class A>
 PK_INLINE Vec<A> labels_of(const Chunk& chunk, int tile) {
   I32 label;
@@ -75,8 +75,7 @@ PK_INLINE Vec<A> labels_of(const Chunk& chunk, int tile) {
   return __builtin_convertvector(label, Vec<A>);
 }
 
-// Kernels that visit the features of a chunk twice keep it small enough to stay in the second-level
-// cache.
+// Kernels that read the features of a chunk twice keep it within the L2 cache.
 inline int twice_visited(const Input& in) {
   const int64_t pixels = 65536 / (in.channels + 1) / kLanes * kLanes;
   return static_cast<int>(pixels < 256 ? 256 : pixels > kChunkPixels ? kChunkPixels : pixels);
@@ -94,17 +93,16 @@ PK_INLINE void for_chunks(Chunk& chunk, const Input& in, const Plane<T>& plane, 
   }
 }
 
-// Tiles whose sums may stay in registers: a length that float adds up well.
+// Tiles whose sums may stay in registers: few enough for sums in float.
 constexpr int kRunTiles = 16;
 
-// Sums over many pixels are kept in double: float partial sums would cost digits that the means
-// have.
+// Sums over many pixels are in double: float sums would lose digits of the means.
 template <class V>
 PK_INLINE void add(double* row, V v) {
   store(row, load(row) + __builtin_convertvector(v, Vec<double>));
 }
 
-// Gives a tile's rows the values that belong to them, whichever way the tile lies.
+// Gives the rows of a tile their values, in either layout of the tile.
 template <TileRows rows>
 struct Cursor {
   static constexpr TileRows kLayout = rows;
@@ -148,11 +146,11 @@ struct Cursor {
   }
 };
 
-// Regions so few that looking at all of them for each pixel is cheaper than sorting pixels out.
+// So few regions that comparing each pixel with all of them is cheaper than scattering.
 constexpr int kFewRegions = 4;
 
-// The cursor of a tile in which they meet: channels stay in rows, and each pixel picks its region's
-// value. One row of the table, that of ignored pixels, is 0.
+// The cursor of a tile with several regions: rows are channels, and each pixel selects its region's
+// value. The row of ignored pixels is 0.
 template <class A>
 struct FewCursor {
   static constexpr TileRows kLayout = TileRows::kChannels;
@@ -172,8 +170,7 @@ struct FewCursor {
   PK_INLINE Vec<A> pixel(const A* values, int) const { return load(values + tile * kLanes); }
 };
 
-// body(cursor, x, channels) for every tile of one channel group; x is left unset where kRead is
-// false
+// body(cursor, x, channels) for every tile of one channel group; x is unset unless kRead
 template <bool kRead = true, bool kPickRegions = false, class T, class Body>
 PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t group,
                          int64_t all_channels, Body body, int regions = 0) {
@@ -261,7 +258,7 @@ PK_INLINE V sign(V v) {
   return v > 0 ? one : v < 0 ? -one : v == v ? zero : v;
 }
 
-// factor * v, where a factor of exactly 0 keeps out whatever v holds
+// factor * v, and 0 for a factor of exactly 0, even if v is NaN
 template <class V>
 PK_INLINE V guarded(V factor, V v) {
   return factor == 0 ? V{} : factor * v;

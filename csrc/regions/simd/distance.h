@@ -1,4 +1,4 @@
-// The kernels about distances of pixels to a centre: the discriminative pull, MEnet's contrast,
+// Kernels of distances between pixels and a centre: the discriminative pull, MEnet's contrast,
 // weighted means.
 #pragma once
 
@@ -140,7 +140,7 @@ void contrast(const ContrastArgs& s, int64_t image, int64_t block) {
   });
 }
 
-// The values of a chunk's pixels, with 0 past the end so that whole tiles can be read.
+// The values of a chunk's pixels, padded with 0 to whole tiles.
 template <class A>
 PK_INLINE void read_pixels(const void* values, const Input& in, int64_t image, const Chunk& chunk,
                            A* out) {
@@ -258,7 +258,7 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
   });
 }
 
-// The gradient of the features alone, of which none is read.
+// The gradient in the features alone, which are not read.
 template <class T>
 void weighted_share(const WeightedArgs& s, int64_t image, int64_t block) {
   using A = Accumulate<T>;

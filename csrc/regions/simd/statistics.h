@@ -5,8 +5,8 @@
 
 namespace pixelkernels::regions::PK_ISA {
 
-// One block's partial results. Sums are taken about the region's first pixel in the block, so that
-// they stay small beside the spread they measure and nothing cancels.
+// One block's partial results. Sums are relative to the region's first pixel in the block, so that
+// nothing cancels.
 template <class A>
 struct StatsPartial {
   A* shift;
@@ -23,8 +23,8 @@ struct StatsPartial {
   }
 };
 
-// Counts the chunk's pixels and lists the regions that the block had not met before, with their
-// first pixel.
+// Counts the chunk's pixels and lists the regions that are new to the block, with their first
+// pixel.
 inline int count_pixels(const Chunk& chunk, int32_t* counts, int32_t* fresh_region,
                         int* fresh_pixel) {
   int fresh = 0;
@@ -51,8 +51,8 @@ struct Together {
   static constexpr int count = n;
 };
 
-// A run of tiles from tile t on in which at most kRegions regions meet; returns its length. Every
-// channel goes through all of the run once for all regions, so that their sums stay in registers.
+// A run of tiles from tile t on with at most kRegions regions; returns its length. Every channel
+// reads the run once for all regions, whose sums stay in registers.
 template <int kRegions, class T, bool kNormalize>
 __attribute__((noinline)) int accumulate_few(const Chunk& chunk, int t, const Plane<T>& plane,
                                              int64_t channel, int channels,
@@ -69,7 +69,7 @@ __attribute__((noinline)) int accumulate_few(const Chunk& chunk, int t, const Pl
          chunk.offsets.start[t + tiles] == start + tiles * kLanes;
        ++tiles)
     label[tiles] = labels_of<A>(chunk, t + tiles);
-  // enough sums side by side that none waits for its last addition
+  // enough independent sums to hide the latency of the addition
   constexpr int kChannelsAtOnce = 4 / kRegions;
   V sum[kRegions][kLanes] = {}, square[kChannelsAtOnce][kRegions] = {};
   const auto run = [&](int i, auto together) __attribute__((always_inline)) {
@@ -101,7 +101,7 @@ __attribute__((noinline)) int accumulate_few(const Chunk& chunk, int t, const Pl
   for (int k = 1; k < kChannelsAtOnce; ++k)
     for (int region = 0; region < kRegions; ++region) square[0][region] += square[k][region];
   for (int region = 0; region < kRegions && region < regions; ++region) {
-    if (counts[region] == 0) continue;  // its sums were not begun
+    if (counts[region] == 0) continue;  // its sums have not started
     transpose(sum[region]);
     add(sums + region * kLanes, sum_rows(sum[region]));
     add(squares + region * kLanes, square[0][region]);
@@ -109,8 +109,8 @@ __attribute__((noinline)) int accumulate_few(const Chunk& chunk, int t, const Pl
   return tiles;
 }
 
-// One tile of one or two channels whose pixels are in many regions: sums and squares of a pixel are
-// the four lanes of one row, and `unfold` puts the squares where they belong.
+// One tile of one or two channels with many regions: the sums and squares of a pixel are the four
+// lanes of one row, until `unfold` separates them.
 template <class T, bool kNormalize>
 __attribute__((noinline)) void accumulate_pair(const Chunk& chunk, int t, const Plane<T>& plane,
                                                int channels, const Accumulate<T>* inverse,
@@ -142,7 +142,7 @@ __attribute__((noinline)) void accumulate_pair(const Chunk& chunk, int t, const 
   }
 }
 
-// Takes the squares out of the rows of sums of a block's regions.
+// Separates the squares from the rows of sums of a block's regions.
 inline void unfold(double* sums, double* squares, const int32_t* counts, int64_t regions) {
   for (int64_t region = 0; region < regions; ++region) {
     if (counts[region] == 0) continue;
@@ -247,7 +247,7 @@ void stats_block(const StatsArgs& s, int64_t image, int64_t block) {
           for (int c = 0; c < channels; ++c) {
             A x = scalar(p[(group * kLanes + c) * plane.channel_stride]);
             if (kNormalize) x *= inverse[fresh_pixel[f]];
-            first[c] = x - x == 0 ? x : 0;  // an infinite shift would turn the whole region to NaN
+            first[c] = x - x == 0 ? x : 0;  // an infinite shift would make the whole region NaN
           }
         }
         store(out.shift + row, load(first));
@@ -289,7 +289,7 @@ void stats_merge(const StatsArgs& s, int64_t image, int64_t region) {
     const auto shift = [&](const StatsPartial<A>& p) {
       return __builtin_convertvector(load(p.shift + row), D);
     };
-    // everything is taken relative to the first block's shift
+    // relative to the first block's shift
     D origin = {}, total = {};
     bool first = true;
     for (int64_t block = 0; block < in.blocks; ++block) {

@@ -1,4 +1,4 @@
-// The gradient of region means and variances in one read of the features and one write.
+// The gradient of region means and variances: one read of the features, one write.
 #pragma once
 
 #include "regions/simd/chunk.h"

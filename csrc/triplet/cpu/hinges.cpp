@@ -19,7 +19,8 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
   Tensor distances = output(features, {images, 2 * hinges, all}, type);
   with_value(element, [&](auto zero) {
     using A = decltype(zero);
-    // rows [begin, end) of an image, whose squared distances lie in parts that add up
+    // rows [begin, end) of an image, whose squared distances are the sums of `parts` partial
+    // results
     const auto finish = [&](const Rows& rows, int64_t begin, int64_t end, const A* sums,
                             int64_t parts) {
       A* distance = data<A>(distances) + rows.image * rows.pairs * all;
@@ -36,7 +37,7 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
         for (int64_t h = 0; h < hinges; ++h) {
           const A* own = distance + 2 * h * all + r;
           const A over = own[0] - own[all] + static_cast<A>(margin);
-          // NaN stays
+          // NaN propagates
           hinge[h * all + r] = !there || over < 0 ? A(0) : over;
         }
       }

@@ -1,4 +1,4 @@
-// Cuts the triplets of an image into what threads and kernels take.
+// Cuts the triplets of an image into tasks for threads and kernels.
 #pragma once
 
 #include <algorithm>
@@ -10,12 +10,12 @@
 
 namespace pixelkernels::triplet {
 
-// Channels go to the threads in groups, at most so many: each has distances of its own.
+// At most so many groups of channels: each has its own partial distances.
 constexpr int64_t kMaxChannelGroups = 16;
 constexpr int64_t kRowBlock = 256, kPageBlock = 16;
-// A page's sums take about so many values.
+// The sums of a page take about so many values.
 constexpr int64_t kPagePixels = 1024, kPageValues = 8192;
-// at least, where they lie side by side: those of a cache line
+// at least, for interleaved features: the channels of a cache line
 constexpr int64_t kChannelBlock = 16;
 
 inline bool side_by_side(const View& view) { return view.channel_stride == 1; }

@@ -1,10 +1,9 @@
 // The triplet kernels of one instruction set.
 //
-// Where the channels lie in planes they come one after the other: of each the pixels are gathered,
-// in the order they are listed in, since one that hardware can foresee makes it fetch all lines
-// between them; the rows' arithmetic follows. Where the channels lie side by side it is row after
-// row. Either way the gradient is written page by page, every line of it once: a page's sums stay
-// in the cache.
+// Planar features are processed channel by channel: first the pixels are gathered, in listed order,
+// because a regular order makes the hardware prefetch all lines between them; then follows the
+// arithmetic of the rows. Interleaved features are processed row by row. Either way the gradient is
+// written page by page, each cache line once, because the sums of a page stay in the cache.
 #include "triplet/kernels.h"
 
 #include "common/tiles.h"
@@ -14,7 +13,7 @@ namespace {
 
 using namespace pixelkernels::PK_ISA;
 
-// Rows ahead whose pixels are fetched.
+// The distance of prefetching, in rows.
 constexpr int64_t kPrefetchRows = 4;
 
 template <class T, class A>
@@ -41,7 +40,7 @@ void distances(const Rows& s, int64_t begin, int64_t end, void* sums, void* scra
   }
 }
 
-// The channels of one row's pixels in an image, if the row is there.
+// The channels of a row's pixels, if the row is present.
 template <class T>
 struct Pixels {
   T* at[kMaxSets];
@@ -63,7 +62,7 @@ PK_INLINE void fetch(const Rows& s, const Plane<T>& plane, int64_t row) {
     for (int64_t c = 0; c < s.channels; c += 64 / sizeof(T)) __builtin_prefetch(pixels.at[set] + c);
 }
 
-// One vector of channels, the last one filled up with zeros.
+// One vector of channels, padded with zeros.
 template <class T>
 PK_INLINE Vec<Accumulate<T>> load_some(const T* p, int64_t count) {
   if (count >= kLanes) return load(p);
@@ -119,7 +118,7 @@ void distances_by_pixel(const Rows& s, int64_t begin, int64_t end, void* sums) {
     distances_of_rows<4, T>(s, begin, end, static_cast<A*>(sums));
 }
 
-// One channel's part of the gradient, in each slot, from the channel's features.
+// One channel of the gradient, per slot, from the channel's features.
 template <class T, class A>
 PK_INLINE void slopes(const Gradient& g, const T* from, A* values, A* slope) {
   const Rows& s = g.rows;
@@ -137,7 +136,7 @@ PK_INLINE void slopes(const Gradient& g, const T* from, A* values, A* slope) {
   }
 }
 
-// sums += the gradient at the pixel that a row has of one set
+// sums += the gradient at the pixel of one set of a row
 template <class T, class A>
 PK_INLINE void add_slope(const Gradient& g, const Plane<T>& plane, int64_t set, int64_t row,
                          A* sums) {
@@ -180,7 +179,7 @@ void gradient_by_pixel(const Gradient& g, int64_t begin, int64_t end, void* scra
       for (int64_t i = 0; i < pixels; ++i)
         store_all(out.data + out.offset(first + i), sums + i * s.channels, s.channels, false);
   }
-  publish();
+  fence();
 }
 
 template <class T, class A>
@@ -193,7 +192,7 @@ void gradient_by_plane(const Gradient& g, int64_t begin, int64_t end, void* scra
   for (int64_t channel = begin; channel < end; ++channel) {
     const T* from = plane.data + channel * plane.channel_stride;
     slopes(g, from, values, slope);
-    // while this channel is written, the next one is fetched
+    // prefetch the next channel while this one is written
     const T* next = channel + 1 < end ? from + plane.channel_stride : from;
     T* to = out.data + channel * out.channel_stride;
     const int64_t* entry = s.page;
@@ -210,7 +209,7 @@ void gradient_by_plane(const Gradient& g, int64_t begin, int64_t end, void* scra
         for (int64_t i = 0; i < pixels; ++i) store_scalar(to + out.offset(first + i), sums[i]);
     }
   }
-  publish();
+  fence();
 }
 
 template <class T>
