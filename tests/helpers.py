@@ -14,11 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pixelkernels import testing
 from pixelkernels._core import dispatch
 from pixelkernels.testing.arguments import Dims, How
 from pixelkernels.testing.memory import peak_resident
-from pixelkernels.testing.op import Call, Case, Op, named_outputs
+from pixelkernels.testing.op import Call, Case, Op
 from pixelkernels.testing.samples import OPS
 
 ROOT = Path(__file__).parent.parent
@@ -138,25 +137,3 @@ def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
         assert x.shape == other[name].shape, name
         same = (x == other[name]) | ((x != x) & (other[name] != other[name]))
         assert same.all(), f"{name}: {int((~same).sum())} of {x.numel()} differ"
-
-
-def assert_agrees(call: Call, backend: str) -> None:
-    """Results and gradients are those of eager in float64, within the budget of the dtype."""
-    with testing.same_draws("eager"):
-        actual, plain = call.results(backend), call.results("eager")
-        oracle = call.double().results("eager")
-    if call.op.oracle is not None:
-        oracle = named_outputs(call.op.oracle(call))
-    terms = call.op.terms(call)
-    assert actual.keys() == plain.keys() == oracle.keys()
-    for name, right in oracle.items():
-        found, low = actual[name], plain[name]
-        assert (found.dtype, found.shape) == (low.dtype, right.shape), name
-        if not right.is_floating_point():
-            assert torch.equal(found, right), name
-            continue
-        finite = right.isfinite()
-        assert torch.equal(found[~finite].double(), right[~finite].double()), name
-        testing.assert_within_budget(
-            found[finite], right[finite], low[finite], name, scale=terms.get(name, 0.0)
-        )

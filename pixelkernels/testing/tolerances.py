@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .inputs import same_draws
+from .op import Call, named_outputs
+
 
 def assert_within_budget(
     actual: Tensor, oracle: Tensor, plain: Tensor, name: str = "", scale: float = 0.0
@@ -33,3 +36,25 @@ def assert_within_budget(
     assert error <= budget, (
         f"{name}: error {error:.3e} over budget {budget:.3e}, largest {largest:.3e}"
     )
+
+
+def assert_agrees(call: Call, backend: str | None) -> None:
+    """Results and gradients are those of eager in float64, within the budget of the dtype."""
+    with same_draws("eager"):
+        actual, plain = call.results(backend), call.results("eager")
+        oracle = call.double().results("eager")
+    if call.op.oracle is not None:
+        oracle = named_outputs(call.op.oracle(call))
+    terms = call.op.terms(call)
+    assert actual.keys() == plain.keys() == oracle.keys()
+    for name, right in oracle.items():
+        found, low = actual[name], plain[name]
+        assert (found.dtype, found.shape) == (low.dtype, right.shape), name
+        if not right.is_floating_point():
+            assert torch.equal(found, right), name
+            continue
+        finite = right.isfinite()
+        assert torch.equal(found[~finite].double(), right[~finite].double()), name
+        assert_within_budget(
+            found[finite], right[finite], low[finite], name, scale=terms.get(name, 0.0)
+        )
