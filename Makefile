@@ -64,7 +64,7 @@ fuzz: build
 
 # the CPU library a second time, in build-sanitize/
 sanitize: build
-	$(BIN)/python tests/sanitize.py
+	$(BIN)/python -m tools.sanitize
 
 gate: build
 	$(BIN)/python -m benchmarks.gate

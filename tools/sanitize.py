@@ -1,9 +1,9 @@
 """The CPU kernels under AddressSanitizer and UndefinedBehaviorSanitizer; `make sanitize`.
 
-Builds the CPU library a second time, in `build-sanitize`, and runs the tests that reach its kernels
-with it. Left out is what no kernel of this library does, and what the sanitizers themselves change:
+Builds the CPU library a second time, in `build-sanitize`, and runs the suites that reach its
+kernels with it. It leaves out what has no kernel of this library or what the sanitizers change:
 torch.compile and Triton, whose code is not instrumented; memory, which redzones and a quarantine
-take; fork and broken installations, which are about other processes.
+increase; fork and broken installations, which run other processes.
 """
 
 from __future__ import annotations
@@ -18,19 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build-sanitize"
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all"
 COMPILED = f"-O1 -g1 -fno-omit-frame-pointer {SANITIZERS}"
-TESTS = (
-    *("regions", "promises", "reference", "distance", "distance_promises", "next_click", "numpy"),
-    *("similarity", "similarity_promises", "similarity_errors", "prior_and_sampling", "pair_loss"),
-    *("triplet", "triplet_promises", "fuzz"),
-)
-# a second graph of the same kernels, or memory as the system counts it
+TESTS = ("promises", "regions", "triplet", "similarity", "distance", "test_fuzz.py")
 LEFT_OUT = "not compile and not memory and not graph and not opcheck"
-# the best that this machine has runs everything
-OTHER_SETS = {"avx2": ("regions", "fuzz"), "baseline": ("distance", "fuzz")}
+# the best instruction set of this machine runs everything
+OTHER_SETS = {"avx2": ("promises/test_agreement.py",), "baseline": ("promises/test_agreement.py",)}
 
 
 def build() -> Path:
-    """The package with an instrumented library; where it is."""
+    """Builds the package with an instrumented library; returns its folder."""
     package = FOLDER / "lib"
     environment = {
         **os.environ,
@@ -38,15 +33,15 @@ def build() -> Path:
         "CXXFLAGS": COMPILED,
         "LDFLAGS": SANITIZERS,
     }
-    places = ["--build-lib", package, "--build-temp", FOLDER / "temp"]
-    command = [sys.executable, "setup.py", "--quiet", "build", *places]
+    folders = ["--build-lib", package, "--build-temp", FOLDER / "temp"]
+    command = [sys.executable, "setup.py", "--quiet", "build", *folders]
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
     (package / "pixelkernels" / "_cuda.so").unlink(missing_ok=True)
     return package
 
 
 def runtime(name: str) -> str:
-    """A library of the compiler's, which has to be there before anything else is."""
+    """A library of the compiler, which must be loaded before all others."""
     compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
     done = subprocess.check_output([compiler, f"-print-file-name={name}"], text=True)
     return done.strip()
@@ -54,13 +49,12 @@ def runtime(name: str) -> str:
 
 def environment(package: Path, capability: str | None) -> dict[str, str]:
     preloaded = [runtime(name) for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")]
-    # nothing is told of what torch and Python never free; a call for more memory than there is has
-    # to be refused, as without
+    # torch and Python leak on purpose; an allocation larger than the memory must still fail
     address = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192"
     found = {
         **os.environ,
         "PYTHONPATH": str(package),
-        # the working copy, which `-c` would look at first, has the other library
+        # keeps `-c` from importing the working copy, which has the other library
         "PYTHONSAFEPATH": "1",
         "PYTHONMALLOC": "malloc",
         "LD_PRELOAD": " ".join(preloaded),
@@ -76,13 +70,21 @@ def run(package: Path, tests: tuple[str, ...], capability: str | None = None) ->
     instrumented = (
         "import pixelkernels._core.extension as e; print(e._C.__file__, e.BUILD['cpu_capability'])"
     )
-    told = subprocess.check_output([sys.executable, "-c", instrumented], env=known, text=True)
-    print(told, end="", flush=True)
-    if not told.startswith(str(package)):
-        print("that is not the instrumented library")
+    loaded = subprocess.check_output([sys.executable, "-c", instrumented], env=known, text=True)
+    print(loaded, end="", flush=True)
+    if not loaded.startswith(str(package)):
+        print("this is not the instrumented library")
         return 1
-    files = [f"tests/test_{name}.py" for name in tests]
-    options = ["-q", "-p", "no:cacheprovider", "-k", LEFT_OUT, "-m", "not keeps_memory"]
+    files = [f"tests/{name}" for name in tests]
+    options = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        LEFT_OUT,
+        "-m",
+        "not keeps_memory and not slow",
+    ]
     command = [Path(sys.executable).parent / "pytest", *options, *sys.argv[1:], *files]
     return subprocess.run(command, cwd=ROOT, env=known, check=False).returncode
 
