@@ -99,12 +99,12 @@ def speed(results: dict[str, Row]) -> Figure:
             va="center",
             transform=axes.get_yaxis_transform(),
         )
-        for place, row in enumerate(rows, top + 1):
+        for y, row in enumerate(rows, top + 1):
             faster = row["times_faster"]
-            axes.barh(place, faster - 1, left=1, height=0.72, color=colour)
+            axes.barh(y, faster - 1, left=1, height=0.72, color=colour)
             axes.annotate(
                 f"{faster:.2f}" if faster < 2 else f"{faster:.1f}",
-                (max(faster, 1), place),
+                (max(faster, 1), y),
                 (4, 0),
                 textcoords="offset points",
                 va="center",
@@ -112,7 +112,7 @@ def speed(results: dict[str, Row]) -> Figure:
             )
             axes.text(
                 1,
-                place,
+                y,
                 row["best_peer"],
                 fontsize=6.5,
                 color=PALE,
@@ -120,13 +120,13 @@ def speed(results: dict[str, Row]) -> Figure:
                 va="center",
                 transform=axes.get_yaxis_transform(),
             )
-            ticks.append((place, row["title"]))
+            ticks.append((y, row["title"]))
         top += len(rows) + 1
     axes.set_xscale("log")
     # leave space for the names of the peers
     axes.set_xlim(0.85 * min(1, *values), 10 * max(values))
     axes.set_ylim(top - 0.3, -0.7)
-    axes.set_yticks([place for place, _ in ticks], [title for _, title in ticks], fontsize=7.5)
+    axes.set_yticks([y for y, _ in ticks], [title for _, title in ticks], fontsize=7.5)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.axvline(1, color=INK, linewidth=1)
@@ -176,9 +176,9 @@ def roofline(results: dict[str, Row]) -> Figure:
         textcoords="offset points",
         ha="right",
     )
-    for low, (high, place) in zip((0, *(c[0] for c in COLUMNS)), COLUMNS, strict=False):
+    for low, (high, x) in zip((0, *(c[0] for c in COLUMNS)), COLUMNS, strict=False):
         these = sorted(p[1:] + p[:1] for p in points if low <= p[0] < high)
-        _label(axes, these, place, 0.8 * min(peak, place * copied))
+        _label(axes, these, x, 0.8 * min(peak, x * copied))
     for intensity, reached, _, colour in points:
         axes.plot(intensity, reached, "o", color=colour, markersize=4.5)
     axes.grid(alpha=0.2)
@@ -192,12 +192,12 @@ def roofline(results: dict[str, Row]) -> Figure:
     return figure
 
 
-def spread(places: list[float], gap: float) -> list[float]:
+def spread(positions: list[float], gap: float) -> list[float]:
     """Move ascending positions to be at least `gap` apart, with the least sum of squares."""
     # isotonic regression by pooling adjacent violators, after subtracting the gaps
     pools: list[tuple[float, int]] = []
-    for position, place in enumerate(places):
-        mean, count = place - gap * position, 1
+    for index, position in enumerate(positions):
+        mean, count = position - gap * index, 1
         while pools and pools[-1][0] > mean:
             before, number = pools.pop()
             mean, count = (before * number + mean * count) / (number + count), number + count
@@ -206,7 +206,7 @@ def spread(places: list[float], gap: float) -> list[float]:
     return [mean + gap * position for position, mean in enumerate(flat)]
 
 
-def _label(axes: Axes, points: list[tuple[Any, ...]], place: float, under: float) -> None:
+def _label(axes: Axes, points: list[tuple[Any, ...]], x: float, under: float) -> None:
     """Labels in one column below a limit, each with a line to its point."""
     low, high = (math.log10(limit) for limit in axes.get_ylim())
     heights = spread([math.log10(point[0]) for point in points], 0.027 * (high - low))
@@ -215,7 +215,7 @@ def _label(axes: Axes, points: list[tuple[Any, ...]], place: float, under: float
         axes.annotate(
             label,
             (intensity, reached),
-            (place, 10 ** (height - lower)),
+            (x, 10 ** (height - lower)),
             fontsize=6.8,
             color=colour,
             va="center",
@@ -224,7 +224,7 @@ def _label(axes: Axes, points: list[tuple[Any, ...]], place: float, under: float
                 "color": colour,
                 "alpha": 0.45,
                 "linewidth": 0.6,
-                "relpos": (1 if place < intensity else 0, 0.5),
+                "relpos": (1 if x < intensity else 0, 0.5),
                 "shrinkA": 1,
                 "shrinkB": 2,
             },

@@ -213,17 +213,17 @@ def over_clicks(whole: Data) -> Iterator[Row]:
     images, masks, support = task.episode(
         torch.stack([(torch.arange(count) + i) % count for i in (0, 1)], 1)
     )
-    for place in (None, "after", "before"):
+    for refinement in (None, "after", "before"):
         ious, right = [], []
         for step in click_loop(
-            task.network, images, support, masks.long(), num_clicks=5, refinement=place
+            task.network, images, support, masks.long(), num_clicks=5, refinement=refinement
         ):
             ious.append(float(step.iou.mean()))
             rows, columns = step.clicks.points.clamp(min=0).unbind(-1)
             said = step.logits[torch.arange(count)[:, None], rows, columns] > 0
             there = step.clicks.labels >= 0
             right.append(float((said == (step.clicks.labels == 1))[there].float().mean()))
-        yield {"refinement": place, "iou": ious, "clicked_pixels_right": right}
+        yield {"refinement": refinement, "iou": ious, "clicked_pixels_right": right}
 
 
 PARTS: dict[str, Callable[[Data], Iterator[Row]]] = {

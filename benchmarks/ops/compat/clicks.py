@@ -47,9 +47,9 @@ def error_centres(target: Tensor, pred: Tensor) -> tuple[Tensor, Tensor]:
             cv2.distanceTransform(np.pad(x[image], 1), cv2.DIST_L2, 0)[1:-1, 1:-1].flatten()
             for x in (missed, wrong)
         ]
-        places = [int(d.argmax()) for d in depths]
-        positive = depths[0][places[0]] > depths[1][places[1]]
-        row, column = divmod(places[0] if positive else places[1], target.shape[-1])
+        deepest = [int(d.argmax()) for d in depths]
+        positive = depths[0][deepest[0]] > depths[1][deepest[1]]
+        row, column = divmod(deepest[0] if positive else deepest[1], target.shape[-1])
         points[image, 0], labels[image, 0] = torch.tensor([column, row]), int(positive)
     return points, labels
 
@@ -62,9 +62,9 @@ def random_errors(target: Tensor, pred: Tensor, count: int) -> tuple[Tensor, Ten
     noise = torch.rand(batch, count, height, width, 2)
     noise[..., 0] *= wrong | (perfect & ~target)
     noise[..., 1] *= missed
-    place = noise.flatten(2).argmax(2)
-    pixel = place // 2
-    return torch.stack([pixel % width, pixel // width], 2).float(), (place % 2).int()
+    index = noise.flatten(2).argmax(2)
+    pixel = index // 2
+    return torch.stack([pixel % width, pixel // width], 2).float(), (index % 2).int()
 
 
 def channel_transforms(image: Tensor) -> Tensor:

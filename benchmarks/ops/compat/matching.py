@@ -154,10 +154,10 @@ def dense_readout(
     keys = mk.transpose(1, 2)
     near = 2 * (keys @ (qk * qe)) - keys.square() @ qe - (qe * qk.square()).sum(1, keepdim=True)
     near = near * ms.transpose(1, 2) / math.sqrt(mk.shape[1])
-    best, place = torch.topk(near, top_k, dim=1)
+    best, index = torch.topk(near, top_k, dim=1)
     best = best.exp_()
     best /= best.sum(1, keepdim=True)
-    affinity = torch.zeros_like(near).scatter_(1, place, best)
+    affinity = torch.zeros_like(near).scatter_(1, index, best)
     return mv @ affinity, affinity.sum(2)
 
 

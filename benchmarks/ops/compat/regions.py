@@ -114,8 +114,8 @@ def our_layer(metric: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, .
 
 def selected_points(similarity: Tensor) -> tuple[Tensor, ...]:
     width = similarity.shape[1]
-    places = [similarity.flatten().topk(1, largest=side)[1] for side in (True, False)]
-    return tuple(torch.stack([p % width, p // width], 1) for p in places)
+    pixels = [similarity.flatten().topk(1, largest=side)[1] for side in (True, False)]
+    return tuple(torch.stack([p % width, p // width], 1) for p in pixels)
 
 
 def our_points(similarity: Tensor) -> tuple[Tensor, ...]:
