@@ -130,7 +130,8 @@ def test_every_instruction_set_agrees_with_the_oracle(capability):
     code = f"""
 from pixelkernels._core import extension
 from pixelkernels.testing.samples import OPS
-from tests.helpers import Sample, assert_agrees
+from pixelkernels.testing.tolerances import assert_agrees
+from tests.helpers import Sample
 used = extension.BUILD["cpu_capability"]
 for op in OPS.values() if used == "{capability}" else ():
     for case in op.quick_cases:

@@ -8,10 +8,10 @@ import torch
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.testing.arguments import INTEGER_DTYPES, Labels, Mask, Pixels, wide
+from pixelkernels.testing.tolerances import assert_agrees
 from tests.helpers import (
     INTERPRETED,
     all_sizes,
-    assert_agrees,
     assert_same,
     backends,
     sampled,

@@ -10,7 +10,8 @@ import torch
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.testing.samples import OPS
-from tests.helpers import Sample, assert_agrees, backends, sampled
+from pixelkernels.testing.tolerances import assert_agrees
+from tests.helpers import Sample, backends, sampled
 
 ALL = backends("eager", "cpu", "triton", "cuda")
 COMPILED = backends("cpu", "triton", "cuda")

@@ -11,7 +11,8 @@ from torch.nn.functional import batch_norm, binary_cross_entropy_with_logits, so
 import pixelkernels as pk
 from pixelkernels.testing.op import Call
 from pixelkernels.testing.samples import OPS
-from tests.helpers import Sample, assert_agrees, assert_same, backends, needs_gpu
+from pixelkernels.testing.tolerances import assert_agrees
+from tests.helpers import Sample, assert_same, backends, needs_gpu
 
 ALL = backends("eager", "cpu", "triton")
 COMPILED = backends("cpu", "triton")

@@ -9,7 +9,8 @@ from pixelkernels.similarity import ops, reference
 from pixelkernels.similarity import triton as kernels
 from pixelkernels.similarity.triton import topk
 from pixelkernels.testing.samples import OPS
-from tests.helpers import Sample, assert_agrees, backends
+from pixelkernels.testing.tolerances import assert_agrees
+from tests.helpers import Sample, backends
 
 TRITON = pytest.mark.parametrize("backend", backends("triton"))
 

@@ -11,8 +11,9 @@ from torch.nn.functional import triplet_margin_loss
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.testing.samples import OPS
+from pixelkernels.testing.tolerances import assert_agrees
 from pixelkernels.triplet import ops
-from tests.helpers import Sample, assert_agrees, assert_same, backends, not_interpreted
+from tests.helpers import Sample, assert_same, backends, not_interpreted
 
 ALL = backends("eager", "cpu", "triton")
 COMPILED = backends("cpu", "triton")
