@@ -93,13 +93,16 @@ def sampled(
 
     `make test` takes the cases that stand for an operation; where the cost is 2, or 1 under the
     interpreter, the first of them; where it is 2 under the interpreter, none. `make test-all` takes
-    the others. With `dtypes` the test also gets `dtype`, those that the backend supports; an
-    operation without differentiable arguments has no dtype but float32.
+    the others: under the interpreter all where the cost is 0, those that stand for the operation
+    where it is 1, the first of them where it is 2. With `dtypes` the test also gets `dtype`, those
+    that the backend supports; an operation without differentiable arguments has no dtype but
+    float32.
     """
     parameters = []
     for op in OPS.values():
         quick = op.quick_cases[: {2: 1, 3: 0}.get(cost + INTERPRETED)]
-        for case, backend in product(op.cases, names):
+        tested = op.quick_cases[: 1 if cost == 2 else None] if INTERPRETED and cost else op.cases
+        for case, backend in product(tested, names):
             if backend not in op.backends or not when(op, op.cases[case]):
                 continue
             marks = [needs_gpu] if DEVICES[backend] == "cuda" else []
