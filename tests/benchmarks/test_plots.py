@@ -20,6 +20,8 @@ from benchmarks.plots import spread
 from benchmarks.run import RESULTS
 from benchmarks.workload import BOTH, FORWARD
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "region-stats-pixels": (16, 64),
     "region-stats-channels": (2, 3),

@@ -12,6 +12,8 @@ from benchmarks import environment, measure, run
 from benchmarks.ops import FAMILIES, WORKLOADS, select
 from benchmarks.workload import BOTH, Peer
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> str:
