@@ -41,6 +41,12 @@ def backends(*names: str) -> list[Any]:
     ]
 
 
+def first_quick(*values: Any, when: bool = True) -> list[Any]:
+    """Parameters of which `make test` takes the first one alone."""
+    first, *others = values
+    return [first, *(pytest.param(x, marks=[pytest.mark.slow] if when else []) for x in others)]
+
+
 def run_python(
     code: str, path: Path | None = None, timeout: float = 120, **environment: str
 ) -> str:
@@ -95,10 +101,11 @@ def sampled(
     interpreter, the first of them; where it is 2 under the interpreter, none. `make test-all` takes
     the others: under the interpreter all where the cost is 0, those that stand for the operation
     where it is 1, the first of them where it is 2. With `dtypes` the test also gets `dtype`, those
-    that the backend supports; an operation without differentiable arguments has no dtype but
-    float32.
+    that the backend supports, which take turns at the cases in `make test` under the interpreter;
+    an operation without differentiable arguments has no dtype but float32.
     """
     parameters = []
+    turn = 0
     for op in OPS.values():
         quick = op.quick_cases[: {2: 1, 3: 0}.get(cost + INTERPRETED)]
         tested = op.quick_cases[: 1 if cost == 2 else None] if INTERPRETED and cost else op.cases
@@ -112,12 +119,17 @@ def sampled(
             if not dtypes:
                 parameters.append(pytest.param(*values, marks=marks, id=title))
                 continue
-            for dtype in dtypes if op.differentiable else (torch.float32,):
-                if backend == "eager" or dtype in supported_dtypes(backend):
-                    name = str(dtype).removeprefix("torch.")
-                    parameters.append(
-                        pytest.param(*values, dtype, marks=marks, id=f"{title}-{name}")
-                    )
+            known = dtypes if op.differentiable else (torch.float32,)
+            if backend != "eager":
+                known = tuple(x for x in known if x in supported_dtypes(backend))
+            turn += 1
+            for i, dtype in enumerate(known):
+                later = INTERPRETED and (i + turn) % len(known)
+                all_marks = [*marks, pytest.mark.slow] if later else marks
+                name = str(dtype).removeprefix("torch.")
+                parameters.append(
+                    pytest.param(*values, dtype, marks=all_marks, id=f"{title}-{name}")
+                )
     return pytest.mark.parametrize("sample, backend" + (", dtype" if dtypes else ""), parameters)
 
 

@@ -101,6 +101,7 @@ for kind in ("cut short", "of another CUDA", "of another torch"):
     assert "undefined symbol: torch_of_99" in other_torch
 
 
+@pytest.mark.slow
 def test_reason_under_a_torch_without_cuda(installation):
     (installation / "pixelkernels" / "_cuda.so").write_bytes(b"never looked at")
     code = "import torch; torch.version.cuda = None\n" + WORKS
@@ -139,6 +140,7 @@ for driver in (11000, 12080, 13000, 14010):
 """
 
 
+@pytest.mark.slow
 def test_reason_for_a_driver_older_than_the_cuda_library():
     older, old, same, newer = reasons(run_python(OTHER_MAJOR))
     for reason, driver in ((older, "11.0"), (old, "12.8")):
@@ -228,6 +230,7 @@ def unwritable(tmp_path: Path) -> str:
     return str(tmp_path / "a file" / "cache")
 
 
+@pytest.mark.slow
 def test_reason_for_an_unwritable_cache_of_triton(tmp_path, unwritable):
     pytest.importorskip("triton")
     (tmp_path / "a_kernel.py").write_text(KERNEL)
@@ -261,6 +264,7 @@ def test_launch_translates_only_the_errors_of_a_missing_compiler():
         assert found.value is error
 
 
+@pytest.mark.slow
 @needs_library
 def test_works_without_compiler_and_cache_at_run_time(tmp_path, unwritable):
     """With Triton's interpreter, which compiles nothing."""

@@ -23,7 +23,7 @@ COMPILED = backends("cpu", "triton", "cuda")
     ignore_label=st.sampled_from((-1, 0, 1, 3, 300)),
     mostly=st.sampled_from((0.02, 0.5, 1.0)),
 )
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_next_click_is_the_literal_algorithm(wrong, seed, ignore_label, mostly):
     random = np.random.default_rng(seed)
     target = random.choice([1, 1, 0, -1, 3], (3, *wrong.shape))
@@ -47,13 +47,13 @@ def test_next_click_is_the_literal_algorithm(wrong, seed, ignore_label, mostly):
 @not_interpreted
 @pytest.mark.parametrize("backend", COMPILED)
 def test_next_click_of_a_batch(backend, device):
-    target = testing.coherent_labels(6, 50, 91, 4)
-    prediction = testing.coherent_labels(6, 50, 91, 4, seed=5) == 1
+    target = testing.coherent_labels(6, 30, 61, 4)
+    prediction = testing.coherent_labels(6, 30, 61, 4, seed=5) == 1
     prediction[3] = target[3] == 1  # nothing to correct
     click = pk.next_click(prediction.to(device), target.to(device), backend=backend)
     for image in range(6):
         point, label, valid = next_click(
-            prediction[image].numpy(), target[image].numpy(), np.ones((50, 91), bool), -1
+            prediction[image].numpy(), target[image].numpy(), np.ones((30, 61), bool), -1
         )
         assert (tuple(click.points[image].tolist()), click.labels[image], click.valid[image]) == (
             point,

@@ -11,17 +11,18 @@ from pixelkernels.distance import ops, reference
 from pixelkernels.distance import triton as kernels
 from pixelkernels.distance.triton import transform
 from tests.distance.literal import NOWHERE, hard_masks
-from tests.helpers import INTERPRETED, backends
+from tests.helpers import INTERPRETED, backends, first_quick
 
 TRITON = pytest.mark.parametrize("backend", backends("triton"))
 PATCHED = pytest.mark.skipif(not INTERPRETED, reason="a compiled kernel holds the constant")
-TRANSFORMS = (
+TRANSFORMS = first_quick(
     # squared, row and column spacing, border
     (True, 1.0, 1.0, False),
     (True, 1.0, 1.0, True),
     (False, 1.0, 1.0, False),
     (False, 1.5, 0.7, False),
     (False, 0.3, 2.0, True),
+    when=INTERPRETED,
 )
 
 

@@ -17,7 +17,7 @@ ALL = ("eager", "cpu", "triton", "cuda")
 COMPILED = ("cpu", "triton", "cuda")
 
 
-@sampled(*COMPILED)
+@sampled(*COMPILED, cost=2)
 def test_same_on_every_run_and_thread_count(sample, backend, device):
     call = sample.call(None if INTERPRETED else sample.op.sizes.threads, device)
     first = call.results(backend)
@@ -30,7 +30,7 @@ def test_same_on_every_run_and_thread_count(sample, backend, device):
         torch.set_num_threads(threads)
 
 
-@sampled(*ALL, when=lambda op, case: op.differentiable)
+@sampled(*ALL, cost=2, when=lambda op, case: op.differentiable)
 def test_autocast_changes_nothing(sample, backend, device):
     for dtype in (torch.float32, torch.float16):
         call = sample.call(device=device, dtype=dtype)

@@ -10,7 +10,7 @@ from scipy import stats
 import pixelkernels as pk
 from pixelkernels import testing
 from pixelkernels.similarity import ops
-from tests.helpers import backends
+from tests.helpers import INTERPRETED, backends, first_quick
 
 ALL = backends("eager", "cpu", "triton")
 
@@ -23,7 +23,7 @@ def picture(device):
 
 
 @pytest.mark.parametrize("backend", ALL)
-@pytest.mark.parametrize("num", [1, 5, 20, 300])
+@pytest.mark.parametrize("num", first_quick(5, 1, 20, 300, when=INTERPRETED))
 def test_samples_are_distinct_pixels_of_their_class(num, backend, device):
     features, labels = picture(device)
     drawn, drawn_labels = pk.sample_reference(features, labels, 4, num, backend=backend)

@@ -10,13 +10,13 @@ from pixelkernels.similarity import triton as kernels
 from pixelkernels.similarity.triton import topk
 from pixelkernels.testing.samples import OPS
 from pixelkernels.testing.tolerances import assert_agrees
-from tests.helpers import Sample, backends
+from tests.helpers import Sample, backends, first_quick
 
 TRITON = pytest.mark.parametrize("backend", backends("triton"))
 
 
 @TRITON
-@pytest.mark.parametrize("metric", ops.METRICS)
+@pytest.mark.parametrize("metric", first_quick(*ops.METRICS))
 def test_more_best_points_than_the_registers_hold(metric, backend, device, monkeypatch):
     monkeypatch.setattr(topk, "MOST_KEPT", 2)
     call = Sample(OPS["matching_scores"], f"{metric}-identity-topk").call(device=device)
