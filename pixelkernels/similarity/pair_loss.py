@@ -241,10 +241,10 @@ def _pair_loss(
     inverse = (used_var + eps).rsqrt()
     a = weight.double() * inverse
     c = bias.double() - a * used_mean
+    dtype = wide(x[:0]).dtype
     alpha, beta = torch.zeros_like(a), torch.zeros_like(a)
     if gradient and running_mean is None:
-        alpha, beta = _linear_part(x, y, x_labels, y_labels, a, c)
-    dtype = wide(x[:0]).dtype
+        alpha, beta = _linear_part(x, y, x_labels, y_labels, a, c, dtype)
     affine = torch.stack((a, c, alpha, beta)).to(dtype)
     a, c, alpha, beta = affine.double()
     totals, grad_x, grad_y = ops.pair_terms(
@@ -309,9 +309,15 @@ def _moments(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _linear_part(
-    x: Tensor, y: Tensor, x_labels: Tensor, y_labels: Tensor, a: Tensor, c: Tensor
+    x: Tensor,
+    y: Tensor,
+    x_labels: Tensor,
+    y_labels: Tensor,
+    a: Tensor,
+    c: Tensor,
+    dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """The least-squares fit g = alpha + beta s over a subset of the pairs.
+    """The least-squares fit g = alpha + beta s over a subset of the pairs, for s in `dtype`.
 
     The gradient through the statistics cancels the part of g that is linear in s, which is most of
     it unless the loss is near its minimum. Summing g - alpha - beta s avoids that cancellation.
@@ -327,7 +333,10 @@ def _linear_part(
     mean, height = s.sum() / pairs, g.sum() / pairs
     deviation = torch.where(valid, s - mean, 0)
     square = deviation.square().sum()
-    beta = torch.where(square > 0, (deviation * g).sum() / square, 0)
+    # of similarities that are equal but for rounding there is no slope
+    rounding = 1000 * torch.finfo(dtype).eps
+    sloped = square > rounding**2 * s.square().sum()
+    beta = torch.where(sloped, (deviation * g).sum() / square, 0)
     return height - beta * mean, beta
 
 

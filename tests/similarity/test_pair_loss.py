@@ -234,6 +234,17 @@ def test_features_far_from_zero_keep_their_digits(offset, backend, device):
         assert (found[name] - expected).abs().max() <= tolerance * scale, name
 
 
+@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("value", [0.728, 1.3])
+def test_equal_similarities_have_no_slope(value, backend, device):
+    """They differ by rounding alone, which a fit must not take for a spread."""
+    call = sample(device=device)
+    call = call.replaced(**{name: 0 * call.arguments[name] + value for name in "xy"}, eps=1.0)
+    found = call.results(backend)
+    for name, expected in call.double().through(listed).results().items():
+        torch.testing.assert_close(found[name].double(), expected, rtol=1e-5, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("size", [1e-3, 30.0])
 def test_confident_logits_keep_their_digits(size, backend, device):
