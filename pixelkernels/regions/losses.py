@@ -326,7 +326,7 @@ def discriminative_loss(
         pull = pulls.sum(1) / count.sum(1).clamp(min=1)
     pushes, _ = ops.region_push(chosen, mean, present, float(delta_dist), norm)
     push = pushes / (clusters * (clusters - 1)).clamp(min=1)
-    lengths = torch.linalg.vector_norm(torch.where(present[..., None], mean, 0), norm, -1)
+    lengths = torch.linalg.vector_norm(torch.where(present[..., None], mean, 0), norm, 2)
     regulariser = lengths.sum(1) / clusters.clamp(min=1)
     loss = pull_weight * pull + push_weight * push + mean_weight * regulariser
     return mean_over_images(loss, clusters > 0)

@@ -159,10 +159,11 @@ def discriminative_loss(
         pull = (pull / count.clamp(min=1)).sum(1) / clusters.clamp(min=1)
     else:
         pull = pull.sum(1) / count.sum(1).clamp(min=1)
-    gap = vector_norm(mean[:, :, None] - mean[:, None], norm, -1)
+    # not -1: there torch 2.11 leaves out the reduction of one channel on meta tensors
+    gap = vector_norm(mean[:, :, None] - mean[:, None], norm, 3)
     push = _pairs(present, (2 * delta_dist - gap).relu().square())
     push = push / (clusters * (clusters - 1)).clamp(min=1)
-    regulariser = vector_norm(mean, norm, -1).sum(1) / clusters.clamp(min=1)
+    regulariser = vector_norm(mean, norm, 2).sum(1) / clusters.clamp(min=1)
     loss = weights[0] * pull + weights[1] * push + weights[2] * regulariser
     return mean_over_images(loss, clusters > 0)
 
