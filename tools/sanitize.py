@@ -19,7 +19,7 @@ FOLDER = ROOT / "build-sanitize"
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all"
 COMPILED = f"-O1 -g1 -fno-omit-frame-pointer {SANITIZERS}"
 SUITES = ("promises", "regions", "triplet", "similarity", "distance")
-TESTS = (*SUITES, "core/test_numpy.py", "test_fuzz.py")
+TESTS = (*SUITES, "core/test_numpy.py", "fuzz")
 LEFT_OUT = "not compile and not memory and not graph and not opcheck"
 # the best instruction set of this machine runs everything
 OTHER_SETS = {"avx2": ("promises/test_agreement.py",), "baseline": ("promises/test_agreement.py",)}

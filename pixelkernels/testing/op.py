@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -136,24 +137,35 @@ class Op:
                 made[name] = kind.make(how, seed)
         return Call(self, chosen, {**made, **chosen.options}, self.function)
 
+    def split(self, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Those that are given by position, as to a module, and the options, as to its creation."""
+        parameters = inspect.signature(self.function).parameters
+        required: dict[str, Any] = {}
+        options: dict[str, Any] = {}
+        for name, value in arguments.items():
+            one = parameters[name]
+            (options if one.kind is one.KEYWORD_ONLY else required)[name] = value
+        return required, options
+
     def kind(self, case: Case, name: str) -> Kind:
         return case.arguments.get(name, self.arguments[name])
 
-    def mistakes(self) -> Iterator[tuple[Mistake, Call]]:
-        """Calls with one wrong argument each."""
-        calls = {case: self.call(case, How(self.sizes.tiny)) for case in self.cases}
+    def mistakes(self, how: How | None = None) -> Iterator[tuple[Mistake, Call]]:
+        """Calls with one wrong argument each; without `how` of tiny sizes, and those of `bad`."""
+        given = how or How(self.sizes.tiny)
+        calls = {case: self.call(case, given) for case in self.cases}
         first, known = next(iter(calls.values())), ""
         for name, kind in {**self.arguments, "backend": Backend()}.items():
             # an option may be right with others alone
             call = next((one for one in calls.values() if name in one.arguments), first)
             value = call.arguments.get(name)
             if isinstance(kind, TensorKind) and not isinstance(value, Tensor):
-                value = kind.make(How(self.sizes.tiny), 0)
+                value = kind.make(given, 0)
             for mistake in kind.mistakes(name, value, known):
                 named = mistake._replace(name=f"{name} {mistake.name}")
                 yield named, call.replaced(**{name: mistake.value})
             known += kind.shape if isinstance(kind, TensorKind) else ""
-        for title, (error, message, arguments) in self.bad.items():
+        for title, (error, message, arguments) in self.bad.items() if how is None else ():
             yield Mistake(title, error, message, None), first.replaced(**arguments)
 
 

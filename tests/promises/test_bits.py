@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 
@@ -92,12 +90,9 @@ def test_ignored_pixels_may_hold_nan(sample, backend, device):
 @sampled(*COMPILED, when=lambda op, case: op.module is not None)
 def test_module_is_its_function(sample, backend, device):
     call = sample.call(device=device)
-    parameters = inspect.signature(call.op.function).parameters
-    is_option = {name: one.kind is one.KEYWORD_ONLY for name, one in parameters.items()}
-    required = [x for name, x in call.arguments.items() if not is_option[name]]
-    options = {name: x for name, x in call.arguments.items() if is_option[name]}
+    required, options = call.op.split(call.arguments)
     module = call.op.module(**options, **call.generator(), backend=backend)
-    assert_same(named_outputs(module(*required)), call.outputs(backend))
+    assert_same(named_outputs(module(*required.values())), call.outputs(backend))
     for name, value in call.case.options.items():
         assert f"{name}={value!r}" in repr(module)
 

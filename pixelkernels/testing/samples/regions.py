@@ -233,6 +233,18 @@ background_distance = Op(
     memory=memory,
 )
 
+
+def pool_terms(call: Call) -> dict[str, float]:
+    """The gradient in a weight is g . (f - mean) / (sum of weights + eps)."""
+    features, weights = call.first, call.arguments["weights"]
+    if not features.numel() or not weights.numel():
+        return {}
+    pulls = cotangent(call.outputs("eager")["value"]).abs().sum(1) * float(features.abs().max())
+    totals = weights.sum((1, 2))
+    terms = (pulls / totals.where(totals > 0, torch.inf)).max()
+    return {"gradient in weights": float(terms.nan_to_num(0, 0, 0))}
+
+
 masked_average_pool = Op(
     pk.masked_average_pool,
     {
@@ -247,6 +259,7 @@ masked_average_pool = Op(
     },
     SIZES,
     dependent=("upsample",),
+    terms=pool_terms,
     memory=memory,
     ignored=lambda call: (
         {} if call.arguments.get("upsample") else {"features": call.arguments["weights"] == 0}

@@ -90,17 +90,24 @@ def matching_terms(call: Call) -> dict[str, float]:
     terms = float(cotangent(scores).abs().sum() * (1 + pairs.abs().max()))
     if options.get("reduce", "sum") == "sum":
         terms *= labels[0].numel() / options["num_classes"]
-    if options.get("transform") == "exp":  # the slope
-        terms *= float((options["scale"] * pairs + options["shift"]).exp().max())
+    scale, shift = float(options.get("scale", 1.0)), float(options.get("shift", 0.0))
+    slope = 1.0
+    if options.get("transform") == "exp":
+        slope = float((scale * pairs + shift).exp().max())
+    terms *= slope
     condition = matching_condition(call, pairs)
     largest = 4 * condition * float(scores.where(scores.isfinite(), 0).abs().max())
     found = {"value": largest, "scores": largest}
     # of a squared distance: q times the sum of the slopes, less the sum of the slopes times p
     parts = 2 if options.get("metric") == "sqeuclidean" else 1
-    for name in ("query", "reference"):
+    for name, other in (("query", points), ("reference", query)):
         gradient = results[f"gradient in {name}"]
         if gradient.numel():
-            found[f"gradient in {name}"] = parts * condition * float(gradient.abs().max())
+            size = float(gradient.abs().max())
+            if options.get("reduce") == "softmax":  # a difference: one point has no gradient
+                weight = float(cotangent(scores).abs().max())
+                size = max(size, abs(scale) * slope * weight * float(other.abs().max()))
+            found[f"gradient in {name}"] = parts * condition * size
     for name in ("scale", "shift"):
         found[f"gradient in {name}"] = condition * terms
     return found
@@ -266,10 +273,14 @@ def prior_terms(call: Call) -> dict[str, float]:
     spread = float((raw.amax(1) - raw.amin(1)).min()) + 1e-7
     condition = roundings * float(raw.abs().max()) / spread
     terms = float(cotangent(raw).abs().sum()) / spread * (1 + condition)
+    lengths = {  # a cosine's gradient is a difference of terms of 1 / length
+        name: float(call.arguments[name].double().norm(dim=-3).clamp(min=1e-7).min())
+        for name in ("query", "support")
+    }
     return {
         "value": condition,
-        "gradient in query": terms,
-        "gradient in support": terms,
+        "gradient in query": terms / min(1, lengths["query"]),
+        "gradient in support": terms / min(1, lengths["support"]),
         "gradient in weights": terms / 0.1,
     }
 

@@ -1,4 +1,4 @@
-"""Random calls of the whole public API, in processes that may crash: `python -m tests.fuzz`.
+"""Random calls of every public function, in processes that may crash: `python -m tests.fuzz`.
 
 Each call has to give a right result, or raise TypeError, ValueError or BackendUnavailable with a
 message that names the argument. A process writes each call down before it makes it, so that one
@@ -14,6 +14,7 @@ import faulthandler
 import io
 import json
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -24,51 +25,51 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-# a process makes so many calls
-ROUND = 1000
-# seconds that a call may take
-PATIENCE = 60
-# beyond what is mapped already; a call that asks for more has to be refused
-ROOM = 6 << 30
+CALLS_PER_PROCESS = 1000
+SECONDS_PER_CALL = 60
+# beyond what is mapped at the start; a call that asks for more has to be refused
+EXTRA_BYTES = 6 << 30
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--calls", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, help="of the first process; random if not given")
     parser.add_argument("--go-on", action="store_true", help="past failures, without shrinking")
     parser.add_argument("--call", type=Path, help="make the calls of this file again")
-    parser.add_argument("--round", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--log", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.call:
         return again(options.call)
-    if options.round:
-        return fuzz(options.calls, options.seed, options.round, options.go_on)
-    return in_rounds(options)
+    if options.log:
+        return fuzz(options.calls, options.seed, options.log, options.go_on)
+    return in_processes(options)
 
 
-def in_rounds(options: argparse.Namespace) -> int:
-    """One process after the other; what each left behind is told of."""
+def in_processes(options: argparse.Namespace) -> int:
+    """One process after the other; prints how each that failed ended."""
     started, failed, ends = time.monotonic(), 0, collections.Counter[str]()
+    seed = random.randrange(10**6) if options.seed is None else options.seed
+    print(f"seed {seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        for number, first in enumerate(range(0, options.calls, ROUND)):
+        for number, first in enumerate(range(0, options.calls, CALLS_PER_PROCESS)):
             log = Path(folder) / f"{number}.json"
-            calls = min(ROUND, options.calls - first)
-            command = [sys.executable, "-m", "tests.fuzz", "--round", log, "--calls", calls]
-            command += ["--seed", options.seed + number]
+            calls = min(CALLS_PER_PROCESS, options.calls - first)
+            command = [sys.executable, "-m", "tests.fuzz", "--log", log, "--calls", calls]
+            command += ["--seed", seed + number]
             command += ["--go-on"] if options.go_on else []
             done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
             if done.returncode:
                 failed += 1
-                print(f"seed {options.seed + number}: exit status {done.returncode}")
+                print(f"seed {seed + number}: exit status {done.returncode}")
                 print(done.stdout[-6000:] + done.stderr[-6000:])
                 if done.returncode != 1 and log.exists():
                     print(f"the last call was\n{log.read_text()}")
             else:
                 ends.update(json.loads(done.stdout.splitlines()[-1]))
     seconds = time.monotonic() - started
-    told = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
-    print(f"{sum(ends.values())} calls in {seconds:.0f} s: {told}; {failed} rounds failed")
+    counts = ", ".join(f"{count} {end}" for end, count in sorted(ends.items()))
+    print(f"{sum(ends.values())} calls in {seconds:.0f} s: {counts}; {failed} processes failed")
     return bool(failed)
 
 
@@ -82,14 +83,14 @@ def prepare() -> None:
     torch.utils.deterministic.fill_uninitialized_memory = True
     if "libasan" not in os.environ.get("LD_PRELOAD", ""):
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + ROOM, mapped + ROOM))
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + EXTRA_BYTES, mapped + EXTRA_BYTES))
 
 
 def made(call: dict[str, Any]) -> str:
     """How it ended. A call that does not end has its traceback printed, and ends the process."""
-    from tests.fuzz_run import run
+    from tests.fuzz.check import run
 
-    faulthandler.dump_traceback_later(PATIENCE, exit=True)
+    faulthandler.dump_traceback_later(SECONDS_PER_CALL, exit=True)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return run(call)
@@ -100,7 +101,7 @@ def made(call: dict[str, Any]) -> str:
 def fuzz(calls: int, seed: int, log: Path, go_on: bool) -> int:
     import hypothesis
 
-    from tests.fuzz_calls import calls as drawn
+    from tests.fuzz.draw import calls as drawn
 
     prepare()
     ends = collections.Counter[str]()
