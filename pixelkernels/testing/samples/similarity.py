@@ -262,7 +262,7 @@ def prior_terms(call: Call) -> dict[str, float]:
     large as the cotangent divided by the weight. With min-max the least and the largest score get
     the sum of all cotangents, and the range is a difference of scores.
     """
-    if not call.first.numel():
+    if not all(x.numel() for x in call.tensors.values()):
         return {}
     # a softmax adds up the points one after the other
     roundings = 4 if call.arguments.get("reduce") == "softmax" else 1
