@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,8 @@ from tests.helpers import DEVICES, INTERPRETED
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
 settings.load_profile("fixed")
 
+# of glibc's malloc.h
+M_PERTURB = -6
 # the longest come first, so that no worker is left alone with one of them at the end
 LONGEST = ("test_triton_aot", "test_build")
 
@@ -36,18 +39,29 @@ def device(backend: str) -> str:
     return DEVICES[backend]
 
 
+def fill_malloc(byte: int) -> None:
+    """Have glibc fill what malloc returns with the complement of a byte; 0 leaves it as it is."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_PERTURB, byte)
+
+
 @pytest.fixture(autouse=True)
 def poisoned_memory(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fill the memory of new tensors with NaN: an element that no kernel writes fails its test.
+    """Fill new memory, so that an element that no kernel writes fails its test.
 
-    This covers what torch allocates on a CPU or a GPU, so every output and every scratch tensor. It
-    does not cover C++'s own memory or the shared memory of a GPU. Where there is a GPU torch only
-    warns of operations without a deterministic form, because eager uses some of them there.
+    Torch fills the memory of new tensors with NaN, on a CPU and on a GPU: every output and every
+    scratch tensor. Where there is a GPU it only warns of operations without a deterministic form,
+    because eager uses some of them there. glibc fills the rest, the outputs of the array functions
+    and C++'s own workspaces, with bytes that are 3.4e38 in float32. The shared memory of a GPU is
+    not covered.
     """
     if "keeps_memory" in request.keywords:
         yield
         return
+    fill_malloc(0x80)
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(False)
+    fill_malloc(0)
