@@ -22,7 +22,7 @@ build: $(VENV)/.installed
 demo: build
 	$(BIN)/python -m examples.demo
 
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup --durations=20
 # Triton's kernels on the CPU, by its interpreter, which holds for a whole process
 INTERPRETED := TRITON_INTERPRET=1 $(PYTEST)
 

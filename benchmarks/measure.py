@@ -141,8 +141,8 @@ def captured(call: Callable[[], object]) -> Callable[[], object]:
 
 def extra_memory(call: Callable[[], object], device: str) -> float | None:
     """The peak memory in MiB that a call adds to what was in use; None if it cannot be measured."""
-    gc.collect()
     if device == "cuda":
+        gc.collect()
         torch.cuda.synchronize()
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()

@@ -97,18 +97,18 @@ def sampled(
 ) -> pytest.MarkDecorator:
     """Parametrize a test over the registry and those of the backends that an operation has.
 
-    `make test` takes the cases that stand for an operation; where the cost is 2, or 1 under the
-    interpreter, the first of them; where it is 2 under the interpreter, none. `make test-all` takes
-    the others: under the interpreter all where the cost is 0, those that stand for the operation
-    where it is 1, the first of them where it is 2. With `dtypes` the test also gets `dtype`, those
-    that the backend supports, which take turns at the cases in `make test` under the interpreter;
-    an operation without differentiable arguments has no dtype but float32.
+    `cost` says how many cases of an operation a test takes, and the interpreter adds 1 to it. Up to
+    1: all, in `make test` those that stand for the operation. 2: those that stand for it, in `make
+    test` the first of them. 3: the first, in `make test-all` alone. With `dtypes` the test also
+    gets `dtype`, those that the backend supports, which take turns at the cases in `make test`
+    under the interpreter; an operation without differentiable arguments has no dtype but float32.
     """
     parameters = []
     turn = 0
     for op in OPS.values():
-        quick = op.quick_cases[: {2: 1, 3: 0}.get(cost + INTERPRETED)]
-        tested = op.quick_cases[: 1 if cost == 2 else None] if INTERPRETED and cost else op.cases
+        some = op.quick_cases
+        of_cost = {2: (some, some[:1]), 3: (some[:1], ())}
+        tested, quick = of_cost.get(cost + INTERPRETED, (tuple(op.cases), some))
         for case, backend in product(tested, names):
             if backend not in op.backends or not when(op, op.cases[case]):
                 continue

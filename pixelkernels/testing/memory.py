@@ -20,10 +20,9 @@ def peak_resident(call: Callable[[], object]) -> int:
     What malloc holds from earlier calls goes back to the system first: it would hide what this call
     needs. Raises OSError or LookupError where the system does not tell.
     """
-    gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    with _no_holes():
+    with _no_holes(), _no_collection():
         before = _resident("VmRSS")
         with open("/proc/self/clear_refs", "w") as clear:
             clear.write("5")  # the peak starts again from here
@@ -74,6 +73,18 @@ def _no_holes() -> Iterator[None]:
             libc.free(plug)
         for option, value in SETTLED.items():
             libc.mallopt(option, value)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """While this lasts Python frees no reference cycles, whose memory the call would reuse."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _resident(field: str) -> int:

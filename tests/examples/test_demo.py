@@ -25,6 +25,7 @@ CLICK_STEPS = ("simulate_clicks", "click_maps", "distance_transform", "next_clic
 @pytest.fixture(autouse=True)
 def small_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photos, "SIDE", 64)
+    monkeypatch.setattr(steps, "ROUNDS", 2)
 
 
 def run(*arguments: object) -> int:
