@@ -64,7 +64,8 @@ def matching_scores(
 
     Without a transform, sum and mean reduce exactly to the product with one prototype per class
     (and, for "sqeuclidean", the second moments). A pixel with an infinite feature may then get an
-    infinite score where the sum over the points would be NaN.
+    infinite score where the sum over the points would be NaN. A norm is the root of a sum of
+    squares in float32 (float64 for float64), so "cosine" needs features below 1.8e19.
     Memory: forward, the result and a packed copy of the reference; backward, the gradients, three
     such copies, and the workspace of a block of queries, 32 MiB on cpu. For the backward, max and
     min keep 4 bytes per score, topk 8. With `group`, the reference of all ranks.

@@ -91,9 +91,8 @@ def matching_terms(call: Call) -> dict[str, float]:
     if options.get("reduce", "sum") == "sum":
         terms *= labels[0].numel() / options["num_classes"]
     scale, shift = float(options.get("scale", 1.0)), float(options.get("shift", 0.0))
-    slope = 1.0
-    if options.get("transform") == "exp":
-        slope = float((scale * pairs + shift).exp().max())
+    is_exp = options.get("transform") == "exp"
+    slope = float((scale * pairs + shift).exp().max()) if is_exp else 1.0
     terms *= slope
     condition = matching_condition(call, pairs)
     largest = 4 * condition * float(scores.where(scores.isfinite(), 0).abs().max())
@@ -273,16 +272,12 @@ def prior_terms(call: Call) -> dict[str, float]:
     spread = float((raw.amax(1) - raw.amin(1)).min()) + 1e-7
     condition = roundings * float(raw.abs().max()) / spread
     terms = float(cotangent(raw).abs().sum()) / spread * (1 + condition)
-    lengths = {  # a cosine's gradient is a difference of terms of 1 / length
-        name: float(call.arguments[name].double().norm(dim=-3).clamp(min=1e-7).min())
-        for name in ("query", "support")
-    }
-    return {
-        "value": condition,
-        "gradient in query": terms / min(1, lengths["query"]),
-        "gradient in support": terms / min(1, lengths["support"]),
-        "gradient in weights": terms / 0.1,
-    }
+    found = {"value": condition, "gradient in weights": terms / 0.1}
+    # a cosine's gradient is a difference of terms of 1 / length
+    for name, x in call.named(Features).items():
+        length = float(x.double().norm(dim=-3).clamp(1e-7, 1).min())
+        found[f"gradient in {name}"] = terms / length
+    return found
 
 
 def prior_memory(call: Call) -> Memory:
