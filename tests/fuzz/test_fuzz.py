@@ -9,7 +9,7 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("calls", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("calls", [100, pytest.param(500, marks=pytest.mark.slow)])
 def test_random_calls_are_right_or_raise_the_error_of_a_mistake(calls, tmp_path):
     log = tmp_path / "last call.json"
     command = [sys.executable, "-m", "tests.fuzz", "--log", log, "--calls", str(calls)]

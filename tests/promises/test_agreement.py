@@ -59,7 +59,15 @@ def first_case(op):
 @sampled("cpu", cost=2, when=lambda op, case: "C" in op.letters and case is first_case(op))
 def test_gradients_larger_than_the_caches(sample, backend, dtype):
     # planes and pixels that begin anywhere in a cache line
-    dims = {**sample.op.sizes.ordinary[0], "C": 21, "H": 641, "W": 707, "K": 3000, "n": 3000}
+    dims = {
+        **sample.op.sizes.ordinary[0],
+        "B": 1,
+        "C": 21,
+        "H": 641,
+        "W": 707,
+        "K": 3000,
+        "n": 3000,
+    }
     assert_agrees(sample.call(dims, dtype=dtype), backend)
 
 
