@@ -99,8 +99,8 @@ def sampled(
 
     `cost` says how many cases of an operation a test takes, and the interpreter adds 1 to it. Up to
     1: all, in `make test` those that stand for the operation. 2: those that stand for it, in `make
-    test` the first of them. 3: the first, in `make test-all` alone. With `dtypes` the test also
-    gets `dtype`, those that the backend supports, which take turns at the cases in `make test`
+    test` the first of them. From 3 on: the first, in `make test-all` alone. With `dtypes` the test
+    also gets `dtype`, those that the backend supports, which take turns at the cases in `make test`
     under the interpreter; an operation without differentiable arguments has no dtype but float32.
     """
     parameters = []
@@ -108,7 +108,7 @@ def sampled(
     for op in OPS.values():
         some = op.quick_cases
         of_cost = {2: (some, some[:1]), 3: (some[:1], ())}
-        tested, quick = of_cost.get(cost + INTERPRETED, (tuple(op.cases), some))
+        tested, quick = of_cost.get(min(cost + INTERPRETED, 3), (tuple(op.cases), some))
         for case, backend in product(tested, names):
             if backend not in op.backends or not when(op, op.cases[case]):
                 continue
