@@ -56,6 +56,8 @@ FEATURES = (
     (16, (45, 60), torch.float32, "cropped", "highest"),
     (128, (45, 60), torch.float32, "contiguous", "high"),
 )
+# what the similarity kernels tell apart, with metrics taking turns: (reduce, transform, k)
+MODES = ((1, 0, 0), (0, 1, 0), (4, 2, 20), (2, 2, 0), (3, 1, 0), (4, 0, 100), (5, 0, 0))
 
 # whose instructions are looked at
 MULTIPLY = ("_scores_kernel", "_pairs_kernel")
@@ -85,9 +87,11 @@ def launch_everything(turn):
         launch_triplet(features)
     for height, width in {SIZES[0], *SIZES[turn :: len(ARCHITECTURES)]}:
         launch_distance(height, width)
-    thorough = turn == ARCHITECTURES.index(90)
-    for case in FEATURES if thorough else FEATURES[1:]:
-        launch_similarity(*case, thorough=thorough)
+    every_option = turn == ARCHITECTURES.index(90)
+    for case in FEATURES[1:]:
+        launch_similarity(*case, modes=MODES[:3] if every_option else MODES[:3:2])
+    if every_option:
+        launch_similarity(*FEATURES[0], modes=MODES)
 
 
 def launch_regions(features, labels):
@@ -143,7 +147,7 @@ def launch_distance(height, width):
             distance.distance_transform(mask, squared, row_spacing, 1.0, border)
 
 
-def launch_similarity(channels, size, dtype, layout, precision, thorough):
+def launch_similarity(channels, size, dtype, layout, precision, modes):
     from pixelkernels.similarity import triton as similarity
 
     torch.set_float32_matmul_precision(precision)
@@ -152,12 +156,6 @@ def launch_similarity(channels, size, dtype, layout, precision, thorough):
     order = torch.arange(1200).expand(2, -1).contiguous()
     offsets = torch.tensor([[0, 500, 1000]] * 2)
     one, zero = torch.ones(()), torch.zeros(())
-    # what the kernels tell apart, with metrics taking turns: (reduce, transform, k)
-    modes = [(1, 0, 0), (0, 1, 0), (4, 2, 20), (2, 2, 0), (3, 1, 0), (4, 0, 100), (5, 0, 0)]
-    if not thorough:
-        modes = modes[:3:2]
-    elif (channels, dtype) != (128, torch.bfloat16):
-        modes = modes[:3]
     for turn, (reduce, transform, k) in enumerate(modes):
         codes = ((turn + channels) % 3, transform, reduce, k)
         inputs = (query, reference, order, offsets, None, one, zero)
