@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= gpu-check-out
 
-.PHONY: build demo test test-all fuzz sanitize lint format gpu-check bench gate report clean
+.PHONY: build demo test test-all cuda-on-cpu fuzz sanitize lint format gpu-check bench gate report clean
 
 # torch first: the project is built against the headers of the torch that will run it
 $(VENV)/.installed: constraints.txt pyproject.toml
@@ -34,20 +34,24 @@ test: build
 	$(BIN)/python -m benchmarks.plots --check
 
 # what `make test` leaves out: all cases and sizes, compilation ahead of time, large memory, fuzz
-test-all: build
+test-all: build cuda-on-cpu
 	$(PYTEST) -m slow
 	$(INTERPRETED) -m slow
+
+# the CUDA kernels on an emulated GPU
+cuda-on-cpu: build
+	$(BIN)/python -m tests.cuda_on_cpu
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
+	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
 
 format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find csrc -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
+	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
 
 # other libraries to compare with; one that cannot be installed is reported as not measured
 $(VENV)/.peers: $(VENV)/.installed

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from tests import cuda_on_cpu
 from tests.helpers import DEVICES, INTERPRETED
 
 # the same examples on every run and machine
@@ -22,11 +23,12 @@ LONGEST = ("test_triton_aot", "test_build")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Triton's interpreter, which holds for the whole process, runs the tests of Triton alone."""
-    if INTERPRETED:
-        others = [item for item in items if backend_of(item) != "triton"]
+    """A process that interprets Triton, or emulates CUDA, runs the tests of that backend alone."""
+    alone = "triton" if INTERPRETED else "cuda" if cuda_on_cpu.VARIANT else None
+    if alone:
+        others = [item for item in items if backend_of(item) != alone]
         config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if backend_of(item) == "triton"]
+        items[:] = [item for item in items if backend_of(item) == alone]
     items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
@@ -37,6 +39,17 @@ def backend_of(item: pytest.Item) -> str | None:
 @pytest.fixture
 def device(backend: str) -> str:
     return DEVICES[backend]
+
+
+@pytest.fixture(scope="session")
+def emulator() -> cuda_on_cpu.Emulator | None:
+    return cuda_on_cpu.Emulator() if cuda_on_cpu.VARIANT else None
+
+
+@pytest.fixture(autouse=True)
+def seeded_emulator(request: pytest.FixtureRequest, emulator: cuda_on_cpu.Emulator | None) -> None:
+    if emulator:
+        emulator.seed(request.node.nodeid)
 
 
 def fill_malloc(byte: int) -> None:

@@ -19,6 +19,7 @@ from pixelkernels.testing.arguments import Dims, How
 from pixelkernels.testing.memory import peak_resident
 from pixelkernels.testing.op import Call, Case, Op
 from pixelkernels.testing.samples import OPS
+from tests import cuda_on_cpu
 
 ROOT = Path(__file__).parent.parent
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -27,7 +28,7 @@ DEVICES = {
     "eager": "cpu",
     "cpu": "cpu",
     "triton": "cpu" if INTERPRETED else "cuda",
-    "cuda": "cuda",
+    "cuda": "cpu" if cuda_on_cpu.VARIANT else "cuda",
 }
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

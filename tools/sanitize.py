@@ -48,19 +48,26 @@ def runtime(name: str) -> str:
     return done.strip()
 
 
-def environment(package: Path, capability: str | None) -> dict[str, str]:
-    preloaded = [runtime(name) for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")]
+def preloaded() -> dict[str, str]:
+    """What a Python needs in its environment to load an instrumented library."""
+    libraries = [runtime(name) for name in ("libasan.so", "libubsan.so", "libstdc++.so.6")]
     # torch and Python leak on purpose; an allocation larger than the memory must still fail
     address = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=8192"
+    return {
+        "PYTHONMALLOC": "malloc",
+        "LD_PRELOAD": " ".join(libraries),
+        "ASAN_OPTIONS": address,
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    }
+
+
+def environment(package: Path, capability: str | None) -> dict[str, str]:
     found = {
         **os.environ,
+        **preloaded(),
         "PYTHONPATH": str(package),
         # keeps `-c` from importing the working copy, which has the other library
         "PYTHONSAFEPATH": "1",
-        "PYTHONMALLOC": "malloc",
-        "LD_PRELOAD": " ".join(preloaded),
-        "ASAN_OPTIONS": address,
-        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "OMP_WAIT_POLICY": "passive",
     }
     return found if capability is None else {**found, "PIXELKERNELS_CPU_CAPABILITY": capability}

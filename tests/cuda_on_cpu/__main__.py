@@ -1,0 +1,47 @@
+"""Run the tests of the CUDA kernels on the emulated GPU.
+
+    python -m tests.cuda_on_cpu [VARIANT] [ARGUMENTS OF PYTEST]
+
+Without a variant all run. `plain` runs every quick test on an H200. `races` and `address` run the
+tests of every operation and size on a small GPU, which other blocks and tables fit.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from tools.sanitize import preloaded
+
+from .build import ROOT, VARIANTS, build
+
+SMALL_GPU = {"EMULATED_MULTIPROCESSORS": "2", "EMULATED_SHARED_MEMORY": str(99 * 1024)}
+EVERY_SIZE = ("tests/promises/test_agreement.py", "tests/promises/test_edges.py")
+TESTS = {
+    "plain": ("tests",),
+    "races": (*EVERY_SIZE, "tests/distance", "tests/regions"),
+    "address": EVERY_SIZE,
+}
+
+
+def run(variant: str, arguments: list[str]) -> int:
+    build(variant)
+    environment = {**os.environ, "CUDA_ON_CPU": variant, "OMP_WAIT_POLICY": "passive"}
+    if variant != "plain":
+        environment |= SMALL_GPU
+    if variant == "address":
+        environment |= preloaded()
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "not slow"]
+    command += arguments or TESTS[variant]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def main() -> int:
+    given = sys.argv[1:]
+    variants = [given.pop(0)] if given and given[0] in VARIANTS else list(VARIANTS)
+    return max(run(variant, given) for variant in variants)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
