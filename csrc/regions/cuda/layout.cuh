@@ -16,6 +16,11 @@ constexpr int kMixed = -2;  // a unit with pixels of several labels
 template <class T>
 constexpr int kSteps = kSegmentBytes / static_cast<int>(sizeof(T));  // pixels of a lane in a tile
 
+// The mean of a chunk is centre + shift. Rounded, it would lose the digits of a small variance.
+struct alignas(8) Moments {
+  float centre, shift;
+};
+
 struct SumsPlan {
   int groups, group_channels;  // the split of the channels
   int chunk, chunks;           // pixels of a block, and blocks of an image
@@ -34,10 +39,12 @@ struct SumsArgs {
   const float* centre;  // [B, R, C]
   // partial results of image b, chunk k, group g: row (b * chunks + k) * groups + g
   int* counts;     // [B * chunks, R]
-  float* sums;     // [rows, R, group_channels]: means, or sums of w (f - centre)
+  float* sums;     // [rows, R, group_channels]: Moments, or sums of w (f - centre)
   float* squares;  // [rows, R]: sums of squared distances to the mean over the group's channels, or
                    // of q
   char* tables;    // where shared memory is too small for them
+
+  __device__ Moments* moments() const { return reinterpret_cast<Moments*>(sums); }
 };
 
 // The distribution of a group of channels over the lanes.

@@ -87,14 +87,16 @@ __global__ void __launch_bounds__(kMergeThreads) merge_sums_kernel(const MergeAr
       for (int k = threadIdx.y; k < plan.chunks; k += slices) {
         if (counts[k] == 0) continue;
         const int64_t row = ((first + k) * plan.groups + group) * a.regions + region;
-        const float value = a.sums[row * plan.group_channels + c % plan.group_channels];
+        const int64_t i = row * plan.group_channels + c % plan.group_channels;
         if (kMoments) {
-          if (mine.count == 0) mine.centre = isfinite(value) ? value : 0.0f;
-          const float d = value - mine.centre, weighted = static_cast<float>(counts[k]) * d;
+          const Moments part = reinterpret_cast<const Moments*>(a.sums)[i];
+          if (mine.count == 0) mine.centre = part.centre;
+          const float d = (part.centre - mine.centre) + part.shift;
+          const float weighted = static_cast<float>(counts[k]) * d;
           mine.sum += weighted;
           mine.square += weighted * d;
         } else {
-          mine.sum += value;
+          mine.sum += a.sums[i];
         }
         mine.count += counts[k];
       }
@@ -127,7 +129,7 @@ bool interleaved(const Pixels& p) {
   return p.channels > 1 && p.features.channel_stride < p.features.pixel_stride;
 }
 
-SumsPlan plan_sums(const Device& device, const Pixels& p, bool weighted) {
+SumsPlan plan_sums(const Device& device, const Pixels& p, bool weighted, int64_t value_bytes) {
   SumsPlan plan = {};
   // even groups of channels, in multiples of a 16-byte unit
   const int64_t channels = std::max(p.channels, 1);
@@ -170,7 +172,7 @@ SumsPlan plan_sums(const Device& device, const Pixels& p, bool weighted) {
   }
 
   // partial results take at most a quarter of the float32 features
-  const int64_t row = 4 + plan.groups * (4 + 4 * int64_t{plan.group_channels});
+  const int64_t row = 4 + plan.groups * (4 + value_bytes * plan.group_channels);
   const int64_t tables = plan.shared_table ? 0 : plan.groups * plan.warps * plan.table;
   const int64_t least_chunk = ceil_div(p.regions * row + tables, channels);
   // about three waves of blocks, so that the last one is nearly full
@@ -204,7 +206,8 @@ template <bool kMoments>
 void sum_and_merge(const Device& device, SumsArgs args, int64_t* count, float* out, float* total,
                    float divide_eps) {
   const Pixels& p = args.p;
-  args.plan = plan_sums(device, p, !kMoments || args.inverse_norm);
+  constexpr int64_t kValueBytes = kMoments ? sizeof(Moments) : sizeof(float);
+  args.plan = plan_sums(device, p, !kMoments || args.inverse_norm, kValueBytes);
   const SumsPlan& plan = args.plan;
   const int64_t bytes = p.element == Element::kFloat ? 4 : 2;
   const Alignment aligned(p.features, bytes, p.channels, p.pixels);
@@ -214,7 +217,8 @@ void sum_and_merge(const Device& device, SumsArgs args, int64_t* count, float* o
 
   const int64_t chunks = p.batch * plan.chunks, rows = chunks * plan.groups * p.regions;
   args.counts = device.workspace<int>(chunks * p.regions);
-  args.sums = device.workspace<float>(rows * plan.group_channels);
+  args.sums =
+      reinterpret_cast<float*>(device.workspace<char>(rows * plan.group_channels * kValueBytes));
   args.squares = device.workspace<float>(rows);
   args.tables = plan.shared_table
                     ? nullptr

@@ -385,7 +385,7 @@ __global__ void __launch_bounds__(256, 1) region_sums_kernel(const SumsArgs a) {
     float square = all.square;
     if (kMoments) {
       const float mean_shift = all.sum / static_cast<float>(all.count);
-      if (owner) a.sums[row * a.plan.group_channels + lane] = all.centre + mean_shift;
+      if (owner) a.moments()[row * a.plan.group_channels + lane] = {all.centre, mean_shift};
       square = owner ? all.square - all.sum * mean_shift : 0.0f;
       square = square < 0.0f ? 0.0f : square;
       for (int apart = kWarp / 2; apart > 0; apart /= 2)

@@ -111,15 +111,21 @@ MINING = "rounding may change which pixels are mined"
 
 
 def metric_expression_terms(call: Call) -> dict[str, float]:
-    """Of unit vectors u = f / |f| the gradient is (g - (g . u) u) / |f|: a difference."""
+    """The gradient is proportional to means, which are as exact as their terms.
+
+    Of unit vectors u = f / |f| it is (g - (g . u) u) / |f|, a difference.
+    """
     terms = loss_terms(call)
-    if call.arguments.get("normalize") and call.first.numel():
-        features = call.first.double()
-        length = features.norm(dim=1, keepdim=True)
-        by_unit = call.replaced(features=features / length, normalize=False).results("eager")
-        terms["gradient in features"] = float(
-            (by_unit["gradient in features"] / length).abs().max()
-        )
+    if call.first.numel():
+        features, length = call.first.double(), torch.ones(())
+        if call.arguments.get("normalize"):
+            length = features.norm(dim=1, keepdim=True)
+            features = features / length
+        means = pk.region_stats(features, call.arguments["mask"], 2, backend="eager").mean
+        cancelled = float(features.square().mean().sqrt() / means.abs().max())
+        direct = call.replaced(features=features, normalize=False).results("eager")
+        size = float((direct["gradient in features"] / length).abs().max())
+        terms["gradient in features"] = size * max(cancelled, 1.0)
     return terms
 
 
