@@ -259,10 +259,11 @@ void weighted_gradient(const Device& device, const Pixels& pixels, const View& g
                        const float* direction, const float* weights, const float* mean,
                        const float* total, float eps, const PixelWeights* slope,
                        float* grad_weights) {
-  PixelWalk walk = walk_of(pixels, &gradient, mean != nullptr);
+  PixelWalk walk = walk_of(pixels, &gradient, grad_weights != nullptr);
   make_table(device, walk,
              DirectionTable{mean, direction, total, eps, slope != nullptr, pixels.channels});
-  if (!mean) return launch_pixels(device, pixels.element, walk, WeightedShareOp{pixels, weights});
+  if (!grad_weights)
+    return launch_pixels(device, pixels.element, walk, WeightedShareOp{pixels, weights});
   const WeightedOp op = {pixels, weights, slope ? *slope : PixelWeights{}, slope != nullptr,
                          grad_weights};
   launch_pixels(device, pixels.element, walk, op);

@@ -75,7 +75,8 @@ void pull_gradient(const Device& device, const Pixels& pixels, const View& gradi
                    const float* mean, const float* direction, float delta, int norm);
 // d f_i = c_i (f_i - mean) + w_i T and d w_i = (f_i - mean) . T, with T [B, C] = scale_b
 // direction_b, where scale = 1 / (total + eps), or -1 / total with `slope`; c_i is the weight of
-// `slope`, or 0 where it is null. Without `mean`, which has no slope either, d f_i alone.
+// `slope`, or 0 where it is null. Without `grad_weights`, which has no slope or mean either, d f_i
+// alone.
 void weighted_gradient(const Device& device, const Pixels& pixels, const View& gradient,
                        const float* direction, const float* weights, const float* mean,
                        const float* total, float eps, const PixelWeights* slope,
