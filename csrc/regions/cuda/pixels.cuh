@@ -39,6 +39,11 @@ __device__ inline float2 table_entry(const float2* table, int64_t i) {
   return table ? __ldg(table + i) : make_float2(0.0f, 0.0f);
 }
 
+template <class T>
+__device__ inline T* pixel_data(const View& view, int64_t image, int pixel, int pixels) {
+  return image_data<T>(view, image) + pixel_offset(view, pixel, pixels);
+}
+
 template <class T, int V>
 __device__ inline Raw<T, V> load_raw(const T* from) {
   if constexpr (V == 1)
@@ -71,10 +76,10 @@ __global__ void __launch_bounds__(kPixelThreads)
   for (int v = 1; v < V; ++v) same = same && state[v].region == state[0].region;
   same = __all_sync(kWholeWarp, same);
   float sums[V][kSums] = {};
-  const T* source = image_data<const T>(walk.features, image) +
-                    (active ? pixel_offset(walk.features, first, walk.pixels) : 0);
-  T* target = image_data<T>(walk.gradient, image) +
-              (active ? pixel_offset(walk.gradient, first, walk.pixels) : 0);
+  const int at = active ? first : 0;
+  const T* source =
+      Op::kReads ? pixel_data<const T>(walk.features, image, at, walk.pixels) : nullptr;
+  T* target = Op::kWrites ? pixel_data<T>(walk.gradient, image, at, walk.pixels) : nullptr;
   const float2* table = walk.table ? walk.table + image * walk.channels * walk.regions : nullptr;
 
   for (int base = warp; base < walk.channels; base += kAccessesAhead * warps) {
@@ -148,8 +153,8 @@ __global__ void __launch_bounds__(kPixelThreads, 3)
   const typename Op::State state = states[0];
   float sums[kSums] = {};
   const T* source =
-      image_data<const T>(walk.features, image) + pixel_offset(walk.features, at, walk.pixels);
-  T* target = image_data<T>(walk.gradient, image) + pixel_offset(walk.gradient, at, walk.pixels);
+      Op::kReads ? pixel_data<const T>(walk.features, image, at, walk.pixels) : nullptr;
+  T* target = Op::kWrites ? pixel_data<T>(walk.gradient, image, at, walk.pixels) : nullptr;
   const float2* table =
       walk.table ? walk.table + (image * walk.regions + max(state.region, 0)) * walk.channels
                  : nullptr;
