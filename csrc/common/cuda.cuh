@@ -183,6 +183,9 @@ struct Device {
   }
 };
 
+// What a block has without opting in to more, less room for the static variables of a kernel.
+constexpr int64_t kDefaultShared = 47 * 1024;
+
 // An empty grid launches nothing.
 template <class... Parameters, class... Arguments>
 void launch(const Device& device, void (*kernel)(Parameters...), int64_t blocks, dim3 threads,
@@ -190,7 +193,7 @@ void launch(const Device& device, void (*kernel)(Parameters...), int64_t blocks,
   if (blocks == 0) return;
   if (blocks > INT32_MAX)
     throw std::runtime_error("pixelkernels: too many elements for one launch");
-  if (shared > 48 * 1024)
+  if (shared > kDefaultShared)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(shared)));

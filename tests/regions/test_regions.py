@@ -62,6 +62,16 @@ def test_few_channels(regions, dtype):
         assert_agrees(Sample(OPS["region_stats"], "").call(dims, dtype=dtype), "cpu")
 
 
+# their rows and the static variables of a block are just above what it has without opting in
+@pytest.mark.parametrize("channels", [1536, 3071, 6142, 12285])
+@pytest.mark.parametrize("backend", backends("cpu", "cuda"))
+def test_means_of_many_channels_push_each_other(channels, backend, device):
+    call = Sample(OPS["discriminative_loss"], "cluster").call(
+        {"B": 1, "C": channels, "H": 2, "W": 5, "R": 3}, device
+    )
+    assert_agrees(call, backend)
+
+
 @pytest.mark.parametrize("backend", ALL)
 def test_absent_regions_are_zero_and_leave_the_losses(backend, device):
     f, labels = inputs((4, 3, 9, 11), device)

@@ -88,7 +88,7 @@ void push_and_gradient(const Device& device, const float* mean, const bool* pres
   const PushArgs args = {mean, present, regions, channels, delta, norm, partial, gradient};
   const int64_t row = int64_t{channels} * sizeof(float);
   int warps = kPushWarps;
-  while (warps > 1 && warps * row > 48 * 1024) warps /= 2;
+  while (warps > 1 && warps * row > kDefaultShared) warps /= 2;
   launch(device, region_push_kernel, batch * regions, dim3(warps * kWarp), warps * row, args);
   launch(device, sum_push_kernel, batch, dim3(kPushThreads), 0, partial, regions, push);
 }
