@@ -11,8 +11,9 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -174,9 +175,8 @@ def launch_similarity(channels, size, dtype, layout, precision, modes):
     similarity.sample_ranks(offsets.diff(), offsets[0, :1], 50)
 
 
-def compile_everything(architecture: int) -> list[Compiled]:
-    """Runs in a process of its own: Triton's launch is replaced for good."""
-    import triton
+def replace_launch(architecture: int, record: Callable[[Any, dict[str, Any]], None]) -> None:
+    """Launches compile from now on, in this process, and `record` gets the kernel and options."""
     from triton.backends.compiler import GPUTarget
     from triton.runtime import driver
     from triton.runtime.jit import JITFunction
@@ -193,15 +193,22 @@ def compile_everything(architecture: int) -> list[Compiled]:
         def get_current_stream(self, device):
             return 0
 
-    kernels = {}
     run = JITFunction.run
 
     def compile_only(self, *args, grid, warmup, **options):
-        kernel = run(self, *args, grid=grid, warmup=True, **options)
-        kernels[kernel.hash] = (kernel, str(options))
+        record(run(self, *args, grid=grid, warmup=True, **options), options)
 
     JITFunction.run = compile_only
     driver.set_active(Device())
+
+
+def compile_everything(architecture: int) -> list[Compiled]:
+    import triton
+
+    kernels = {}
+    replace_launch(
+        architecture, lambda kernel, options: kernels.update({kernel.hash: (kernel, str(options))})
+    )
     dump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
         triton.knobs.cache.dir = folder
@@ -224,12 +231,54 @@ def compile_everything(architecture: int) -> list[Compiled]:
     return compiled
 
 
+def sums(ttgir: str) -> tuple[str, ...]:
+    """The sums over float32 tensors: axis, shape, and the distribution over threads."""
+    named = dict(re.findall(r"^(#\w+) = (.*)$", ttgir, re.M))
+    reduced = re.findall(r'"tt.reduce".*?axis = (\d+).*?\}\) : \(tensor<(.*?)>\) ->', ttgir, re.S)
+    return tuple(
+        re.sub(r"#\w+", lambda name: named.get(name[0], name[0]), f"{axis}, {operand}")
+        for axis, operand in reduced
+        if "xf32" in operand
+    )
+
+
+def sums_of_layouts() -> dict[tuple[str, str], dict[tuple[str, ...], set[str]]]:
+    """Kernel and constants -> its sums -> the layouts of features that have these."""
+    import triton
+
+    def as_far_as_threads(backend, stages, options, language, capability):
+        stages["llir"] = stages["ptx"] = lambda source, metadata: source
+
+        def nothing(source, metadata):
+            metadata.update(name="", shared=0, tmem_size=0)
+            return b""
+
+        stages["cubin"] = nothing
+
+    found: dict[Any, dict[Any, set[str]]] = {}
+
+    def record(kernel, options):
+        constants = str({name: value for name, value in options.items() if name != "FLAT"})
+        name = re.search(r"tt.func public @(\w+)", kernel.asm["ttgir"])[1]
+        orders = found.setdefault((name, constants), {})
+        orders.setdefault(sums(kernel.asm["ttgir"]), set()).add(layout)
+
+    triton.knobs.runtime.add_stages_inspection_hook = as_far_as_threads
+    replace_launch(90, record)
+    with tempfile.TemporaryDirectory() as folder:
+        triton.knobs.cache.dir = folder
+        for layout in testing.LAYOUTS:
+            launch_similarity(70, (45, 60), torch.float32, layout, "highest", modes=MODES[::5])
+    return found
+
+
 @pytest.fixture(scope="module")
 def compilations():
-    """One compilation per architecture, side by side."""
+    """A process per job, because each replaces Triton's launch for good."""
     context = multiprocessing.get_context("spawn")
     with context.Pool(min(os.cpu_count() or 1, 3), maxtasksperchild=1) as pool:
-        yield {a: pool.apply_async(compile_everything, (a,)) for a in ARCHITECTURES}
+        jobs = {a: pool.apply_async(compile_everything, (a,)) for a in ARCHITECTURES}
+        yield {**jobs, "layouts": pool.apply_async(sums_of_layouts)}
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -255,3 +304,11 @@ def test_similarities_use_the_tensor_cores(architecture, compilations):
     for kernel in kernels:
         expected = set() if "'ieee'" in kernel.constants else wanted
         assert kernel.instructions == expected, kernel
+
+
+def test_layouts_of_features_leave_the_order_of_sums(compilations):
+    """So test_every_layout_gives_the_same_bits holds on a GPU."""
+    compiled = compilations["layouts"].get(timeout=900)
+    assert any(order for orders in compiled.values() for order in orders)
+    for kernel, orders in compiled.items():
+        assert len(orders) == 1, kernel

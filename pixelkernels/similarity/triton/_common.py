@@ -140,6 +140,20 @@ def query_tile(
 
 
 @triton.jit
+def row_sums(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """The sum of each row of x [ROWS, COLUMNS], pairwise.
+
+    tl.sum first adds what a thread has loaded, which depends on the strides of the features. The
+    bits of this sum do not; nor do those of x, if it was accumulated by tl.fma.
+    """
+    if COLUMNS == 1:
+        return tl.reshape(x, [ROWS])
+    else:
+        even, odd = tl.split(tl.reshape(x, [ROWS, COLUMNS // 2, 2]))
+        return row_sums(even + odd, ROWS, COLUMNS // 2)
+
+
+@triton.jit
 def norm(square, METRIC: tl.constexpr):
     """1 / max(|x|, 1e-12) for the cosine, |x|^2 for squared distances."""
     if METRIC == COSINE:

@@ -27,6 +27,7 @@ from ._common import (
     SUM,
     norm,
     padded,
+    row_sums,
     tl,
     triton,
 )
@@ -77,7 +78,7 @@ def _norms_kernel(
         offsets = flat_offsets(position, width, stride_h, stride_w, FLAT)
     else:
         offsets = pixel_offsets(start, width, stride_h, stride_w, P, FLAT)
-    square = tl.zeros([P], tl.float32)
+    squares = tl.zeros([P, CB], tl.float32)
     for c0 in range(0, padded(channels), CB):
         x = load_tile(features, offsets, inside, c0, channels, stride_c, CB)
         if PACK:
@@ -85,8 +86,8 @@ def _norms_kernel(
             where = packed + (image * pixels + pixel)[:, None] * padded(channels) + c[None, :]
             tl.store(where, x, mask=inside[:, None] & (c < padded(channels))[None, :])
         x = x.to(tl.float32)
-        square += tl.sum(x * x, axis=1)
-    tl.store(norms + image * pixels + pixel, norm(square, METRIC), mask=inside)
+        squares = tl.fma(x, x, squares)
+    tl.store(norms + image * pixels + pixel, norm(row_sums(squares, P, CB), METRIC), mask=inside)
 
 
 @triton.jit(do_not_specialize=["splits"])
@@ -137,12 +138,15 @@ def _class_sums_kernel(
         where = flat_offsets(position, width, stride_h, stride_w, FLAT)
         x = load_tile(features, where, known, chunk * CB, channels, stride_c, CB).to(tl.float32)
         if METRIC == COSINE:
-            x *= tl.load(norms + j, mask=known, other=0.0)[:, None]
+            inverse = tl.load(norms + j, mask=known, other=0.0)
+            acc = tl.fma(x, tl.broadcast_to(inverse[:, None], [P, CB]), acc)
+        else:
+            acc += x
         if METRIC == SQEUCLIDEAN:
             total += tl.load(norms + j, mask=known, other=0.0)
-        acc += x
     column = chunk * CB + tl.arange(0, CB)
-    tl.store(sums + slot * channels + column, tl.sum(acc, axis=0), mask=column < channels)
+    column_sums = row_sums(tl.trans(acc), CB, P)
+    tl.store(sums + slot * channels + column, column_sums, mask=column < channels)
     tl.store(squares + slot, tl.sum(total, axis=0), mask=chunk == 0)
 
 

@@ -28,6 +28,7 @@ from ._common import (
     padded,
     preference,
     query_tile,
+    row_sums,
     similarity,
     smaller_is_better,
     tile,
@@ -221,16 +222,17 @@ def _prototype_scores_kernel(
     for first in range(0, num_classes, BLOCK_K):
         c = first + tl.arange(0, BLOCK_K)
         known = c < num_classes
-        square = tl.zeros([BLOCK_Q], tl.float32)
+        square = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
         s = tl.zeros([BLOCK_Q, BLOCK_K], tl.float32)
         for c0 in range(0, channels, BLOCK_D):
             q = load_tile(query, where, inside, c0, channels, stride_c, BLOCK_D).to(tl.float32)
             r = load_points(prototypes, c, known, c0, channels, BLOCK_D)
             if METRIC != DOT:
-                square += tl.sum(q * q, axis=1)
+                square = tl.fma(q, q, square)
             s = tl.dot(q, tl.trans(r), s, input_precision=PRECISION)
         squares = tl.load(prototype_norms + c, mask=known, other=0.0)
-        s = similarity(s, norm(square, METRIC)[:, None], squares[None, :], METRIC)
+        query_norm = norm(row_sums(square, BLOCK_Q, BLOCK_D), METRIC)
+        s = similarity(s, query_norm[:, None], squares[None, :], METRIC)
         begin = tl.load(offsets + c, mask=known, other=0)
         count = tl.load(offsets + c + 1, mask=known, other=0) - begin
         present = (count > 0)[None, :]
