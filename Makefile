@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= gpu-check-out
 
-.PHONY: build demo test test-all cuda-on-cpu fuzz sanitize lint format gpu-check bench gate report clean
+.PHONY: build demo test test-all cuda-on-cpu mutants fuzz sanitize lint format gpu-check bench gate report clean
 
 # torch first: the project is built against the headers of the torch that will run it
 $(VENV)/.installed: constraints.txt pyproject.toml
@@ -42,6 +42,10 @@ test-all: build cuda-on-cpu
 cuda-on-cpu: build
 	$(BIN)/python -m tests.cuda_on_cpu
 
+# errors planted in the GPU sources, and which of the tests without a GPU see them; half an hour
+mutants: build
+	$(BIN)/python -m tests.mutants
+
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -77,8 +81,9 @@ report: build
 	$(BIN)/python -m benchmarks.report
 	$(BIN)/python -m benchmarks.plots
 
+# STAGES: some of them, such as "build test" or "bench regions"
 gpu-check:
-	bash tools/gpu_check.sh $(OUT)
+	bash tools/gpu_check.sh $(OUT) $(STAGES)
 
 $(VENV)/.docs: $(VENV)/.installed
 	$(PIP) mkdocs mkdocs-material mkdocstrings mkdocstrings-python

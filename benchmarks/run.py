@@ -1,7 +1,7 @@
 """Compare the speed and memory of the library with what people use today.
 
     python -m benchmarks.run [--quick | --full] [--device cuda] [--family NAME] [--only NAME]
-                             [--out PATH] [--minutes M]
+                             [--alone] [--out PATH] [--minutes M]
 
 Times every usable backend and every peer of each workload alternately and prints a table. A side
 whose result differs from the oracle's, or whose package is missing, is reported and not timed.
@@ -136,12 +136,13 @@ def add_ratios(rows: list[Row], floor_ms: float) -> None:
 
 
 def run_workload(
-    workload: Workload, device: str, extent: str, ceilings: dict[str, float], bar: tqdm[Any]
+    workload: Workload, options: argparse.Namespace, ceilings: dict[str, float], bar: tqdm[Any]
 ) -> Iterator[Row]:
-    how = EFFORTS[extent][device]
+    device, full = options.device, options.extent == "full"
+    how = EFFORTS[options.extent][device]
     torch.compiler.reset()
-    peers = peer_sides(workload, device)
-    for variant in workload.variants if extent == "full" else workload.variants[:1]:
+    peers = [] if options.alone else peer_sides(workload, device)
+    for variant in workload.variants if full else workload.variants[:1]:
         case = Case(workload, variant, workload.inputs(variant, device))
         sides = library_sides(workload, case.inputs) + peers
         for mode in workload.modes:
@@ -151,11 +152,8 @@ def run_workload(
                 floor.bytes / ceilings["copy_bytes_per_second"],
                 floor.operations / ceilings["float32_operations_per_second"],
             )
-            rows = list(
-                measure_mode(
-                    case, mode, sides, device, how, fast=extent == "short" and device == "cpu"
-                )
-            )
+            fast = options.extent == "short" and device == "cpu"
+            rows = list(measure_mode(case, mode, sides, device, how, fast=fast))
             add_ratios(rows, floor_ms)
             about = {
                 "workload": workload.name,
@@ -217,7 +215,7 @@ def destinations(options: argparse.Namespace, families: set[str], machine: str) 
         return dict.fromkeys(families, options.out)
     if options.out:
         return {family: options.out / f"{family}.json" for family in families}
-    if options.only or options.extent != "full":
+    if options.only or options.alone or options.extent != "full":
         return {}
     return {family: RESULTS / environment.slug(machine) / f"{family}.json" for family in families}
 
@@ -238,6 +236,7 @@ def parse(arguments: list[str] | None) -> tuple[argparse.Namespace, list[Workloa
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--family", choices=FAMILIES, help="the workloads of one family")
     parser.add_argument("--only", metavar="NAME", help="the workloads whose name contains NAME")
+    parser.add_argument("--alone", action="store_true", help="the library without its peers")
     parser.add_argument(
         "--out", type=Path, metavar="PATH", help="FILE.json, or a folder for a file per family"
     )
@@ -272,7 +271,7 @@ def main(arguments: list[str] | None = None) -> int:
         for workload in bar:
             if options.minutes is not None and time.monotonic() - begin > 60 * options.minutes:
                 break
-            rows += run_workload(workload, options.device, options.extent, ceilings, bar)
+            rows += run_workload(workload, options, ceilings, bar)
             missing.remove(workload)
             for path in set(outputs.values()):
                 mine = [row for row in rows if outputs[row["family"]] == path]

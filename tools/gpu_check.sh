@@ -1,66 +1,87 @@
 #!/usr/bin/env bash
-# Build, test, sanitize and measure on a machine with a GPU:
+# Build, test, sanitize and measure on a machine with a GPU, in stages of at most LIMIT seconds (540):
 #
-#   bash tools/gpu_check.sh OUT [build] [smoke] [test] [memcheck] [racecheck] [bench]
+#   bash tools/gpu_check.sh OUT [build] [test] [sanitize] [bench FAMILY]...
 #
-# Without a stage, all of them run. Each may take LIMIT seconds (540). The script uses the installed
-# packages (PYTHON: python3) and no network. A failed stage does not stop the others; the exit status
-# is 1 if any failed. OUT gets summary.txt, a log per stage, junit.xml and the benchmark results.
-# PIXELKERNELS_COMMIT names the commit of a tree without its history.
+# Without a stage, all of them and all families. The script uses the installed packages (PYTHON:
+# python3), as many processes as there are cores, and no network. A failed stage does not stop the
+# others; the exit status is 1 if any failed. OUT gets summary.txt, a log per stage, failures.txt
+# of the tests and the benchmark results, all of them as they come: a stage that is killed leaves
+# what it has found. PIXELKERNELS_COMMIT names the commit of a tree without its history.
 set -u
 
-stages=(build smoke test memcheck racecheck bench)
-if [ $# -lt 1 ]; then
-  echo "usage: bash tools/gpu_check.sh OUT [${stages[*]}]" >&2
+families=(regions triplet similarity distance)
+usage() {
+  echo "usage: bash tools/gpu_check.sh OUT [build] [test] [sanitize] [bench FAMILY]..." >&2
+  echo "families: ${families[*]}" >&2
   exit 2
-fi
+}
+[ $# -gt 0 ] || usage
 mkdir -p "$1" || exit 2
 out=$(cd "$1" && pwd) || exit 2
 shift
-for name in "$@"; do
-  if [[ " ${stages[*]} " != *" $name "* ]]; then
-    echo "gpu_check.sh: no stage $name; there are ${stages[*]}" >&2
-    exit 2
-  fi
+[ $# -gt 0 ] || set -- build test sanitize $(printf 'bench %s ' "${families[@]}")
+stages=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    build | test | sanitize) stages+=("$1") ;;
+    bench)
+      [ $# -gt 1 ] && [[ " ${families[*]} " == *" $2 "* ]] || usage
+      stages+=("bench-$2")
+      shift
+      ;;
+    *) usage ;;
+  esac
+  shift
 done
-[ $# -gt 0 ] && stages=("$@")
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 2
 
 python=${PYTHON:-python3}
 limit=${LIMIT:-540}
 summary=$out/summary.txt
 export PATH="$PATH:/usr/local/cuda/bin" PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
-: >"$summary"
-
 say() { echo "$*" | tee -a "$summary"; }
 
+# only the architecture of this GPU; ninja uses all cores
 build() {
-  TORCH_CUDA_ARCH_LIST=$capability PIXELKERNELS_CUDA=1 "$python" setup.py build_ext --inplace
+  TORCH_CUDA_ARCH_LIST=$capability PIXELKERNELS_CUDA=1 "$python" setup.py build_ext --inplace &&
+    "$python" -m pixelkernels info && "$python" -m tools.gpu_smoke
 }
 
-smoke() {
-  "$python" -m pixelkernels info &&
-    "$python" -m tools.compute_sanitizer cuda && "$python" -m tools.compute_sanitizer triton
-}
-
+# processes that each break on an error of their own, and share the cache of Triton's compilations
 run_tests() {
-  "$python" -m pytest tests -n 12 -m "not slow" -k "cuda or triton" --junitxml "$out/junit.xml" -q
+  GPU_FAILURES=$out/failures.txt "$python" -m pytest -v -p tests.gpu -n "$workers" --dist worksteal \
+    --max-worker-restart 1000 -m "not slow" --tb no \
+    tests/promises tests/regions tests/triplet tests/similarity tests/distance
 }
 
+# All tools at a time, because each runs on one core. Without torch's caching allocator, an access
+# past the end of a tensor leaves its allocation.
 sanitize() {
-  local backend status=0
+  local tool backend job name status=0 jobs=()
+  "$python" -m tools.compute_sanitizer triton >"$out/warm.log" 2>&1
   for backend in cuda triton; do
-    echo "== $1, $backend"
-    # without torch's caching allocator, an access past the end of a tensor leaves its allocation
-    PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --tool "$1" --error-exitcode 9 \
-      "$python" -m tools.compute_sanitizer "$backend" || status=1
+    for tool in memcheck racecheck initcheck synccheck; do
+      PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout --kill-after=5 $((limit - 60)) \
+        compute-sanitizer --tool "$tool" --error-exitcode 9 \
+        "$python" -m tools.compute_sanitizer "$backend" >"$out/$tool-$backend.log" 2>&1 &
+      jobs+=("$!:$tool-$backend")
+    done
+  done
+  for job in "${jobs[@]}"; do
+    name=${job#*:}
+    wait "${job%%:*}" && echo "$name: ok" && continue
+    status=1
+    echo "FAILED $name, $(grep -c calls "$out/$name.log") samples done: $(tail -n 1 "$out/$name.log")"
   done
   return "$status"
 }
 
+# the library alone first: its own times are what a killed stage must not lose
 bench() {
-  # the last workload needs time to finish
-  "$python" -m benchmarks.run --full --device cuda --minutes $((limit / 60 - 1)) --out "$out"
+  "$python" -m benchmarks.run --full --alone --device cuda --family "$1" --out "$out/alone" &&
+    "$python" -m benchmarks.run --full --device cuda --family "$1" --out "$out" \
+      --minutes $((limit / 60 - 3))
 }
 
 if ! capability=$("$python" -c '
@@ -74,25 +95,28 @@ say "$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader), comput
 say "$("$python" -c 'import torch, triton; print("torch", torch.__version__, "triton", triton.__version__)')"
 say "commit $(git rev-parse HEAD 2>/dev/null || echo "${PIXELKERNELS_COMMIT:-unknown}")"
 
-export out python capability limit
-export -f build smoke run_tests sanitize bench
+workers=$(nproc)
+[ "$workers" -gt 12 ] && workers=12
+export out python capability limit workers
+export -f build run_tests sanitize bench
 failures=0
-for name in "${stages[@]}"; do
-  case $name in
+for stage in "${stages[@]}"; do
+  case $stage in
     test) call=run_tests ;;
-    memcheck | racecheck) call="sanitize $name" ;;
-    *) call=$name ;;
+    bench-*) call="bench ${stage#bench-}" ;;
+    *) call=$stage ;;
   esac
   begin=$SECONDS
-  timeout --kill-after=5 "$limit" bash -uc "$call" >"$out/$name.log" 2>&1
+  # SIGINT lets Python finish its report
+  timeout --signal=INT --kill-after=10 "$limit" bash -uc "$call" >"$out/$stage.log" 2>&1
   status=$?
   if [ "$status" -eq 0 ]; then
-    say "$name: ok, $((SECONDS - begin)) s"
+    say "$stage: ok, $((SECONDS - begin)) s"
   else
     failures=$((failures + 1))
-    say "$name: FAILED with status $status, $((SECONDS - begin)) of at most $limit s"
+    say "$stage: FAILED with status $status, $((SECONDS - begin)) of at most $limit s"
   fi
-  grep -E '^(FAILED|ERROR)|^[0-9=].* (passed|failed|error)|ERROR SUMMARY|RACECHECK SUMMARY|not supported|not found|not timed|not measured' \
-    "$out/$name.log" | tail -n 30 | tee -a "$summary"
+  grep -E 'FAILED|^ERROR|^=.* (passed|failed|error)|not supported|not timed|not measured' \
+    "$out/$stage.log" | sort -u | tail -n 40 | tee -a "$summary"
 done
 [ "$failures" -eq 0 ]
