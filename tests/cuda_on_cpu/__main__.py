@@ -32,8 +32,8 @@ def run(variant: str, arguments: list[str]) -> int:
         environment |= SMALL_GPU
     if variant == "address":
         environment |= preloaded()
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", "-m", "not slow"]
-    command += arguments or TESTS[variant]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow"]
+    command += arguments or ["-n", "2", *TESTS[variant]]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 

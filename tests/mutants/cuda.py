@@ -1,0 +1,63 @@
+"""Errors in the CUDA kernels."""
+
+from __future__ import annotations
+
+from . import Mutant
+
+CLICKS = "csrc/distance/cuda/click_maps.cu"
+TRANSFORM = "csrc/distance/cuda/transform.cu"
+PUSH = "csrc/regions/cuda/push.cu"
+MERGE = "csrc/regions/cuda/sums.cu"
+SUMS = "csrc/regions/cuda/sums.cuh"
+PIXELS = "csrc/regions/cuda/pixels.cuh"
+COMMON = "csrc/common/cuda.cuh"
+
+
+def without_barriers(path: str, count: int, barrier: str = "__syncthreads();") -> list[Mutant]:
+    return [Mutant("barrier dropped", path, barrier, ";", i) for i in range(count)]
+
+
+MUTANTS = [
+    *without_barriers(CLICKS, 3),
+    *without_barriers(TRANSFORM, 2),
+    *without_barriers(TRANSFORM, 1, "__syncwarp();"),
+    *without_barriers(PUSH, 2),
+    *without_barriers(MERGE, 7),
+    *without_barriers(PIXELS, 1),
+    *without_barriers(SUMS, 5, "__syncwarp();"),
+    *without_barriers(SUMS, 1),
+    Mutant("bound off by one", CLICKS, "row_of(i) >= maps.height", "row_of(i) > maps.height"),
+    Mutant("bound off by one", CLICKS, "column_of(j) < maps.width", "column_of(j) <= maps.width"),
+    Mutant("bound off by one", CLICKS, "group + lane < count", "group + lane <= count"),
+    Mutant("bound off by one", CLICKS, "if (i < maps.clicks)", "if (i <= maps.clicks)"),
+    Mutant("wrong stride", CLICKS, "(1u << lane) - 1", "(2u << lane) - 1"),
+    Mutant("bound off by one", TRANSFORM, "word + 1 < end && writes", "word < end && writes", 0),
+    Mutant("bound off by one", TRANSFORM, "r < height - row && writes", "r <= height - row && writes"),
+    Mutant("bound off by one", TRANSFORM, "anchor + apart <= anchors", "anchor + apart < anchors"),
+    Mutant("tail unmasked", TRANSFORM, ": metric.column(kFarSteps, q)", ": 0u"),
+    Mutant("wrong stride", TRANSFORM, "sites[part + 2]", "sites[part + 1]"),
+    Mutant("tail unmasked", TRANSFORM, "if (x < width) out[x]", "out[x]"),
+    Mutant("bound off by one", PUSH, "b == own || ", ""),
+    Mutant("uninitialised table", PUSH, "sum[c] = 0.0f;", ";"),
+    Mutant("launch", PUSH, "warps * row > kDefaultShared", "warps * row > 48 * 1024"),
+    Mutant("launch", COMMON, "47 * 1024", "48 * 1024"),
+    Mutant("tail unmasked", MERGE, "if (counts[k] == 0) continue;", ""),
+    Mutant("wrong stride", MERGE, "row * plan.group_channels + c %", "row * a.channels + c %"),
+    Mutant("tail unmasked", PIXELS, "if (Op::kReads && active && c < walk", "if (Op::kReads && c < walk"),
+    Mutant("tail unmasked", PIXELS, "if (Op::kWrites && active)", "if (Op::kWrites)"),
+    Mutant("bound off by one", PIXELS, "if (Op::kReads && c < walk", "if (Op::kReads && c <= walk"),
+    Mutant("bound off by one", PIXELS, "i >= walk.batch * size", "i > walk.batch * size"),
+    Mutant("one copy less", SUMS, "__pipeline_wait_prior(ahead);", "__pipeline_wait_prior(ahead + 1);"),
+    Mutant("one copy less", SUMS, "__pipeline_wait_prior(0);", ";"),
+    Mutant("one copy less", SUMS, "__pipeline_commit();  // an empty group", ";  // an empty group"),
+    Mutant("bound off by one", SUMS, "if (pixel >= end) continue;", "if (pixel > end) continue;"),
+    Mutant("bound off by one", SUMS, "channel < lanes.channels; channel +=", "channel <= lanes.channels; channel +="),
+    Mutant("tail unmasked", SUMS, "if (start + i >= end) continue;", ""),
+    Mutant("tail unmasked", SUMS, "if (lanes.channel >= lanes.channels) return;", ""),
+    Mutant("uninitialised table", SUMS, "*(table_count(0, 0) + i) = 0;", ";"),
+    Mutant("uninitialised table", SUMS, "*table_sums(r) = make_float2(0.0f, 0.0f);", ""),
+    Mutant("wrong stride", SUMS, "target += (kWarp / kUnits) * kSegmentPitchBytes;", "target += (kWarp / kUnits) * kSegmentBytes;"),
+    Mutant("int32 offsets", COMMON, "image * view.batch_stride", "static_cast<int>(image * view.batch_stride)"),
+    Mutant("int32 offsets", SUMS, "channel * a.p.features.channel_stride;", "int(channel * a.p.features.channel_stride);"),
+    Mutant("int32 offsets", PIXELS, "c * walk.gradient.channel_stride", "int(c * walk.gradient.channel_stride)"),
+]  # fmt: skip

@@ -1,0 +1,40 @@
+"""Errors in the Triton kernels."""
+
+from __future__ import annotations
+
+from . import Mutant
+
+REGIONS = "pixelkernels/regions/triton"
+DISTANCE = "pixelkernels/distance/triton"
+SIMILARITY = "pixelkernels/similarity/triton"
+HINGES = "pixelkernels/triplet/triton/hinges.py"
+COMMON = "pixelkernels/_core/triton.py"
+
+MUTANTS = [
+    Mutant("barrier dropped", f"{REGIONS}/statistics.py", "tl.debug_barrier()", "pass"),
+    Mutant("barrier dropped", f"{DISTANCE}/transform.py", "tl.debug_barrier()", "pass"),
+    Mutant("bound off by one", COMMON, "c[None, :] < channels", "c[None, :] <= channels"),
+    Mutant("uninitialised table", f"{REGIONS}/statistics.py", "tl.store(counts + lane, tl.zeros([P], tl.int32), mask=lane < num_regions)", "pass"),
+    Mutant("bound off by one", f"{REGIONS}/statistics.py", "inside = begin + tl.arange(0, P) < end", "inside = begin + tl.arange(0, P) <= end"),
+    Mutant("tail unmasked", f"{REGIONS}/statistics.py", "tl.store(mean + program * channels + c, reference + offset, mask=c < channels)", "tl.store(mean + program * channels + c, reference + offset)"),
+    Mutant("bound off by one", f"{REGIONS}/gradients.py", "inside = pixel < pixels", "inside = pixel <= pixels"),
+    Mutant("bound off by one", f"{DISTANCE}/transform.py", "inside = (row < height)", "inside = (row <= height)"),
+    Mutant("tail unmasked", f"{DISTANCE}/transform.py", "mask=column <= last, other=NONE", "mask=column < last + CHUNK, other=NONE"),
+    Mutant("bound off by one", f"{DISTANCE}/transform.py", "mask=x0 + x < width", "mask=x0 + x <= width"),
+    Mutant("tail unmasked", f"{DISTANCE}/transform.py", "mask=i + 1 < blocks, other=width - 1", "mask=i < blocks, other=width - 1"),
+    Mutant("tail unmasked", f"{DISTANCE}/clicks.py", "mask=(row < height) & (column < width)", "mask=row < height"),
+    Mutant("bound off by one", f"{DISTANCE}/clicks.py", "mask=at < clicks", "mask=at <= clicks"),
+    Mutant("bound off by one", HINGES, "valid &= (pixel >= 0) & (pixel < pixels)", "valid &= (pixel >= 0) & (pixel <= pixels)"),
+    Mutant("tail unmasked", HINGES, "tl.store(hinges + to, hinge_value, mask=row < rows)", "tl.store(hinges + to, hinge_value)"),
+    Mutant("race", HINGES, "head = (pixel < pixels) & (before != pixel)", "head = pixel < pixels"),
+    Mutant("bound off by one", f"{SIMILARITY}/points.py", "inside = pixel < pixels", "inside = pixel <= pixels"),
+    Mutant("bound off by one", f"{SIMILARITY}/points.py", "known = j < end", "known = j <= end"),
+    Mutant("wrong stride", f"{SIMILARITY}/points.py", "[:, None] * padded(channels) + c[None, :]", "[:, None] * channels + c[None, :]"),
+    Mutant("bound off by one", f"{SIMILARITY}/_common.py", "known = j < end", "known = j <= end"),
+    Mutant("tail unmasked", f"{SIMILARITY}/scores.py", "tl.store(edge + image * pixels + pixel, log_sum, mask=inside)", "tl.store(edge + image * pixels + pixel, log_sum)"),
+    Mutant("tail unmasked", f"{SIMILARITY}/prior.py", "tl.store(scores + image * pixels + pixel, of_key(best), mask=inside)", "tl.store(scores + image * pixels + pixel, of_key(best))"),
+    Mutant("race", f"{SIMILARITY}/gradient.py", "tl.store(scalars + slot * 2, tl.sum(by_scale, axis=0), mask=chunk == 0)", "tl.store(scalars, tl.sum(by_scale, axis=0), mask=chunk == 0)"),
+    Mutant("bound off by one", f"{SIMILARITY}/pairs.py", "exists = pixel < pixels", "exists = pixel <= pixels"),
+    Mutant("int32 offsets", COMMON, "c[None, :].to(tl.int64) * stride_c", "(c[None, :] * stride_c).to(tl.int32)"),
+    Mutant("int32 offsets", f"{REGIONS}/gradients.py", "program = tl.program_id(0).to(tl.int64)", "program = tl.program_id(0)", 1),
+]  # fmt: skip
