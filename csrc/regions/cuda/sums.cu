@@ -50,9 +50,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_sums_kernel(const MergeAr
       if (thread < half) reduced[thread] += reduced[thread + half];
     }
     __syncthreads();
-    const float sum = reduced[0];
-    __syncthreads();
-    return sum;
+    return reduced[0];
   };
   // moments are summed over the groups of channels; q is the same in all groups
   float square = 0.0f;

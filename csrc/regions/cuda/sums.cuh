@@ -172,7 +172,7 @@ struct RegionSums {
     return (row + stream_of(i)) * (kTileSteps + kUnitPad) + step;
   }
 
-  // Regions and weights of a window of tiles, in the order of access.
+  // Regions and weights of a window of tiles, in the order of access; read after a __syncwarp.
   __device__ void prepare_window(int start) const {
     constexpr int kTogether = 4;
     const int64_t first = image * a.p.pixels + start, last = image * a.p.pixels + end;
@@ -207,7 +207,6 @@ struct RegionSums {
       for (int u = 1; u < kUnit; ++u) flag = label[u] == label[0] ? flag : kMixed;
       flags()[row * (kUnits + 1) + unit] = flag;
     }
-    __syncwarp();
   }
 
   // Loads a region's sums from the table, before x is added.
