@@ -42,7 +42,7 @@ def cross_entropy(z, same):
     return tl.maximum(z, 0.0) + t * series, sign * sigmoid
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit(do_not_specialize=["tiles", "chunks"])
 def _pairs_kernel(
     rows,
     labels,
@@ -174,7 +174,9 @@ def _visit(
     if gradient:
         # registers also hold a tile of the gradient, and for the totals the loss of each pair
         narrow = with_totals or not half
-        options |= {"BLOCK_K": min(options["BLOCK_K"], 32 if narrow else 64), "num_warps": 8}
+        options["BLOCK_K"] = min(options["BLOCK_K"], 32 if narrow else 64)
+        # eight warps on 64 rows of a whole tile would multiply everything twice
+        options["num_warps"] = 4 if half and options["WHOLE"] and options["BLOCK_Q"] == 64 else 8
     tiles = ceil_div(pixels, options["BLOCK_Q"])
     chunks = max(ceil_div(channels, block), 1) if gradient else 1
     totals = affine.new_empty((batch * tiles if with_totals else 0, 3))
