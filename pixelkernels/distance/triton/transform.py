@@ -45,7 +45,7 @@ def larger(a, b):
     return tl.maximum(a, b)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["segments"])
 def _ends_kernel(mask, ends, height, width, segments, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """The first and last True row of a segment, in each column: ends [N, segments, 2, W]."""
     true, row, column, _, _, image, segment = column_tile(
@@ -58,7 +58,7 @@ def _ends_kernel(mask, ends, height, width, segments, ROWS: tl.constexpr, COLUMN
     tl.store(ends + width + column, last, mask=column < width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["segments"])
 def _columns_kernel(
     mask,
     ends,
@@ -164,7 +164,7 @@ def root(squares):
     return tl.where(found, distance, float("inf"))
 
 
-@triton.jit(do_not_specialize=["halving"])
+@triton.jit(do_not_specialize=["halving", "blocks", "bisection"])
 def _rows_kernel(
     down,
     anchors,

@@ -23,7 +23,7 @@ from ._common import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_regions"])
 def _region_tables_kernel(
     mean,
     grad_mean,
@@ -64,7 +64,7 @@ def _region_tables_kernel(
         tl.store(grad_table + target, gradient, mask=inside)
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit(do_not_specialize=["tiles", "num_regions", "chunks"])
 def _region_gradient_kernel(
     features,
     gradient,

@@ -9,7 +9,7 @@ from ..._core.triton import ceil_div, launch, load_tile, next_power_of_2, pixel_
 from ._common import as_bytes, load_labels, pixel_tile, sign, tl, triton
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_regions"])
 def _region_push_kernel(
     mean,
     present,

@@ -29,7 +29,7 @@ def truncate_to_bfloat16(x):
     return (x.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True)
 
 
-@triton.jit(do_not_specialize=["blocks"])
+@triton.jit(do_not_specialize=["blocks", "num_regions", "chunks"])
 def _region_partials_kernel(
     features,
     labels,
@@ -188,7 +188,7 @@ def _region_partials_kernel(
         tl.store(spreads + current, spread)
 
 
-@triton.jit(do_not_specialize=["blocks"])
+@triton.jit(do_not_specialize=["blocks", "num_regions", "chunks"])
 def _merge_moments_kernel(
     shifts,
     sums,
@@ -271,7 +271,7 @@ def _load_blocks(
     return n, shift, tl.load(sums + where, mask=inside, other=0.0)
 
 
-@triton.jit(do_not_specialize=["blocks"])
+@triton.jit(do_not_specialize=["blocks", "num_regions", "chunks"])
 def _merge_pull_kernel(
     sums,
     counts,

@@ -20,7 +20,7 @@ def distance_slope(grad, distance, SQUARED: tl.constexpr):
     return tl.where((grad == 0) | (distance == 0), 0.0, tl.div_rn(grad, distance))
 
 
-@triton.jit(do_not_specialize=["blocks"])
+@triton.jit(do_not_specialize=["blocks", "chunks"])
 def _weighted_sums_kernel(
     features,
     weights,
@@ -78,7 +78,7 @@ def _weighted_sums_kernel(
     tl.store(totals + slot, tl.sum(total, axis=0), mask=chunk == 0)
 
 
-@triton.jit(do_not_specialize=["blocks"])
+@triton.jit(do_not_specialize=["blocks", "chunks"])
 def _merge_sums_kernel(
     sums,
     totals,

@@ -154,9 +154,9 @@ def row_sums(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
 
 
 @triton.jit
-def norm(square, METRIC: tl.constexpr):
+def norm(square, INVERSE: tl.constexpr):
     """1 / max(|x|, 1e-12) for the cosine, |x|^2 for squared distances."""
-    if METRIC == COSINE:
+    if INVERSE:
         root = tl.sqrt_rn(square)
         return tl.div_rn(1.0, tl.where(root < 1e-12, 1e-12, root))
     return square

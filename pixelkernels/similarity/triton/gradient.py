@@ -25,7 +25,7 @@ from .points import norms_of, points_of
 from .slopes import derivative, multiplied, saved_of, slopes
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit(do_not_specialize=["tiles", "num_classes"])
 def _softmax_means_kernel(
     grad, scores, offsets, means, pixels, num_classes, tiles, P: tl.constexpr
 ):
@@ -44,7 +44,7 @@ def _softmax_means_kernel(
     tl.store(means + image * pixels + pixel, total, mask=inside)
 
 
-@triton.jit(do_not_specialize=["tiles", "k"])
+@triton.jit(do_not_specialize=["tiles", "k", "num_points", "num_classes", "chunks"])
 def _query_gradient_kernel(
     query,
     query_norms,

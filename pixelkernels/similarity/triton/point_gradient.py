@@ -25,7 +25,7 @@ from .points import Points, classes_of, norms_of
 from .slopes import derivative, multiplied, saved_of, slopes
 
 
-@triton.jit(do_not_specialize=["tiles", "splits", "k"])
+@triton.jit(do_not_specialize=["tiles", "splits", "k", "num_points", "num_classes", "chunks"])
 def _points_gradient_kernel(
     query,
     query_norms,
@@ -160,7 +160,7 @@ def _points_gradient_kernel(
     tl.store(to, acc, mask=exists[:, None] & (c < channels)[None, :])
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit(do_not_specialize=["tiles", "num_points", "num_classes"])
 def _finish_kernel(
     reference,
     order,

@@ -59,7 +59,7 @@ def _norms_kernel(
     stride_c,
     stride_h,
     stride_w,
-    METRIC: tl.constexpr,
+    INVERSE: tl.constexpr,
     ORDERED: tl.constexpr,
     PACK: tl.constexpr,
     FLAT: tl.constexpr,
@@ -87,10 +87,10 @@ def _norms_kernel(
             tl.store(where, x, mask=inside[:, None] & (c < padded(channels))[None, :])
         x = x.to(tl.float32)
         squares = tl.fma(x, x, squares)
-    tl.store(norms + image * pixels + pixel, norm(row_sums(squares, P, CB), METRIC), mask=inside)
+    tl.store(norms + image * pixels + pixel, norm(row_sums(squares, P, CB), INVERSE), mask=inside)
 
 
-@triton.jit(do_not_specialize=["splits"])
+@triton.jit(do_not_specialize=["splits", "num_classes", "chunks"])
 def _class_sums_kernel(
     features,
     order,
@@ -173,7 +173,7 @@ def norms_of(features: Tensor, metric: int, order: Tensor | None, pack: bool) ->
                 norms if packed is None else packed,
             ),
             *(channels, pixels, width, tiles, *steps),
-            METRIC=metric,
+            INVERSE=metric == COSINE.value,
             ORDERED=order is not None,
             PACK=pack,
             FLAT=flat,

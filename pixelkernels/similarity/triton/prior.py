@@ -23,7 +23,7 @@ from ._common import (
 from .points import norms_of
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit(do_not_specialize=["tiles", "num_points"])
 def _prior_kernel(
     query,
     query_squares,

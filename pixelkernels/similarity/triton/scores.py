@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..._core.triton import ceil_div, launch, load_tile, pixel_offsets, strides
 from ._common import (
+    COSINE,
     DOT,
     MAX,
     MEAN,
@@ -41,7 +42,7 @@ from .points import norms_of, points_of
 from .topk import topk_scores
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit(do_not_specialize=["tiles", "num_points", "num_classes"])
 def _scores_kernel(
     query,
     query_norms,
@@ -170,7 +171,7 @@ def _scores_kernel(
     tl.store(labels + image * pixels + pixel, label, mask=inside)
 
 
-@triton.jit(do_not_specialize=["tiles"])
+@triton.jit(do_not_specialize=["tiles", "num_classes"])
 def _prototype_scores_kernel(
     query,
     prototypes,
@@ -231,7 +232,7 @@ def _prototype_scores_kernel(
                 square = tl.fma(q, q, square)
             s = tl.dot(q, tl.trans(r), s, input_precision=PRECISION)
         squares = tl.load(prototype_norms + c, mask=known, other=0.0)
-        query_norm = norm(row_sums(square, BLOCK_Q, BLOCK_D), METRIC)
+        query_norm = norm(row_sums(square, BLOCK_Q, BLOCK_D), METRIC == COSINE)
         s = similarity(s, query_norm[:, None], squares[None, :], METRIC)
         begin = tl.load(offsets + c, mask=known, other=0)
         count = tl.load(offsets + c + 1, mask=known, other=0) - begin

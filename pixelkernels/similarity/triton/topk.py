@@ -117,7 +117,7 @@ def select_by_bits(
     return total, threshold, position
 
 
-@triton.jit(do_not_specialize=["tiles", "k"])
+@triton.jit(do_not_specialize=["tiles", "k", "num_points", "num_classes"])
 def _topk_scores_kernel(
     query,
     query_norms,

@@ -101,7 +101,7 @@ def _hinges_kernel(
         tl.store(distances + to + rows, tl.where(valid, other, 0.0), mask=row < rows)
 
 
-@triton.jit(do_not_specialize=["rows", "tiles"])
+@triton.jit(do_not_specialize=["rows", "tiles", "chunks"])
 def _hinges_gradient_kernel(
     grad,
     features,
