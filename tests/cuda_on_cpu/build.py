@@ -13,10 +13,10 @@ import torch
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 FOLDER = ROOT / "build" / "cuda_on_cpu"
-SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=all"
+UNDEFINED = "alignment,bounds,integer-divide-by-zero,shift,signed-integer-overflow"
+SANITIZERS = f"-fsanitize=address,{UNDEFINED} -fno-sanitize-recover=all"
 # what each variant adds to the flags, for the CUDA sources and for the emulator
 VARIANTS = {
-    "plain": ("", ""),
     "races": ("-fsanitize=thread --param tsan-instrument-func-entry-exit=0", "-DRACES"),
     "address": (SANITIZERS, "-DASAN"),
 }

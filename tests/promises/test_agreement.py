@@ -45,7 +45,8 @@ def test_agrees_with_the_oracle(sample, backend, dtype, device):
     when=lambda op, case: not case.unstable,
 )
 def test_agrees_with_the_oracle_at_every_size(sample, backend, dtype, device):
-    for i, dims in enumerate(sample.op.sizes.small):
+    # the interpreter meets the other sizes in the test above
+    for i, dims in enumerate(sample.op.sizes.small[:: 2 if INTERPRETED else 1]):
         for layout in LAYOUTS[i % len(LAYOUTS) :][:1] if INTERPRETED else LAYOUTS:
             assert_agrees(sample.call(dims, device, dtype=dtype, layout=layout, seed=9), backend)
 
