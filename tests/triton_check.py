@@ -62,14 +62,20 @@ class Launch:
         if count := int(np.count_nonzero(wrong)):
             self.found.append(f"{self.name}, program {self.program - 1}: {text}, {count} elements")
 
-    def parts(self, addresses: np.ndarray) -> Iterator[tuple[Storage, np.ndarray, np.ndarray]]:
-        """The storages that the addresses are in, the offsets there, and which addresses."""
+    def require_inside(self, addresses: np.ndarray) -> None:
+        """Ends the launch before an access that may end the process."""
         index = np.searchsorted(self.bases, addresses, side="right") - 1
         inside = index >= 0
         inside[inside] = addresses[inside] < self.ends[index[inside]]
         self.report("an address outside of all tensors", ~inside)
-        for one in np.unique(index[inside]):
-            chosen = np.nonzero(inside & (index == one))[0]
+        if not inside.all():
+            raise IndexError
+
+    def parts(self, addresses: np.ndarray) -> Iterator[tuple[Storage, np.ndarray, np.ndarray]]:
+        """The storages that the addresses are in, the offsets there, and which addresses."""
+        index = np.searchsorted(self.bases, addresses, side="right") - 1
+        for one in np.unique(index):
+            chosen = np.nonzero(index == one)[0]
             storage = self.storages[one]
             yield storage, (addresses[chosen] - self.bases[one]).astype(np.int64), chosen
 
@@ -115,6 +121,8 @@ def accessed(pointers: Any, mask: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def checked_load(self: Any, pointers: Any, mask: Any, other: Any, *options: Any) -> Any:
     lanes, addresses = accessed(pointers, mask)
+    if launch is not None:
+        launch.require_inside(addresses)
     result = load(self, pointers, mask, other, *options)
     if launch is not None and addresses.size:
         launch.loaded(addresses, result.data[lanes].ravel())
@@ -124,6 +132,7 @@ def checked_load(self: Any, pointers: Any, mask: Any, other: Any, *options: Any)
 def checked_store(self: Any, pointers: Any, value: Any, mask: Any, *options: Any) -> Any:
     lanes, addresses = accessed(pointers, mask)
     if launch is not None and addresses.size:
+        launch.require_inside(addresses)
         launch.stored(addresses, np.broadcast_to(value.data, lanes.shape)[lanes].ravel())
     return store(self, pointers, value, mask, *options)
 
@@ -150,11 +159,17 @@ def checked_call(self: Any, *args: Any, **options: Any) -> None:
     tensors = [x for x in (*args, *options.values()) if isinstance(x, Tensor)]
     followed = all(x.untyped_storage().nbytes() <= LARGEST for x in tensors)
     launch = Launch(self.fn.__name__, tensors) if followed else None
+    error = None
     try:
         call(self, *args, **options)
-        assert launch is None or not launch.found, "\n".join(launch.found[:5])
-    finally:
-        launch = None
+    except Exception as raised:
+        error = raised
+    found = launch.found if launch else []
+    launch = None
+    if found:
+        raise AssertionError("\n".join(found[:5])) from error
+    if error:
+        raise error
 
 
 def followed(function: Callable[..., Any]) -> Callable[..., Any]:
