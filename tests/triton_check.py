@@ -69,7 +69,7 @@ class Launch:
         inside[inside] = addresses[inside] < self.ends[index[inside]]
         self.report("an address outside of all tensors", ~inside)
         if not inside.all():
-            raise IndexError
+            raise IndexError(self.found[-1])
 
     def parts(self, addresses: np.ndarray) -> Iterator[tuple[Storage, np.ndarray, np.ndarray]]:
         """The storages that the addresses are in, the offsets there, and which addresses."""

@@ -36,5 +36,4 @@ MUTANTS = [
     Mutant("race", f"{SIMILARITY}/gradient.py", "tl.store(scalars + slot * 2, tl.sum(by_scale, axis=0), mask=chunk == 0)", "tl.store(scalars, tl.sum(by_scale, axis=0), mask=chunk == 0)"),
     Mutant("bound off by one", f"{SIMILARITY}/pairs.py", "exists = pixel < pixels", "exists = pixel <= pixels"),
     Mutant("int32 offsets", COMMON, "c[None, :].to(tl.int64) * stride_c", "(c[None, :] * stride_c).to(tl.int32)"),
-    Mutant("int32 offsets", f"{REGIONS}/gradients.py", "program = tl.program_id(0).to(tl.int64)", "program = tl.program_id(0)", 1),
 ]  # fmt: skip
