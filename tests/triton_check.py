@@ -32,7 +32,6 @@ load, store = Builder.create_masked_load, Builder.create_masked_store
 set_grid_idx, call = Builder.set_grid_idx, interpreter.GridExecutor.__call__
 
 launch: Launch | None = None
-order = random.Random(0)
 # address of a new tensor's memory -> for each byte, whether a kernel has stored there
 stored: dict[int, np.ndarray] = {}
 
@@ -147,7 +146,7 @@ def set_shuffled(self: Any, x: int, y: int, z: int) -> None:
         assert self.grid_dim[1:] == (1, 1)
         if not launch.programs:
             launch.programs = list(range(self.grid_dim[0]))
-            order.shuffle(launch.programs)
+            random.Random(0).shuffle(launch.programs)
         x = launch.programs[x]
         launch.program = x + 1
         launch.epoch += 1

@@ -89,9 +89,10 @@ def launch_everything(turn):
     for height, width in {SIZES[0], *SIZES[turn :: len(ARCHITECTURES)]}:
         launch_distance(height, width)
     every_option = turn == ARCHITECTURES.index(90)
-    for case in FEATURES[1:] if every_option else FEATURES[1:3]:
-        launch_similarity(*case, modes=MODES[:3] if every_option else MODES[:3:2])
+    launch_similarity(*FEATURES[1], modes=MODES[:3])
+    launch_similarity(*FEATURES[2], modes=MODES[:3] if every_option else MODES[:1])
     if every_option:
+        launch_similarity(*FEATURES[3], modes=MODES[:3])
         launch_similarity(*FEATURES[0], modes=MODES)
 
 

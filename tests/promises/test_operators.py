@@ -32,22 +32,24 @@ class Recorded(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
+# without the one that traces and differentiates, as test_compiles_to_one_graph does
+UNTRACED = ("test_schema", "test_autograd_registration", "test_faketensor")
+
+
 def check_operator(function, args, learned):
     """opcheck; with a gradient for the arguments that had one in the call."""
-    torch.library.opcheck(function, args)
+    checks = {"test_utils": UNTRACED} if INTERPRETED else {}
+    torch.library.opcheck(function, args, **checks)
     if not any(learned):
         return
     leaves = tuple(
         x.clone().requires_grad_() if wants else x for x, wants in zip(args, learned, strict=True)
     )
     returned = [x for x in tree_leaves(function(*args)) if isinstance(x, torch.Tensor)]
-    if returned[0].is_floating_point():
-        torch.library.opcheck(function, leaves)
-    else:
-        # opcheck differentiates the sum of the outputs and cannot begin it with an integer one;
-        # test_compiles_to_one_graph differentiates these operators where they are traced
-        checks = ("test_schema", "test_autograd_registration", "test_faketensor")
-        torch.library.opcheck(function, leaves, test_utils=checks)
+    # opcheck differentiates the sum of the outputs and cannot begin it with an integer one
+    if not returned[0].is_floating_point():
+        checks = {"test_utils": UNTRACED}
+    torch.library.opcheck(function, leaves, **checks)
 
 
 @sampled(*COMPILED, cost=2)
