@@ -10,7 +10,7 @@ import torch
 from hypothesis import settings
 
 from tests import cuda_on_cpu
-from tests.helpers import DEVICES, INTERPRETED
+from tests.helpers import DEVICES, INTERPRETED, keep_backends
 
 # the same examples on every run and machine
 settings.register_profile("fixed", derandomize=True, database=None, deadline=None)
@@ -29,19 +29,12 @@ LONGEST = ("test_triton_aot", "test_build")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A process that interprets Triton, or emulates CUDA, runs the tests of that backend alone."""
-    alone = "triton" if INTERPRETED else "cuda" if cuda_on_cpu.VARIANT else None
-    if alone:
-        others = [item for item in items if backend_of(item) != alone]
-        config.hook.pytest_deselected(items=others)
-        items[:] = [item for item in items if backend_of(item) == alone]
+    if INTERPRETED or cuda_on_cpu.VARIANT:
+        keep_backends(config, items, "triton" if INTERPRETED else "cuda")
     if INTERPRETED and not triton_check.INTERPRETS:
         for item in items:
             item.add_marker(pytest.mark.skip(reason="Triton 3.6 interprets with NumPy before 2.4"))
     items.sort(key=lambda item: item.path.stem not in LONGEST)
-
-
-def backend_of(item: pytest.Item) -> str | None:
-    return item.callspec.params.get("backend") if hasattr(item, "callspec") else None
 
 
 @pytest.fixture

@@ -9,21 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
-BACKENDS = ("triton", "cuda")
+from tests.helpers import keep_backends
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    def backend(item: pytest.Item) -> Any:
-        return item.callspec.params.get("backend") if hasattr(item, "callspec") else None
-
-    others = [item for item in items if backend(item) not in BACKENDS]
-    config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if backend(item) in BACKENDS]
+    keep_backends(config, items, "triton", "cuda")
 
 
 @pytest.hookimpl(wrapper=True)

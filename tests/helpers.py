@@ -42,6 +42,16 @@ def backends(*names: str) -> list[Any]:
     ]
 
 
+def keep_backends(config: pytest.Config, items: list[pytest.Item], *names: str) -> None:
+    """Deselect the tests that are not of these backends."""
+
+    def backend(item: pytest.Item) -> Any:
+        return item.callspec.params.get("backend") if hasattr(item, "callspec") else None
+
+    config.hook.pytest_deselected(items=[item for item in items if backend(item) not in names])
+    items[:] = [item for item in items if backend(item) in names]
+
+
 def first_quick(*values: Any, when: bool = True) -> list[Any]:
     """Parameters of which `make test` takes the first one alone."""
     first, *others = values

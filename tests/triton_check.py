@@ -61,9 +61,13 @@ class Launch:
         if count := int(np.count_nonzero(wrong)):
             self.found.append(f"{self.name}, program {self.program - 1}: {text}, {count} elements")
 
+    def storage_numbers(self, addresses: np.ndarray) -> np.ndarray:
+        """The storage that begins last before each address, or -1."""
+        return np.searchsorted(self.bases, addresses, side="right") - 1
+
     def require_inside(self, addresses: np.ndarray) -> None:
         """Ends the launch before an access that may end the process."""
-        index = np.searchsorted(self.bases, addresses, side="right") - 1
+        index = self.storage_numbers(addresses)
         inside = index >= 0
         inside[inside] = addresses[inside] < self.ends[index[inside]]
         self.report("an address outside of all tensors", ~inside)
@@ -72,7 +76,7 @@ class Launch:
 
     def parts(self, addresses: np.ndarray) -> Iterator[tuple[Storage, np.ndarray, np.ndarray]]:
         """The storages that the addresses are in, the offsets there, and which addresses."""
-        index = np.searchsorted(self.bases, addresses, side="right") - 1
+        index = self.storage_numbers(addresses)
         for one in np.unique(index):
             chosen = np.nonzero(index == one)[0]
             storage = self.storages[one]
@@ -80,11 +84,11 @@ class Launch:
 
     def loaded(self, addresses: np.ndarray, values: np.ndarray) -> None:
         for storage, at, chosen in self.parts(addresses):
-            writer, reader = storage.writer[at], storage.reader[at]
-            self.report("loads what another program stores", (writer != 0) & self.others(writer))
+            writer, others_read = storage.writer[at], self.others(storage.reader[at])
+            self.report("loads what another program stores", self.others(writer))
             same = (writer == self.program) & (storage.epoch[at] == self.epoch)
             self.report("loads what it stored, without a barrier", same)
-            storage.reader[at] = np.where((reader == 0) | ~self.others(reader), self.program, -1)
+            storage.reader[at] = np.where(others_read, -1, self.program)
             if (known := stored.get(storage.base)) is not None:
                 self.report("loads what nothing stored", ~known[at] & is_poison(values[chosen]))
 
@@ -94,15 +98,14 @@ class Launch:
         differ = (ordered[1:] == ordered[:-1]) & (bits[1:] != bits[:-1])
         self.report("stores different values to one address", differ)
         for storage, at, _ in self.parts(addresses):
-            writer, reader = storage.writer[at], storage.reader[at]
-            self.report("stores what another program stores", (writer != 0) & self.others(writer))
-            self.report("stores what another program loads", (reader != 0) & self.others(reader))
+            self.report("stores what another program stores", self.others(storage.writer[at]))
+            self.report("stores what another program loads", self.others(storage.reader[at]))
             storage.writer[at], storage.epoch[at] = self.program, self.epoch
             if (known := stored.get(storage.base)) is not None:
                 known[at] = True
 
     def others(self, programs: np.ndarray) -> np.ndarray:
-        return programs != self.program
+        return (programs != 0) & (programs != self.program)
 
 
 def is_poison(values: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from benchmarks.ops import FAMILIES
 from pixelkernels.testing.samples import OPS
 from tests.helpers import ROOT
 from tools import gpu_smoke
@@ -48,7 +49,7 @@ def test_every_stage_runs_and_is_in_the_summary(check, tmp_path):
     done, calls = check()
     assert done.returncode == 0, done.stdout
     summary = (tmp_path / "out" / "summary.txt").read_text()
-    for stage in ("build", "test", "sanitize", "bench-regions", "bench-distance"):
+    for stage in ("build", "test", "sanitize", *(f"bench-{family}" for family in FAMILIES)):
         assert f"{stage}: ok" in summary
     assert "setup.py build_ext --inplace [arch 9.0]" in calls
     lines = calls.splitlines()

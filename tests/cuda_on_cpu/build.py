@@ -13,6 +13,8 @@ import torch
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 FOLDER = ROOT / "build" / "cuda_on_cpu"
+# what the host code of the CUDA operators needs of torch's headers
+TARGET = "-DUSE_CUDA -DTORCH_TARGET_VERSION=0x020a000000000000ULL"
 UNDEFINED = "alignment,bounds,integer-divide-by-zero,shift,signed-integer-overflow"
 SANITIZERS = f"-fsanitize=address,{UNDEFINED} -fno-sanitize-recover=all"
 # what each variant adds to the flags, for the CUDA sources and for the emulator
@@ -50,27 +52,26 @@ def write_if_changed(path: Path, text: str) -> None:
         path.write_text(text)
 
 
-def library(variant: str, folder: Path = FOLDER) -> Path:
+def library(variant: str) -> Path:
     """The library that registers the CUDA operators for CPU tensors."""
-    return folder / variant / "cuda_on_cpu.so"
+    return FOLDER / variant / "cuda_on_cpu.so"
 
 
-def build(variant: str, source: Path = ROOT / "csrc", folder: Path = FOLDER) -> None:
-    csrc, out = folder / "csrc", folder / variant
+def build(variant: str) -> None:
+    source, csrc, out = ROOT / "csrc", FOLDER / "csrc", FOLDER / variant
     for i, path in enumerate(sorted(source.rglob("*"))):
         if path.suffix in (".cu", ".cuh", ".h"):
             write_if_changed(csrc / path.relative_to(source), translated(path.read_text(), 100 * i))
     torch_folder = Path(torch.__file__).parent
     # uninitialised variables get a pattern; nvcc warns of what g++ would
     flags = "-std=c++17 -O2 -g1 -fPIC -fvisibility=hidden -ftrivial-auto-var-init=pattern -w"
-    target = "-DUSE_CUDA -DTORCH_TARGET_VERSION=0x020a000000000000ULL"
     instrumented, informed = VARIANTS[variant]
     linked = SANITIZERS if variant == "address" else ""
     cxx = os.environ.get("CXX", "g++")
     lines = [
         "rule compile",
         f"  command = {cxx} -x c++ {flags} $sanitizer -I{HERE}/include"
-        f" -isystem {torch_folder}/include -I{csrc} {target} -MMD -MF $out.d -c $in -o $out",
+        f" -isystem {torch_folder}/include -I{csrc} {TARGET} -MMD -MF $out.d -c $in -o $out",
         "  depfile = $out.d",
         "  deps = gcc",
         "rule link",
@@ -83,7 +84,7 @@ def build(variant: str, source: Path = ROOT / "csrc", folder: Path = FOLDER) -> 
         objects.append(out / f"{path.parent.parent.name}.{path.stem}.o")
         sanitizer = informed if path in emulator else instrumented
         lines += [f"build {objects[-1]}: compile {path}", f"  sanitizer = {sanitizer}"]
-    lines += [f"build {library(variant, folder)}: link {' '.join(map(str, objects))}", ""]
+    lines += [f"build {library(variant)}: link {' '.join(map(str, objects))}", ""]
     write_if_changed(out / "build.ninja", "\n".join(lines))
     command = [Path(sys.executable).parent / "ninja", "-C", out, "--quiet"]
     subprocess.run(command, check=True)

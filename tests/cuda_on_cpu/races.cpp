@@ -17,8 +17,8 @@ constexpr uint32_t kSeveral = ~0u;
 struct Cell {
   Position writer = {};  // launch 0: none
   bool atomic = false;
-  // the readers of the last launch, and of the last phases that had any; kSeveral blocks, or
-  // threads of several warps (thread), or several lanes of one (lane)
+  // The last reader; its block is kSeveral if others have read too. In its phase, several warps may
+  // have read, or several lanes of its warp.
   Position reader = {};
   bool several_lanes = false, several_warps = false;
 };

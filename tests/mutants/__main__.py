@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.cuda_on_cpu.build import ROOT
+from tests.helpers import ROOT
 
 from . import Mutant, cuda, triton
 
@@ -28,13 +28,9 @@ SHARE = 0.9
 WORKERS = 2
 # of a run of the tests: a mutant may loop for ever
 SECONDS = 240
+# what pytest returns when it could not run the tests, or found none
+NO_TESTS = range(2, 6)
 PROMISES = ("tests/promises/test_agreement.py", "tests/promises/test_edges.py")
-TESTS = {
-    "distance": (*PROMISES, "tests/distance"),
-    "regions": (*PROMISES, "tests/regions"),
-    "similarity": (*PROMISES, "tests/similarity"),
-    "triplet": (*PROMISES, "tests/triplet"),
-}
 OPERATIONS = {
     "distance": "click or distance_transform or transform",
     "regions": "region or loss or background or masked or push",
@@ -56,9 +52,12 @@ def copy_repository(folder: Path) -> None:
 
 def lanes(mutant: Mutant) -> Iterator[tuple[str, list[str], dict[str, str]]]:
     """Name, command and environment of the runs that may see the mutant."""
-    families = [name for name in TESTS if f"/{name}/" in mutant.path] or ["regions", "similarity"]
+    families = [name for name in OPERATIONS if f"/{name}/" in mutant.path] or [
+        "regions",
+        "similarity",
+    ]
     for family in families:
-        tests = [*TESTS[family], "-k", OPERATIONS[family], "-x"]
+        tests = [*PROMISES, f"tests/{family}", "-k", OPERATIONS[family], "-x"]
         if mutant.path.endswith(".py"):
             # the interpreter's tests of far offsets are slow, and the only ones to see these
             far = mutant.kind == "int32 offsets"
@@ -77,7 +76,7 @@ def first_message(output: str) -> str:
 
 
 def seen_by(mutant: Mutant, tree: Path) -> tuple[str, str]:
-    """The first lane that fails and its message; an empty lane if none does."""
+    """The first lane with a failing test and its message; an empty lane if none has one."""
     for lane, command, variables in lanes(mutant):
         environment = {**os.environ, "OMP_WAIT_POLICY": "passive", **variables}
         try:
@@ -92,8 +91,11 @@ def seen_by(mutant: Mutant, tree: Path) -> tuple[str, str]:
             )
         except subprocess.TimeoutExpired:
             return lane, f"no end within {SECONDS} s"
+        message = first_message(done.stdout + done.stderr)
+        if "CalledProcessError" in done.stderr or done.returncode in NO_TESTS:
+            return "", f"does not compile or has no tests: {message}"
         if done.returncode:
-            return lane, first_message(done.stdout + done.stderr)
+            return lane, message
     return "", ""
 
 

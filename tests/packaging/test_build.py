@@ -13,6 +13,7 @@ import torch
 from torch.utils.cpp_extension import include_paths
 
 from pixelkernels._core import extension
+from tests.cuda_on_cpu.build import TARGET
 from tests.helpers import ROOT
 
 CSRC = ROOT / "csrc"
@@ -78,7 +79,6 @@ def test_cuda_assembles_without_spills_for_every_architecture(tmp_path, monkeypa
     architectures = [name for name in architectures if setup.number(name) in ("80", "90", "120")]
     assert len(architectures) == 3
     include = [f"-isystem={path}" for path in include_paths()]
-    target = "-DTORCH_TARGET_VERSION=0x020a000000000000ULL"
 
     def run(*command):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -88,7 +88,7 @@ def test_cuda_assembles_without_spills_for_every_architecture(tmp_path, monkeypa
     # PTX of the oldest is what every newer one assembles, and none has code of its own
     def to_ptx(source):
         ptx = tmp_path / f"{source.parent.parent.name}.{source.stem}.ptx"
-        options = ("-std=c++17", "-O3", "--expt-relaxed-constexpr", "-DUSE_CUDA", target)
+        options = ("-std=c++17", "-O3", "--expt-relaxed-constexpr", *TARGET.split())
         run(
             "nvcc",
             *options,
