@@ -46,7 +46,6 @@ MUTANTS = [
     Mutant("bound off by one", PIXELS, "if (Op::kReads && c < walk", "if (Op::kReads && c <= walk"),
     Mutant("bound off by one", PIXELS, "i >= walk.batch * size", "i > walk.batch * size"),
     Mutant("one copy less", SUMS, "__pipeline_wait_prior(ahead);", "__pipeline_wait_prior(ahead + 1);"),
-    Mutant("one copy less", SUMS, "__pipeline_wait_prior(0);", ";"),
     Mutant("one copy less", SUMS, "__pipeline_commit();  // an empty group", ";  // an empty group"),
     Mutant("bound off by one", SUMS, "if (pixel >= end) continue;", "if (pixel > end) continue;"),
     Mutant("bound off by one", SUMS, "channel < lanes.channels; channel +=", "channel <= lanes.channels; channel +="),

@@ -332,7 +332,7 @@ struct RegionSums {
       summed = next_stage(summed);
       __syncwarp();  // before the tile's memory is filled again
     }
-    __pipeline_wait_prior(0);
+    // only empty groups of copies are left
     leave();
   }
 };
