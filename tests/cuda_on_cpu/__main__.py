@@ -2,8 +2,8 @@
 
     python -m tests.cuda_on_cpu [VARIANT] [ARGUMENTS OF PYTEST]
 
-Without a variant all run: `races` runs every quick test on an H200, `address` those of every
-operation and size on a small GPU, which other blocks and tables fit.
+Without a variant all run: `races` runs every quick test, `address` those of every operation and
+size. Their GPUs differ, so that other blocks and tables fit.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from tools.sanitize import preloaded
 
 from .build import ROOT, VARIANTS, build
 
-SMALL_GPU = {"EMULATED_MULTIPROCESSORS": "2", "EMULATED_SHARED_MEMORY": str(99 * 1024)}
+# both with so few multiprocessors that the tests' images fill them
+GPUS = {
+    "races": {"EMULATED_MULTIPROCESSORS": "8", "EMULATED_SHARED_MEMORY": str(227 * 1024)},
+    "address": {"EMULATED_MULTIPROCESSORS": "2", "EMULATED_SHARED_MEMORY": str(99 * 1024)},
+}
 TESTS = {
     "races": ("tests",),
     "address": (
@@ -30,8 +34,9 @@ TESTS = {
 def run(variant: str, arguments: list[str]) -> int:
     build(variant)
     environment = {**os.environ, "CUDA_ON_CPU": variant, "OMP_WAIT_POLICY": "passive"}
+    environment |= GPUS[variant]
     if variant == "address":
-        environment |= SMALL_GPU | preloaded()
+        environment |= preloaded()
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow"]
     command += arguments or ["-n", "2", *TESTS[variant]]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
