@@ -66,7 +66,7 @@ def lanes(mutant: Mutant) -> Iterator[tuple[str, list[str], dict[str, str]]]:
             yield "interpreter", command, {"TRITON_INTERPRET": "1"}
         elif family != "similarity":
             for variant in ("races", "address"):
-                yield variant, ["-m", "tests.cuda_on_cpu", variant, *tests], {}
+                yield variant, ["-m", "tests.cuda_on_cpu", variant, "-s", *tests], {}
 
 
 def first_message(output: str) -> str:
