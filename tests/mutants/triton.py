@@ -26,7 +26,7 @@ MUTANTS = [
     Mutant("bound off by one", f"{DISTANCE}/clicks.py", "mask=at < clicks", "mask=at <= clicks"),
     Mutant("bound off by one", HINGES, "valid &= (pixel >= 0) & (pixel < pixels)", "valid &= (pixel >= 0) & (pixel <= pixels)"),
     Mutant("tail unmasked", HINGES, "tl.store(hinges + to, hinge_value, mask=row < rows)", "tl.store(hinges + to, hinge_value)"),
-    Mutant("race", HINGES, "head = (pixel < pixels) & (before != pixel)", "head = pixel < pixels"),
+    Mutant("race", HINGES, "head = (pixel < pixels) & (before != key)", "head = pixel < pixels"),
     Mutant("bound off by one", f"{SIMILARITY}/points.py", "inside = pixel < pixels", "inside = pixel <= pixels"),
     Mutant("bound off by one", f"{SIMILARITY}/points.py", "known = j < end", "known = j <= end"),
     Mutant("wrong stride", f"{SIMILARITY}/points.py", "[:, None] * padded(channels) + c[None, :]", "[:, None] * channels + c[None, :]"),

@@ -123,6 +123,27 @@ def test_a_pixel_may_be_in_every_row(backend, device):
     assert_agrees(call.replaced(anchor=torch.full_like(call.arguments["anchor"], 7)), backend)
 
 
+@pytest.mark.slow
+@pytest.mark.keeps_memory
+@pytest.mark.parametrize("backend", COMPILED)
+def test_a_batch_has_more_pixels_than_int32_counts(backend, device):
+    """Two images of 2^30 pixels, of which all in a row have one value, against the 50 used."""
+    side, used = 2**15, 50
+    rows = testing.features(1, 1, side, 1, dtype=torch.float16, device=device)
+    large = rows.expand(2, 1, side, side).requires_grad_()
+    generator = torch.Generator().manual_seed(3)
+    at = torch.randint(side**2, (2, used), generator=generator).to(device)
+    small = rows[0, 0, :, 0][at // side][:, None, None].requires_grad_()
+    sets = torch.randint(used, (3, 2, 40), generator=generator).to(device)
+    gradients = []
+    for features, pixels in ((large, [at.gather(1, index) for index in sets]), (small, sets)):
+        loss = pk.triplet_hinge(features, *pixels, backend=backend)
+        gradients.append(torch.autograd.grad(loss, features)[0].flatten(2))
+    found, expected = gradients
+    assert torch.equal(found[:, 0].gather(1, at), expected[:, 0])
+    assert found.count_nonzero() == expected.count_nonzero() > 0
+
+
 def test_an_index_past_the_last_pixel_raises():
     features, sets = testing.features(3, 21, 9, 13), torch.zeros(3, 3, 150, dtype=torch.int64)
     sets[1][0, 1] = 9 * 13
