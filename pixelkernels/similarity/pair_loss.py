@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 # pixels of an image in the least-squares fit
 SUBSET = 64
-# pixels that torch converts or copies at a time
-CHUNK = 2048
+# Torch converts or copies a chunk of pixels at a time. It fits the caches of a CPU; on a GPU, where
+# it costs a few launches, its numbers take up to 16 MiB in float64.
+CHUNK_PIXELS = 2048
+CHUNK_NUMBERS = 2**21
 
 
 def pair_similarity_loss(
@@ -287,10 +289,13 @@ def _pair_loss(
 
 
 def _chunks(x: Tensor, labels: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """CHUNK pixels at a time: their slice, features [B, D, n] (0 if invalid) and validity."""
+    """A chunk of pixels at a time: their slice, features [B, D, n] (0 if invalid) and validity."""
     valid = (labels >= 0)[:, None]
-    for first in range(0, labels.shape[1], CHUNK):
-        pixels = slice(first, first + CHUNK)
+    size = CHUNK_PIXELS
+    if x.device.type != "cpu":
+        size = max(size, CHUNK_NUMBERS // max(x.shape[0] * x.shape[1], 1))
+    for first in range(0, labels.shape[1], size):
+        pixels = slice(first, first + size)
         own = valid[..., pixels]
         yield pixels, torch.where(own, x.flatten(2)[..., pixels], 0), own
 

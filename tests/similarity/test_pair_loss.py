@@ -6,9 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import batch_norm, binary_cross_entropy_with_logits, softplus
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import pixelkernels as pk
+from pixelkernels.similarity.pair_loss import _pair_loss
 from pixelkernels.testing.op import Call
 from pixelkernels.testing.samples import OPS
 from pixelkernels.testing.tolerances import assert_agrees
@@ -280,6 +283,32 @@ def test_operators_without_gradient_pass_opcheck(backend, device):
     torch.library.opcheck(terms, (x, y, *labels, affine, False))
     one = torch.tensor(0.5, device=device)
     torch.library.opcheck(loss, (x, y, *labels, one, one, None, None, 1e-5, False, None))
+
+
+class Operators(TorchDispatchMode):
+    """Counts the calls of operators, most of which are launches on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_gpu_takes_the_pixels_of_an_image_in_few_chunks():
+    def count(pixels):
+        with FakeTensorMode():
+            x = torch.empty(1, 128, 1, pixels, device="cuda:0")
+            labels = torch.empty(1, pixels, dtype=torch.int64, device="cuda:0")
+            one = torch.empty((), device="cuda:0")
+            with Operators() as operators:
+                _pair_loss("triton", x, x, labels, labels, one, one, None, None, 1e-5, True, None)
+        return operators.count
+
+    assert count(16384) == count(2048)
+    assert count(25620) < 1.5 * count(2048)
 
 
 # ---- the module ----
