@@ -104,19 +104,18 @@ def _deepest_errors(
     draws: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     is_object = target == 1
-    missed, wrong = is_object & ~prediction, ~is_object & prediction
+    # where there is no false negative, no false positive: a <= b is ~a | b
+    right = torch.stack([is_object <= prediction, prediction <= is_object], 1)
     info = torch.iinfo(target.dtype)
     if info.min <= ignore_label <= info.max:  # torch would wrap a number outside the dtype
-        counts = target != ignore_label
-        missed, wrong = missed & counts, wrong & counts
-    errors = torch.stack([missed, wrong], 1)
-    depth = _squared_distance(backend, ~errors.flatten(0, 1), border=True).view(errors.shape)
+        right |= (target == ignore_label)[:, None]
+    depth = _squared_distance(backend, right.flatten(0, 1), border=True).view(right.shape)
     if allowed is not None:
         depth = torch.where(allowed[:, None], depth, 0)
     depth = depth.flatten(2)
     if depth.shape[2] == 0:
         depth = depth.new_zeros(*depth.shape[:2], 1)
-    deepest, index = depth.amax(2), depth.argmax(2)  # argmax takes the first of equal values
+    deepest, index = depth.max(2)  # the first of equal values
     if draws is not None:
         deeper = torch.where((deepest[:, 0] > deepest[:, 1])[:, None], depth[:, 0], depth[:, 1])
         candidates = (deeper > deepest.amax(1)[:, None] // 4).cumsum(1)
