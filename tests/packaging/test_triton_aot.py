@@ -6,11 +6,13 @@ same signature, specialisation and constants. The machine code must fit the GPU.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import re
 import subprocess
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,19 +62,20 @@ FEATURES = (
 # what the similarity kernels tell apart, with metrics taking turns: (reduce, transform, k)
 MODES = ((1, 0, 0), (0, 1, 0), (4, 2, 20), (2, 2, 0), (3, 1, 0), (4, 0, 100), (5, 0, 0))
 
-# whose instructions are looked at
-MULTIPLY = ("_scores_kernel", "_pairs_kernel")
+# whose instructions are looked at, and which of them multiply the products again
+MULTIPLY = ("_scores_kernel", "_prior_kernel", "_pairs_kernel", "_query_gradient_kernel")
+CHAINED = MULTIPLY[2:]
 
 
 class Compiled(NamedTuple):
     name: str
-    constants: str
+    constants: dict[str, Any]
     shared: int
     registers: int
     stack: int
     local: int
-    # of those that multiply matrices
-    instructions: frozenset[str]
+    # matrix instructions of those that multiply, with shapes, and how often each occurs
+    instructions: Counter[str]
 
 
 def launch_everything(turn):
@@ -208,7 +211,7 @@ def compile_everything(architecture: int) -> list[Compiled]:
 
     kernels = {}
     replace_launch(
-        architecture, lambda kernel, options: kernels.update({kernel.hash: (kernel, str(options))})
+        architecture, lambda kernel, options: kernels.update({kernel.hash: (kernel, options)})
     )
     dump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.TemporaryDirectory() as folder:
@@ -222,11 +225,11 @@ def compile_everything(architecture: int) -> list[Compiled]:
             report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             usage = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", report)
             numbers = map(int, usage.groups())
-            instructions = frozenset()
+            instructions: Counter[str] = Counter()
             if kernel.metadata.name in MULTIPLY:
                 command = [str(dump), "--dump-sass", str(cubin)]
                 code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-                instructions = frozenset(re.findall(r"\b([A-Z]+MMA)\b", code))
+                instructions.update(re.findall(r"\b[A-Z]+MMA\b[.\w]*", code))
             about = (kernel.metadata.name, constants, kernel.metadata.shared)
             compiled.append(Compiled(*about, *numbers, instructions))
     return compiled
@@ -301,10 +304,33 @@ def test_similarities_use_the_tensor_cores(architecture, compilations):
     compiled = compilations[architecture].get(timeout=900)
     kernels = [kernel for kernel in compiled if kernel.name in MULTIPLY]
     # float32 in full is no work for them
-    assert len({"'ieee'" in kernel.constants for kernel in kernels}) == 2
-    for kernel in kernels:
-        expected = set() if "'ieee'" in kernel.constants else wanted
-        assert kernel.instructions == expected, kernel
+    precisions = [
+        {kernel.constants.get(name, "ieee") for name in ("PRECISION", "SECOND")}
+        for kernel in kernels
+    ]
+    assert {"ieee"} in precisions
+    for kernel, precision in zip(kernels, precisions, strict=True):
+        names = {instruction.split(".")[0] for instruction in kernel.instructions}
+        assert names == (set() if precision == {"ieee"} else wanted), kernel
+
+
+def test_no_product_is_computed_twice(compilations):
+    """The multiplications of one step of the loop are those of its tiles."""
+    compiled = compilations[90].get(timeout=900)
+    chained = [
+        kernel for kernel in compiled if kernel.name in CHAINED and kernel.constants["WHOLE"]
+    ]
+    counted = [kernel for kernel in chained if kernel.constants["PRECISION"] != "ieee"]
+    assert {kernel.name for kernel in counted} == set(CHAINED)
+    for kernel in counted:
+        tile = kernel.constants
+        per_warp_group = sum(
+            math.prod(map(int, re.search(r"(\d+)x(\d+)x(\d+)", instruction).groups())) * times
+            for instruction, times in kernel.instructions.items()
+        )
+        width = tile["BLOCK_D"] + (tile["CB"] if tile.get("GRADIENT", True) else 0)
+        products = tile["BLOCK_Q"] * tile["BLOCK_K"] * width
+        assert per_warp_group * tile["num_warps"] // 4 == products, kernel
 
 
 def test_layouts_of_features_leave_the_order_of_sums(compilations):

@@ -229,3 +229,13 @@ def tile(query: Tensor, rows: Tensor, tall: bool = True) -> dict[str, Any]:
         "num_warps": 8 if tall else 4,
         "num_stages": 2,
     }
+
+
+def chained_warps(shape: dict[str, Any]) -> int:
+    """Warps of a kernel that multiplies a tile of products [BLOCK_Q, BLOCK_K] by the points again.
+
+    Triton lays the warps of a whole tile out along its rows. On tensor cores, eight warps need 128
+    rows: on 64, they would compute every product twice.
+    """
+    tensor_cores = shape["PRECISION"] != "ieee"
+    return 4 if shape["WHOLE"] and tensor_cores and shape["BLOCK_Q"] == 64 else 8

@@ -11,6 +11,7 @@ from ._common import (
     DOT,
     SOFTMAX,
     SQEUCLIDEAN,
+    chained_warps,
     load_points,
     padded,
     products,
@@ -235,7 +236,7 @@ def matching_scores_backward(
         *(channels, pixels, width, points.rows.shape[1], num_classes),
         *(tiles, chunks, k, *steps, *grad_steps),
         GRAD_FLAT=grad_flat,
-        **options,
+        **(options | {"num_warps": chained_warps(shape)}),
     )
     grad_reference, by_values = points_gradient(
         query, query_norms, points, reference, order, offsets, saved, k, options

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..._core.triton import ceil_div, launch
 from ._common import (
     DOT,
+    chained_warps,
     load_points,
     products,
     query_tile,
@@ -175,8 +176,7 @@ def _visit(
         # registers also hold a tile of the gradient, and for the totals the loss of each pair
         narrow = with_totals or not half
         options["BLOCK_K"] = min(options["BLOCK_K"], 32 if narrow else 64)
-        # eight warps on 64 rows of a whole tile would multiply everything twice
-        options["num_warps"] = 4 if half and options["WHOLE"] and options["BLOCK_Q"] == 64 else 8
+        options["num_warps"] = chained_warps(options)
     tiles = ceil_div(pixels, options["BLOCK_Q"])
     chunks = max(ceil_div(channels, block), 1) if gradient else 1
     totals = affine.new_empty((batch * tiles if with_totals else 0, 3))
