@@ -7,7 +7,8 @@
 # python3), as many processes as there are cores, and no network. A failed stage does not stop the
 # others; the exit status is 1 if any failed. OUT gets summary.txt, a log per stage, failures.txt
 # of the tests and the benchmark results, all of them as they come: a stage that is killed leaves
-# what it has found. PIXELKERNELS_COMMIT names the commit of a tree without its history.
+# what it has found. One stage leaves at most 8 files. PIXELKERNELS_COMMIT names the commit of a
+# tree without its history.
 set -u
 
 families=(regions triplet similarity distance)
@@ -55,24 +56,29 @@ run_tests() {
     tests/promises tests/regions tests/triplet tests/similarity tests/distance
 }
 
-# All tools at a time, because each runs on one core. Without torch's caching allocator, an access
-# past the end of a tensor leaves its allocation.
+# All tools at a time, because each runs on one core; they share a log per backend. Without torch's
+# caching allocator, an access past the end of a tensor leaves its allocation.
 sanitize() {
-  local tool backend job name status=0 jobs=()
+  local tool backend job log status=0 jobs=()
   "$python" -m tools.compute_sanitizer triton >"$out/warm.log" 2>&1
   for backend in cuda triton; do
     for tool in memcheck racecheck initcheck synccheck; do
-      PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout --kill-after=5 $((limit - 60)) \
-        compute-sanitizer --tool "$tool" --error-exitcode 9 \
-        "$python" -m tools.compute_sanitizer "$backend" >"$out/$tool-$backend.log" 2>&1 &
-      jobs+=("$!:$tool-$backend")
+      {
+        PYTORCH_NO_CUDA_MEMORY_CACHING=1 timeout --kill-after=5 $((limit - 60)) \
+          compute-sanitizer --tool "$tool" --error-exitcode 9 \
+          "$python" -m tools.compute_sanitizer "$backend" 2>&1 |
+          sed -u "s/^/$tool: /" >>"$out/sanitize-$backend.log"
+      } &
+      jobs+=("$!:$tool:$backend")
     done
   done
   for job in "${jobs[@]}"; do
-    name=${job#*:}
-    wait "${job%%:*}" && echo "$name: ok" && continue
+    IFS=: read -r job tool backend <<<"$job"
+    log=$out/sanitize-$backend.log
+    wait "$job" && echo "$tool, $backend: ok" && continue
     status=1
-    echo "FAILED $name, $(grep -c calls "$out/$name.log") samples done: $(tail -n 1 "$out/$name.log")"
+    echo "FAILED $tool, $backend, $(grep -c "^$tool: .* calls" "$log") samples done:" \
+      "$(grep "^$tool: " "$log" | tail -n 1)"
   done
   return "$status"
 }
@@ -108,7 +114,7 @@ for stage in "${stages[@]}"; do
   esac
   begin=$SECONDS
   # SIGINT lets Python finish its report
-  timeout --signal=INT --kill-after=10 "$limit" bash -uc "$call" >"$out/$stage.log" 2>&1
+  timeout --signal=INT --kill-after=10 "$limit" bash -u -o pipefail -c "$call" >"$out/$stage.log" 2>&1
   status=$?
   if [ "$status" -eq 0 ]; then
     say "$stage: ok, $((SECONDS - begin)) s"

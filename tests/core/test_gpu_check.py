@@ -13,12 +13,14 @@ from pixelkernels.testing.samples import OPS
 from tests.helpers import ROOT
 from tools import gpu_smoke
 
-# Stands for Python, nvidia-smi and compute-sanitizer. Tests fail and do not end, where asked for.
+# Stands for Python, nvidia-smi and compute-sanitizer. Where asked for, tests fail and do not end,
+# or a tool of the sanitizer fails.
 FAKE = """#!/usr/bin/env bash
 echo "${0##*/} $* [arch ${TORCH_CUDA_ARCH_LIST:-}]" >>"$CALLS"
 case "$*" in
   *get_device_capability*) echo 9.0 ;;
   "-m pytest"*) [ -z "${HANGS:-}" ] || { echo "FAILED tests/one"; sleep 60; } ;;
+  "--tool ${FAILS:-none} "*) printf 'region_stats, ints: 8 calls\\nout of bounds\\n'; exit 9 ;;
 esac
 """
 
@@ -68,6 +70,18 @@ def test_stage_that_is_killed_leaves_what_it_found(check, tmp_path):
     assert "test: FAILED with status 124" in summary
     assert "FAILED tests/one" in summary
     assert "bench-similarity: ok" in summary
+
+
+def test_failed_sanitizer_is_named_with_what_it_did(check, tmp_path):
+    done, _ = check("sanitize", FAILS="racecheck")
+    assert done.returncode == 1
+    summary = (tmp_path / "out" / "summary.txt").read_text()
+    for backend in ("cuda", "triton"):
+        failure = f"FAILED racecheck, {backend}, 1 samples done: racecheck: out of bounds"
+        assert failure in summary
+    assert summary.count("FAILED racecheck") == 2
+    assert (tmp_path / "out" / "sanitize.log").read_text().count(": ok") == 6
+    assert len(list((tmp_path / "out").iterdir())) <= 8
 
 
 @pytest.mark.parametrize("stages", [["tests"], ["bench"], ["bench", "speed"]])
