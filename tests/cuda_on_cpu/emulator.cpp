@@ -54,6 +54,8 @@ namespace {
 
 constexpr int kMostThreads = 1024;
 constexpr size_t kStack = 128 * 1024, kGuard = 4096;
+// What shared memory holds at first: NaN would hide a value that is only compared, 1 hides in sums.
+constexpr uint32_t kPoisons[] = {kPoison, 0x3f800000};
 constexpr size_t kDefaultShared = 48 * 1024, kArena = 512 * 1024, kGap = 64;
 
 enum class State { kReady, kAtBlock, kAtWarp, kDone };
@@ -81,6 +83,7 @@ struct Thread {
 struct Block {
   Index index = {};
   int count = 0, warps = 0;
+  uint32_t poison = kPoison;
   void* dynamic = nullptr;
   std::vector<std::pair<int, void*>> variables;
   size_t static_bytes = 0;
@@ -128,7 +131,7 @@ void* allocate_shared(size_t bytes) {
 #if defined(ASAN)
   __asan_unpoison_memory_region(memory, bytes);
 #endif
-  for (size_t i = 0; i < bytes; ++i) memory[i] = static_cast<char>(kPoison >> 8 * (i % 4));
+  for (size_t i = 0; i < bytes; ++i) memory[i] = static_cast<char>(block.poison >> 8 * (i % 4));
   return memory;
 }
 
@@ -249,6 +252,7 @@ bool run_block() {
 
 void begin_block(unsigned index, const Launch& launch) {
   clear_shared();
+  block.poison = kPoisons[random_number() % 2];
   block.index = {index, 0, 0};
   block.variables.clear();
   block.static_bytes = 0;
