@@ -56,5 +56,6 @@ MUTANTS = [
     Mutant("wrong stride", SUMS, "target += (kWarp / kUnits) * kSegmentPitchBytes;", "target += (kWarp / kUnits) * kSegmentBytes;"),
     Mutant("int32 offsets", COMMON, "image * view.batch_stride", "static_cast<int>(image * view.batch_stride)"),
     Mutant("int32 offsets", SUMS, "channel * a.p.features.channel_stride;", "int(channel * a.p.features.channel_stride);"),
+    # not seen: it takes a dense gradient of 2^31 numbers, each of which a fiber would write
     Mutant("int32 offsets", PIXELS, "c * walk.gradient.channel_stride", "int(c * walk.gradient.channel_stride)"),
 ]  # fmt: skip
