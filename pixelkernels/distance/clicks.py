@@ -104,7 +104,7 @@ def _deepest_errors(
     draws: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     is_object = target == 1
-    # where there is no false negative, no false positive: a <= b is ~a | b
+    # where there is no false negative, and where there is no false positive; a <= b is ~a | b
     right = torch.stack([is_object <= prediction, prediction <= is_object], 1)
     info = torch.iinfo(target.dtype)
     if info.min <= ignore_label <= info.max:  # torch would wrap a number outside the dtype

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # pixels of an image in the least-squares fit
 SUBSET = 64
-# Torch converts or copies a chunk of pixels at a time. It fits the caches of a CPU; on a GPU, where
-# it costs a few launches, its numbers take up to 16 MiB in float64.
+# Torch converts or copies a chunk of pixels at a time, which fits the caches of a CPU. On a GPU,
+# where each costs launches, it is larger, up to 16 MiB of features in float64.
 CHUNK_PIXELS = 2048
 CHUNK_NUMBERS = 2**21
 
