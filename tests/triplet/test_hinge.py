@@ -125,7 +125,7 @@ def test_a_pixel_may_be_in_every_row(backend, device):
 
 @pytest.mark.slow
 @pytest.mark.keeps_memory
-@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize("backend", backends("triton"))
 def test_keys_and_offsets_of_a_batch_past_int32(backend, device):
     """Two images of 2^30 pixels, of which all in a row have one value, against the 50 used."""
     side, used = 2**15, 50

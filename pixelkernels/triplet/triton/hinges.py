@@ -150,7 +150,7 @@ def _hinges_gradient_kernel(
     grad += image * (SETS - 2) * rows
     keys += image * count
     order += image * count
-    first_key = image * (pixels + 1)
+    first_key = image * pixels + image
     key = tl.load(keys + entry, mask=entry < count, other=first_key + pixels)
     before = tl.load(keys + entry - 1, mask=(entry > 0) & (entry < count), other=-1)
     pixel = key.to(tl.int64) - first_key
