@@ -93,7 +93,8 @@ weighted_mean = kernel(
     _weighted_mean_fake,
     eager=reference.weighted_mean,
 )
-# d f_i = w_i T and d w_i = (f_i - mean) . T, with T = grad_mean / (total + eps)
+# d f_i = w_i T and d w_i = (f_i - mean) . T, with T = grad_mean / (total + eps), 0 for a divisor of
+# 0. d w_i is 0 where w_i is 0 and f_i is not finite, here and in background_distance_backward.
 weighted_mean_backward = kernel(
     "weighted_mean_backward(Tensor grad_mean, Tensor features, Tensor weights, Tensor mean,"
     " Tensor total, float eps) -> (Tensor, Tensor)",

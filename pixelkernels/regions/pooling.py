@@ -27,8 +27,9 @@ def background_distance(
     Args:
         features: [B, C, H, W].
         weights: [B, H, W], floating point >= 0, such as background probabilities. A pixel of weight
-            exactly 0 does not enter the mean, even if it is NaN, and its weight has gradient 0. A
-            negative weight raises ValueError on CPU and counts as 0 on a device.
+            exactly 0 does not enter the mean, even if it is NaN; the gradient in its weight is 0 if
+            its features are not finite. A negative weight raises ValueError on CPU and counts as 0
+            on a device.
         squared: return S_i^2.
         normalize: None, or "minmax": (S - min) / (max - min + 1e-8) per image.
 
@@ -76,7 +77,8 @@ def masked_average_pool(
             align_corners=False) and pool there. This is computed by resizing the weights with the
             adjoint of that interpolation, so no features of that size are stored.
 
-    Returns: [B, C]. Differentiable in features and weights.
+    Returns: [B, C]; 0 for an image with 0 in the denominator. Differentiable in features and
+    weights.
     Source: the masked average pooling of PANet.
 
     Example:

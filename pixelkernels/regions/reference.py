@@ -180,16 +180,16 @@ def background_distance(features: Tensor, weights: Tensor, squared: bool) -> Ten
 
 
 def weighted_mean(features: Tensor, weights: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """mean = sum_i w_i f_i / (sum_i w_i + eps) and total = sum_i w_i."""
+    """mean = sum_i w_i f_i / (sum_i w_i + eps), 0 if that is 0/0, and total = sum_i w_i."""
     x = wide(features).flatten(2)
     w = weights.flatten(1).to(x.dtype)
-    # a pixel of weight exactly 0 may be NaN, and its weight has gradient 0
-    enters = w != 0
-    w = torch.where(enters, w, 0)
+    # a pixel of weight exactly 0 may be NaN; then the gradient in its weight is 0, too
+    readable = (w != 0) | x.isfinite().all(1)
+    w = torch.where(readable, w, 0)
     total = w.sum(1)
-    divisor = total + eps
-    mean = (torch.where(enters[:, None], x, 0) * w[:, None]).sum(2)
-    return mean / torch.where(divisor == 0, 1, divisor)[:, None], total
+    divisor = (total + eps)[:, None]
+    mean = (torch.where(readable[:, None], x, 0) * w[:, None]).sum(2)
+    return torch.where(divisor == 0, 0, mean / torch.where(divisor == 0, 1, divisor)), total
 
 
 def compact_labels(labels: Tensor, ignore: tuple[int, ...]) -> tuple[Tensor, Tensor]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import pytest
 import torch
 
 import pixelkernels as pk
 from pixelkernels import testing
+from pixelkernels.regions import ops
 from pixelkernels.testing.samples import OPS
 from pixelkernels.testing.tolerances import assert_agrees
 from tests.helpers import INTERPRETED, Sample, backends, first_quick, sampled
@@ -118,7 +120,7 @@ def test_nan_of_weight_zero_stays_in_its_distance(backend, device):
     assert torch.equal(distance.isnan().any(0), row == 6)
 
 
-@pytest.mark.parametrize("backend", backends("triton"))
+@pytest.mark.parametrize("backend", COMPILED)
 def test_unused_distance_has_no_gradient_even_if_it_is_nan(backend, device):
     f, _ = inputs((2, 6, 20, 22), device)
     w = testing.weights(2, 20, 22, device=device)
@@ -128,7 +130,60 @@ def test_unused_distance_has_no_gradient_even_if_it_is_nan(backend, device):
     distance = pk.background_distance(f, w, backend=backend)
     gradients = torch.autograd.grad(distance[:, 10:].sum(), (f, w))
     assert all(gradient.isfinite().all() for gradient in gradients)
-    assert (gradients[1][:, 5:9] == 0).all()
+    assert (gradients[1][:, 6] == 0).all()
+    assert (gradients[1][:, 5] != 0).all()
+
+
+@pytest.mark.parametrize("backend", ALL)
+@pytest.mark.parametrize("eps", [0.0, 5e-4])
+def test_gradient_in_a_weight_of_zero_is_the_derivative(eps, backend, device):
+    f, _ = inputs((2, 5, 12, 14), device)
+    w = testing.weights(2, 12, 14, device=device)
+    w[:, ::2] = 0
+    w[1] = 0
+    w.requires_grad_()
+    cotangent = torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0], device=device)
+    pooled = pk.masked_average_pool(f, w, eps=eps, backend=backend)
+    (gradient,) = torch.autograd.grad((pooled * cotangent).sum(), w)
+    pulls = torch.einsum("bchw,c->bhw", f - pooled.detach()[..., None, None], cotangent)
+    divisor = w.detach().sum((1, 2), keepdim=True) + eps
+    expected = torch.where(divisor == 0, 0, pulls / divisor)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-4 * expected.abs().max())
+
+
+@pytest.mark.parametrize("backend", backends("eager", "cpu"))
+def test_gradcheck_with_weights_of_zero(backend):
+    f = testing.features(2, 3, 4, 5, dtype=torch.float64).requires_grad_()
+    w = testing.weights(2, 4, 5, dtype=torch.float64)
+    w[:, 1:3] = 0
+    w.requires_grad_()
+    # the operators, since the functions refuse the negative weights of a difference quotient
+    for op, option in (
+        (ops.weighted_mean, 0.0),
+        (ops.weighted_mean, 1e-2),
+        (ops.background_distance, False),
+        (ops.background_distance, True),
+    ):
+        run = partial(op, backend)
+        assert torch.autograd.gradcheck(lambda f, w, x=option, run=run: run(f, w, x)[0], (f, w))
+
+
+@pytest.mark.parametrize("backend", ALL)
+def test_gradient_in_a_weight_of_zero_is_zero_if_a_feature_is_not_finite(backend, device):
+    f, _ = inputs((2, 6, 20, 22), device)
+    w = testing.weights(2, 20, 22, device=device)
+    w[:, 5:9] = 0
+    clean = pk.masked_average_pool(f, w, backend=backend)
+    f[0, 1, 6], f[1, 2, 6, 3] = torch.nan, torch.inf
+    f.requires_grad_(), w.requires_grad_()
+    pooled = pk.masked_average_pool(f, w, backend=backend)
+    assert torch.equal(pooled, clean)
+    # also where the cotangent of that feature is 0
+    gradients = torch.autograd.grad(pooled[:, 0].sum(), (f, w))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert (gradients[1][0, 6] == 0).all()
+    assert gradients[1][1, 6, 3] == 0
+    assert (gradients[1][:, 5] != 0).all()
 
 
 @pytest.mark.parametrize("backend", ALL)

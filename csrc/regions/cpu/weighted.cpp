@@ -90,14 +90,15 @@ struct Weighted : Problem {
   }
 };
 
-// grad_i / distance_i, or 2 grad_i for squared distances; 0 where the distance is 0 or undefined.
+// grad_i / distance_i, or 2 grad_i for squared distances; 0 where the gradient is 0 (the distance may
+// be NaN), or the distance is 0 or undefined.
 template <class A>
 void fill_coefficient(const void* grad, const void* distance, void* coefficient, int64_t begin,
                       int64_t pixels, bool defined, bool squared) {
   const A *g = static_cast<const A*>(grad) + begin, *d = static_cast<const A*>(distance) + begin;
   A* out = static_cast<A*>(coefficient) + begin;
   for (int64_t i = 0; i < pixels; ++i)
-    out[i] = !defined ? 0 : squared ? 2 * g[i] : d[i] == 0 ? 0 : g[i] / d[i];
+    out[i] = !defined ? 0 : squared ? 2 * g[i] : g[i] == 0 || d[i] == 0 ? 0 : g[i] / d[i];
 }
 
 std::tuple<Tensor, Tensor> weighted_mean(Tensor features, Tensor weights, double eps) {

@@ -146,7 +146,7 @@ struct DirectionTable {
   __device__ float2 entry(int64_t image, int64_t, int64_t channel) const {
     const int64_t i = image * channels + channel;
     const float sum = total[image], divisor = sum + eps;
-    float scale = 1.0f / (divisor == 0.0f ? 1.0f : divisor);
+    float scale = divisor == 0.0f ? 0.0f : 1.0f / divisor;
     if (slope) scale = sum > 0.0f ? -1.0f / sum : 0.0f;
     return make_float2(mean ? mean[i] : 0.0f, direction[i] * scale);
   }
@@ -187,8 +187,9 @@ struct WeightedOp {
     return g;
   }
   __device__ void finish(int64_t image, int pixel, const State& state, const float* sums) const {
-    const bool enters = state.weight != 0.0f && (!has_slope || slope.total[image] > 0.0f);
-    grad_weights[image * p.pixels + pixel] = enters ? sums[0] : 0.0f;
+    const bool readable = state.weight != 0.0f || isfinite(sums[0]);
+    const bool defined = !has_slope || slope.total[image] > 0.0f;
+    grad_weights[image * p.pixels + pixel] = readable && defined ? sums[0] : 0.0f;
   }
 };
 

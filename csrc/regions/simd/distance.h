@@ -245,7 +245,7 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
 #pragma GCC unroll 8
         for (int i = 0; i < kLanes; ++i) {
           const V d = x[i] - at.region(centre + table, i), t = at.region(direction + table, i);
-          terms[i] = guarded(t, d);
+          terms[i] = t * d;
           x[i] = guarded(at.pixel(coefficient, i), d) + guarded(at.pixel(weights, i), t);
         }
         A* sum = along + at.tile * kLanes;
@@ -254,7 +254,8 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
       });
     }
     A* out = static_cast<A*>(s.weight_gradient) + image * in.pixels + chunk.begin;
-    for (int i = 0; i < chunk.pixels; ++i) out[i] = weights[i] == 0 ? 0 : along[i];
+    for (int i = 0; i < chunk.pixels; ++i)
+      out[i] = weights[i] != 0 || std::isfinite(along[i]) ? along[i] : 0;
   });
 }
 

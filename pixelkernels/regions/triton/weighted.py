@@ -1,6 +1,7 @@
 """weighted_mean and background_distance: a weighted mean per image, distances to it, gradients.
 
-A pixel of weight exactly 0 is excluded from every sum by a select, so its NaN does not spread.
+A pixel of weight exactly 0 is excluded from every sum by a select, so its NaN does not spread. The
+gradient in its weight is that of the formula, or 0 if it would not be finite.
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ def _weighted_gradient_kernel(
         slope = tl.where(total_weight > 0, distance_slope(slope, d, SQUARED), 0.0)
     else:
         divisor = total_weight + eps
-        share = tl.div_rn(1.0, tl.where(divisor == 0, 1.0, divisor))
+        share = tl.where(divisor == 0, 0.0, tl.div_rn(1.0, tl.where(divisor == 0, 1.0, divisor)))
     acc = tl.zeros([P], tl.float32)
     for c0 in range(0, channels, CB):
         c = c0 + tl.arange(0, CB)
@@ -232,7 +233,8 @@ def _weighted_gradient_kernel(
         where = gradient + (grad_offsets[:, None] + c[None, :].to(tl.int64) * grad_c)
         tl.store(where, value, mask=inside[:, None] & (c < channels)[None, :])
     if READS:
-        tl.store(grad_weights + image * pixels + pixel, tl.where(w != 0, acc, 0.0), mask=inside)
+        acc = tl.where((w == 0) & ~(tl.abs(acc) < float("inf")), 0.0, acc)
+        tl.store(grad_weights + image * pixels + pixel, acc, mask=inside)
 
 
 def weighted_mean(features: Tensor, weights: Tensor, eps: float) -> tuple[Tensor, Tensor]:
