@@ -57,7 +57,7 @@ def distance_transform(
 ) -> NDArray[np.float32] | NDArray[np.int32]:
     """`pixelkernels.distance_transform` on an array [..., H, W]."""
     spacing = transform.check_arguments(_tensor("mask", mask), squared, sampling)
-    return _transform(_mask(mask), squared, spacing, False)
+    return _transform(_mask(mask), squared, spacing)
 
 
 def next_click(
@@ -72,17 +72,13 @@ def next_click(
     clicks.check_arguments(
         _tensor("prediction", prediction), _tensor("target", target), allowed, ignore_label
     )
-    is_object, counts = target == 1, target != ignore_label
-    predicted = _mask(prediction)
-    errors = np.stack([is_object & ~predicted & counts, ~is_object & predicted & counts], 1)
-    depth = _transform(~errors, True, (1.0, 1.0), True)
-    if not_clicked is not None:
-        depth = depth * _mask(not_clicked)[:, None]
-    depth = depth.reshape(*errors.shape[:2], target[:1].size)
-    if depth.shape[2] == 0:
-        depth = np.zeros((*depth.shape[:2], 1), np.int32)
-    deepest, index = depth.max(2), depth.argmax(2)
-    positive, valid = deepest[:, 0] > deepest[:, 1], deepest.max(1) > 0
+    depth, index = _kernels().deepest_errors(
+        np.ascontiguousarray(_mask(prediction)),
+        np.ascontiguousarray(_labels(target)),
+        None if not_clicked is None else np.ascontiguousarray(_mask(not_clicked)),
+        ignore_label,
+    )
+    positive, valid = depth[:, 0] > depth[:, 1], depth.max(1) > 0
     flat = np.where(positive, index[:, 0], index[:, 1]) * valid
     points = np.stack(np.divmod(flat, max(target.shape[2], 1)), 1)
     return NextClick(points, positive.astype(np.int64), valid)
@@ -110,11 +106,17 @@ def _mask(values: NDArray[Any]) -> NDArray[np.bool_]:
     return values if values.dtype == np.bool_ else values != 0
 
 
-def _transform(
-    mask: NDArray[np.bool_], squared: bool, spacing: tuple[float, float], border: bool
-) -> Any:
+def _labels(values: NDArray[Any]) -> NDArray[Any]:
+    """In a dtype that the kernels are compiled for."""
+    if values.dtype == np.bool_:
+        return values.view(np.uint8)
+    widened = values.dtype.kind == "u" and values.dtype.itemsize > 1
+    return values.astype(np.int64 if widened else values.dtype.newbyteorder("="), copy=False)
+
+
+def _transform(mask: NDArray[np.bool_], squared: bool, spacing: tuple[float, float]) -> Any:
     if mask.size == 0:
         return np.empty(mask.shape, np.int32 if squared else np.float32)
     images = np.ascontiguousarray(mask.reshape(-1, *mask.shape[-2:]))
-    distance = _kernels().distance_transform(images, squared, *spacing, border)
+    distance = _kernels().distance_transform(images, squared, *spacing)
     return distance.reshape(mask.shape)

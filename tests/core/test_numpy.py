@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -59,6 +60,17 @@ def test_arrays_in_another_byte_order():
     points = POINTS.astype(np.dtype(np.float64).newbyteorder())
     maps = pk.click_maps(torch.from_numpy(POINTS), torch.from_numpy(LABELS), (4, 5))
     same([pkn.click_maps(points, LABELS.astype(swapped), (4, 5))], [maps])
+
+
+def test_next_click_builds_no_array_of_depths():
+    prediction, target = np.zeros((2, 1, 300, 400), bool)
+    target[:, 50:250, 60:300] = True
+    pkn.next_click(prediction, target)
+    tracemalloc.start()
+    pkn.next_click(prediction, target)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < prediction.nbytes
 
 
 def test_click_too_far_for_float32_is_infinitely_far():

@@ -2,7 +2,12 @@
 // GIL released.
 #include "distance/cpu/numpy.h"
 
-#include "distance/cpu/problem.h"
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <optional>
+
+#include "distance/cpu/errors.h"
 
 namespace pixelkernels::distance {
 namespace {
@@ -30,7 +35,7 @@ py::array maps_of_arrays(Array<float> points, Array<int64_t> labels, int64_t hei
 }
 
 py::array transform_of_array(Array<bool> mask, bool squared, double row_spacing,
-                             double column_spacing, bool border) {
+                             double column_spacing) {
   const int64_t images = mask.shape(0), height = mask.shape(1), width = mask.shape(2);
   const std::vector<int64_t> shape{images, height, width};
   py::array distance = squared ? py::array(Array<int32_t>(shape)) : py::array(Array<float>(shape));
@@ -38,10 +43,39 @@ py::array transform_of_array(Array<bool> mask, bool squared, double row_spacing,
   void* out = distance.mutable_data();
   {
     py::gil_scoped_release released;
-    distance_transform(from, images, height, width, squared, row_spacing, column_spacing, border,
+    distance_transform(from, images, height, width, squared, row_spacing, column_spacing, false,
                        out, alone);
   }
   return distance;
+}
+
+// The deepest false negative and false positive of each image: depth and index, [images, 2].
+template <class L>
+py::tuple errors_of_arrays(Array<bool> prediction, Array<L> target,
+                           std::optional<Array<bool>> allowed, int64_t ignore_label) {
+  const int64_t images = target.shape(0), height = target.shape(1), width = target.shape(2);
+  Array<int32_t> depth({images, int64_t{2}});
+  Array<int64_t> index({images, int64_t{2}});
+  const int64_t pixels = pixels_at_a_time(images, height * width);
+  const std::unique_ptr<uint8_t[]> kinds(new uint8_t[pixels]);
+  const std::unique_ptr<int16_t[]> rows(new int16_t[pixels + kAnchorStep]);
+  const Clicked<L> problem{reinterpret_cast<const uint8_t*>(prediction.data()),
+                           target.data(),
+                           allowed ? reinterpret_cast<const uint8_t*>(allowed->data()) : nullptr,
+                           images,
+                           height,
+                           width,
+                           ignore_label,
+                           nullptr,
+                           kinds.get(),
+                           rows.get()};
+  int32_t* depths = depth.mutable_data();
+  int64_t* indices = index.mutable_data();
+  {
+    py::gil_scoped_release released;
+    deepest_errors(problem, depths, indices, alone);
+  }
+  return py::make_tuple(depth, index);
 }
 
 }  // namespace
@@ -49,6 +83,11 @@ py::array transform_of_array(Array<bool> mask, bool squared, double row_spacing,
 void bind(py::module_& m) {
   m.def("click_maps", &maps_of_arrays);
   m.def("distance_transform", &transform_of_array);
+  m.def("deepest_errors", &errors_of_arrays<uint8_t>);
+  m.def("deepest_errors", &errors_of_arrays<int8_t>);
+  m.def("deepest_errors", &errors_of_arrays<int16_t>);
+  m.def("deepest_errors", &errors_of_arrays<int32_t>);
+  m.def("deepest_errors", &errors_of_arrays<int64_t>);
 }
 
 }  // namespace pixelkernels::distance

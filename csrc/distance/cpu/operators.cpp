@@ -1,10 +1,9 @@
 // The CPU side of the distance operators.
-#include <numeric>
 #include <optional>
 #include <tuple>
 
 #include "common/outputs.h"
-#include "distance/cpu/problem.h"
+#include "distance/cpu/errors.h"
 
 namespace pixelkernels::distance {
 namespace {
@@ -35,84 +34,9 @@ Tensor transform_of_mask(Tensor mask, bool squared, double row_spacing, double c
   return distance;
 }
 
-// 1 for a missed pixel of the object, 2 for a pixel wrongly predicted, 0 for a correct one.
-template <class L>
-void fill_kinds(const uint8_t* prediction, const L* target, int64_t pixels, int64_t ignore_label,
-                uint8_t* kinds) {
-  const bool ignores = ignore_label == static_cast<L>(ignore_label);
-  const L ignored = static_cast<L>(ignore_label);
-  for (int64_t i = 0; i < pixels; ++i) {
-    const uint8_t is_object = target[i] == 1, ignore = ignores & (target[i] == ignored);
-    const uint8_t error = (is_object ^ prediction[i]) & ~ignore;
-    kinds[i] = error + (error & ~is_object);
-  }
-}
-
-// The errors of a batch of contiguous images.
-class SomeErrors {
- public:
-  SomeErrors(const Errors& errors, int64_t images)
-      : errors_(errors), images_(images), pieces_((errors.height + kRowBlock - 1) / kRowBlock) {}
-
-  // The deepest pixel of each image and kind, [images, 2].
-  std::vector<Deepest> deepest() const {
-    std::vector<Deepest> found(2 * images_ * pieces_), best(2 * images_);
-    std::vector<uint32_t> most(2 * images_);
-    for_rows([&](int64_t image, int64_t begin, int64_t end, void* scratch) {
-      Deepest* own = found.data() + 2 * (image * pieces_ + begin / kRowBlock);
-      kernels().error_rows(errors_, image, begin, end, scratch, own, most.data() + 2 * image);
-    });
-    for (int64_t i = 0; i < 2 * images_; ++i)
-      for (int64_t piece = 0; piece < pieces_; ++piece) {
-        const Deepest& one = found[2 * (i / 2 * pieces_ + piece) + i % 2];
-        if (one.depth > best[i].depth) best[i] = one;
-      }
-    return best;
-  }
-
-  // For each image, one of the pixels deeper than half of the deepest: draw modulo their number.
-  void draw(const int64_t* draws, std::vector<Deepest>& deepest) const {
-    std::vector<Inner> inner(images_);
-    for (int64_t i = 0; i < images_; ++i) {
-      const bool missed = deepest[2 * i].depth > deepest[2 * i + 1].depth;
-      inner[i] = {static_cast<uint8_t>(missed ? 1 : 2), deepest[2 * i + !missed].depth / 4, -1};
-    }
-    std::vector<int64_t> counts(images_ * pieces_);
-    for_rows([&](int64_t image, int64_t begin, int64_t end, void* scratch) {
-      counts[image * pieces_ + begin / kRowBlock] =
-          kernels().inner_rows(errors_, image, begin, end, scratch, inner[image], nullptr);
-    });
-    parallel(images_, kRowBlock * errors_.width, [&](int64_t i) {
-      const int64_t* count = counts.data() + i * pieces_;
-      const int64_t all = std::accumulate(count, count + pieces_, int64_t(0));
-      if (all == 0) return;
-      inner[i].chosen = draws[i] % all;
-      int64_t piece = 0;
-      for (; inner[i].chosen >= count[piece]; ++piece) inner[i].chosen -= count[piece];
-      std::vector<uint32_t> scratch(row_scratch(errors_.width));
-      const int64_t begin = piece * kRowBlock, end = std::min(begin + kRowBlock, errors_.height);
-      kernels().inner_rows(errors_, i, begin, end, scratch.data(), inner[i],
-                           &deepest[2 * i + inner[i].kind - 1].index);
-    });
-  }
-
- private:
-  template <class Body>
-  void for_rows(const Body& body) const {
-    for_pieces(images_, errors_.height, kRowBlock, errors_.width, threads,
-               [&](int64_t image, int64_t begin, int64_t end) {
-                 std::vector<uint32_t> scratch(row_scratch(errors_.width));
-                 body(image, begin, end, scratch.data());
-               });
-  }
-
-  const Errors& errors_;
-  int64_t images_, pieces_;
-};
-
-std::tuple<Tensor, Tensor> deepest_errors(Tensor prediction, Tensor target,
-                                          std::optional<Tensor> allowed, int64_t ignore_label,
-                                          std::optional<Tensor> draws) {
+std::tuple<Tensor, Tensor> errors_of_masks(Tensor prediction, Tensor target,
+                                           std::optional<Tensor> allowed, int64_t ignore_label,
+                                           std::optional<Tensor> draws) {
   STD_TORCH_CHECK(prediction.is_contiguous() && prediction.scalar_type() == ScalarType::Bool,
                   "pixelkernels: the prediction must be contiguous, in bool");
   STD_TORCH_CHECK(
@@ -120,44 +44,25 @@ std::tuple<Tensor, Tensor> deepest_errors(Tensor prediction, Tensor target,
       "pixelkernels: what is allowed must be contiguous, in bool");
   STD_TORCH_CHECK(!draws || (draws->is_contiguous() && draws->scalar_type() == ScalarType::Long),
                   "pixelkernels: the draws must be contiguous, in int64");
-  constexpr int64_t kCachedPixels = 1 << 20;  // pixels whose distances fit the caches
   const int64_t images = target.size(0), height = target.size(1), width = target.size(2);
-  const int64_t pixels = height * width;
-  const int64_t most = std::min(images, std::max<int64_t>(1, kCachedPixels / (pixels + 1)));
-  Tensor kinds = output(target, {most, height, width}, ScalarType::Byte);
-  Tensor rows = output(target, {most * pixels + kAnchorStep}, ScalarType::Short);
+  const int64_t pixels = pixels_at_a_time(images, height * width);
+  Tensor kinds = output(target, {pixels}, ScalarType::Byte);
+  Tensor rows = output(target, {pixels + kAnchorStep}, ScalarType::Short);
   Tensor depth = output(target, {images, 2}, ScalarType::Int);
   Tensor index = output(target, {images, 2}, ScalarType::Long);
-  const SquaresTable<uint32_t> distances(width + 2, 1);
-  for (int64_t first = 0; first < images; first += most) {
-    const int64_t some = std::min(most, images - first), before = first * pixels;
-    for_pieces(1, some * height, kRowBlock, width, threads,
-               [&](int64_t, int64_t begin, int64_t end) {
-                 const int64_t own = begin * width;
-                 with_label(label_of(target), [&](auto like) {
-                   fill_kinds(data<uint8_t>(prediction) + before + own,
-                              data<decltype(like)>(target) + before + own, (end - begin) * width,
-                              ignore_label, data<uint8_t>(kinds) + own);
-                 });
-               });
-    const Errors errors{data<uint8_t>(kinds),
-                        allowed ? data<uint8_t>(*allowed) + before : nullptr,
-                        height,
-                        width,
-                        distances.middle(),
-                        data<int16_t>(rows)};
-    for_pieces(some, width, kColumnBlock, height, threads,
-               [&](int64_t image, int64_t begin, int64_t end) {
-                 kernels().error_columns(errors, image, begin, end);
-               });
-    const SomeErrors found(errors, some);
-    std::vector<Deepest> deepest = found.deepest();
-    if (draws) found.draw(data<int64_t>(*draws) + first, deepest);
-    for (int64_t i = 0; i < 2 * some; ++i) {
-      data<int32_t>(depth)[2 * first + i] = static_cast<int32_t>(deepest[i].depth);
-      data<int64_t>(index)[2 * first + i] = deepest[i].index;
-    }
-  }
+  with_label(label_of(target), [&](auto like) {
+    const Clicked<decltype(like)> problem{data<uint8_t>(prediction),
+                                          data<decltype(like)>(target),
+                                          allowed ? data<uint8_t>(*allowed) : nullptr,
+                                          images,
+                                          height,
+                                          width,
+                                          ignore_label,
+                                          draws ? data<int64_t>(*draws) : nullptr,
+                                          data<uint8_t>(kinds),
+                                          data<int16_t>(rows)};
+    deepest_errors(problem, data<int32_t>(depth), data<int64_t>(index), threads);
+  });
   return {depth, index};
 }
 
@@ -194,7 +99,7 @@ Tensor pick_pixels(Tensor allowed, Tensor order, Tensor farthest, int64_t count,
 STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CPU, m) {
   m.impl("click_maps", TORCH_BOX(&maps_of_clicks));
   m.impl("distance_transform", TORCH_BOX(&transform_of_mask));
-  m.impl("deepest_errors", TORCH_BOX(&deepest_errors));
+  m.impl("deepest_errors", TORCH_BOX(&errors_of_masks));
   m.impl("pick_pixels", TORCH_BOX(&pick_pixels));
 }
 
