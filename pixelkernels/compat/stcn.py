@@ -28,34 +28,66 @@ def readout(
     `mv @ affinity` in one step, without N x HW matrices.
 
     The similarity of memory entry n and pixel q is -ms_n sum_c qe_cq (mk_cn - qk_cq)^2 / sqrt(C).
+    Without qe it is -ms_n sum_c (mk_cn^2 - 2 mk_cn qk_cq) / sqrt(C): the originals leave out the
+    query's own square, which matters if ms is given.
 
     Args:
-        mk: keys [1, C, N]. Further trailing dimensions are flattened, here and below.
-        ms: shrinkage [1, 1, N], or None for 1.
-        qk: query keys [1, C, HW].
-        qe: query selection [1, C, HW], or None for 1 (STCN).
-        mv: values [objects, V, N].
+        mk: keys [B, C, N]. Further trailing dimensions are flattened, here and below.
+        ms: shrinkage [B, 1, N], or None for 1.
+        qk: query keys [B, C, HW].
+        qe: query selection [B, C, HW], or None (STCN).
+        mv: values [B, objects, V, N], or [B, V, N]. For B = 1 also [objects, V, N].
         top_k: the number of matches in the softmax; None for all.
 
-    Returns: (values [objects, V, HW], usage [1, N]). Differentiable. The softmax subtracts the
-    largest exponent; with top_k the original does not, and gives 0/0 for a pixel whose matches are
-    all far away. Memory: two copies of the values and of the keys.
+    Returns: (values, shaped as mv with HW for N; usage [B, N]). Differentiable. The softmax
+    subtracts the largest exponent; with top_k the original does not, and gives 0/0 for a pixel
+    whose matches are all far away. Memory: two copies of the values and of the keys.
     """
-    mk, qk, mv = (x.flatten(2) for x in (mk, qk, mv))
-    if len(mk) != 1 or len(qk) != 1:
-        raise ValueError(f"mk, qk: expected one image, got {len(mk)} and {len(qk)}")
-    keys, queries = mk[0], qk[0]
+    images = len(mk)
+    leading = mv.shape[: mv.dim() - mk.dim() + 2]
+    if len(qk) != images or len(leading) not in (2, 3) or leading[0] != images != 1:
+        raise ValueError(
+            f"mk, qk, mv: expected images of one batch, got {list(mk.shape)}, {list(qk.shape)},"
+            f" {list(mv.shape)}"
+        )
+    mk, qk, mv = mk.flatten(2), qk.flatten(2), mv.flatten(len(leading))
+    results = [
+        _read(
+            mk[b],
+            None if ms is None else ms[b].flatten(),
+            qk[b],
+            None if qe is None else qe[b].flatten(1),
+            mv.reshape(images, -1, mv.shape[-1])[b],
+            top_k,
+        )
+        for b in range(images)
+    ]
+    values, usage = (torch.stack(x) for x in zip(*results, strict=True))
+    return values.view(*leading, -1), usage
+
+
+def _read(
+    keys: Tensor,
+    shrinkage: Tensor | None,
+    queries: Tensor,
+    selection: Tensor | None,
+    values: Tensor,
+    top_k: int | None,
+) -> tuple[Tensor, Tensor]:
+    """For one image: values [rows, N] read for every query, [rows, HW], and usage [N]."""
     channels, entries = keys.shape
-    selection = torch.ones_like(queries) if qe is None else qe.flatten(2)[0]
-    shrinkage = 1 if ms is None else ms.flatten()
-    # expand the square: one product with 2 C channels plus the query's own term
-    memory = torch.cat([-keys.square(), 2 * keys, -torch.ones_like(keys[:1])])
-    memory = memory * (shrinkage / math.sqrt(channels))
-    own = (selection * queries.square()).sum(0, keepdim=True)
-    query = torch.cat([selection, queries * selection, own]).T
-    values = mv.flatten(0, 1).T.contiguous()
+    # expand the square: one product
+    if selection is None:
+        memory = torch.cat([2 * keys, -keys.square().sum(0, keepdim=True)])
+        query = torch.cat([queries, torch.ones_like(queries[:1])])
+    else:
+        memory = torch.cat([-keys.square(), 2 * keys, -torch.ones_like(keys[:1])])
+        own = (selection * queries.square()).sum(0, keepdim=True)
+        query = torch.cat([selection, queries * selection, own])
+    memory = memory / math.sqrt(channels) * (1 if shrinkage is None else shrinkage)
+    values = values.T.contiguous()
     read, usage = [], keys.new_zeros(entries)
-    for block in query.split(max(BLOCK // entries, 1)):
+    for block in query.T.split(max(BLOCK // entries, 1)):
         similarity = block @ memory
         if top_k is None:
             affinity = similarity.softmax(1)
@@ -66,4 +98,4 @@ def readout(
             affinity = best.softmax(1)
             read.append(F.embedding_bag(index, values, per_sample_weights=affinity, mode="sum"))
             usage = usage.index_add(0, index.flatten(), affinity.flatten())
-    return torch.cat(read).view(-1, *mv.shape[:2]).permute(1, 2, 0), usage[None]
+    return torch.cat(read).T, usage
