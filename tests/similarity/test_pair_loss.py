@@ -248,6 +248,18 @@ def test_equal_similarities_have_no_slope(value, backend, device):
         torch.testing.assert_close(found[name].double(), expected, rtol=1e-5, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("backend", backends("eager", "cpu"))
+def test_running_statistics_of_float64_are_in_float64(backend):
+    arguments = sample(dtype=torch.float64).arguments
+    given = [arguments[name] for name in ("x", "y", "x_labels", "y_labels")]
+    state = torch.zeros(2, 1, dtype=torch.float64).unbind()
+    pk.pair_similarity_loss(
+        *given, running_mean=state[0], running_var=state[1], momentum=1.0, backend=backend
+    )
+    expected = torch.var_mean(pairs(*given)[0])
+    torch.testing.assert_close((state[1][0], state[0][0]), expected, rtol=1e-14, atol=1e-14)
+
+
 @pytest.mark.parametrize("backend", COMPILED)
 @pytest.mark.parametrize("size", [1e-3, 30.0])
 def test_confident_logits_keep_their_digits(size, backend, device):
