@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from scipy.ndimage import distance_transform_edt as original
 
 from pixelkernels import numpy as arrays
+from pixelkernels._core.dispatch import BackendUnavailable
 
 PACKAGE = "scipy"
 
@@ -24,20 +25,28 @@ def distance_transform_edt(
     indices: np.ndarray | None = None,
 ) -> Any:
     """The distance of every pixel to the nearest zero, float64. It has the bits of SciPy's result
-    without `sampling`, and agrees with it to float32's rounding with `sampling`.
+    for a spacing of 1, and agrees with it to float32's rounding for others.
 
-    SciPy's own function serves volumes, sides above 32767, images without a zero, and indices.
+    SciPy's own function serves the rest: volumes, indices, images without a zero, sides above 32767
+    for a spacing of 1, and a `sampling` that `pixelkernels.distance_transform` rejects. Without the
+    compiled library it serves everything.
     """
     image = np.asarray(input) != 0
-    served = image.ndim == 2 and max(image.shape) < 1 << 15 and not image.all()
-    if return_indices or not return_distances or not served:
+    result = None
+    if return_distances and not return_indices and image.ndim == 2 and not image.all():
+        spacing: Any = 1.0 if sampling is None else sampling
+        try:
+            rows, columns = map(float, spacing if np.ndim(spacing) else (spacing, spacing))
+            if rows == columns == 1:
+                squares = arrays.distance_transform(~image, squared=True)
+                result = np.sqrt(squares.astype(np.float64))
+            else:
+                result = arrays.distance_transform(~image, sampling=(rows, columns))
+                result = result.astype(np.float64)
+        except (ValueError, BackendUnavailable):
+            result = None
+    if result is None:
         return original(input, sampling, return_distances, return_indices, distances, indices)
-    if sampling is None:
-        result = np.sqrt(arrays.distance_transform(~image, squared=True).astype(np.float64))
-    else:
-        rows, columns = np.broadcast_to(np.asarray(sampling, dtype=float), 2)
-        spacing = (float(rows), float(columns))
-        result = arrays.distance_transform(~image, sampling=spacing).astype(np.float64)
     if distances is None:
         return result
     if distances.shape != image.shape or distances.dtype != np.float64:
