@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
+from inspect import Parameter, Signature
 from types import ModuleType, TracebackType
 from typing import Any
 
 PROJECTS = (
+    "bam",
     "cfbi",
+    "clickseg",
     "dino",
     "discriminative",
     "docs_correlation",
@@ -22,10 +26,14 @@ PROJECTS = (
     "pfenet",
     "ritm",
     "sam2",
+    "sam3",
     "sccan",
     "scipy",
     "spoco",
+    "torchmetrics",
 )
+POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 class Patch:
@@ -66,7 +74,8 @@ def patch(project: str, *names: str, package: str | None = None) -> Patch:
             `gui.ritm` in Cutie.
 
     Raises ValueError for an unknown project or name. Raises ImportError or AttributeError, and
-    replaces nothing, if the project lacks a function to replace.
+    replaces nothing, if the project lacks a function to replace; TypeError, and replaces nothing,
+    if it has a function of that name whose calls do not fit ours.
     """
     if project not in PROJECTS:
         raise ValueError(f"project: expected one of {', '.join(PROJECTS)}, got {project!r}")
@@ -77,9 +86,11 @@ def patch(project: str, *names: str, package: str | None = None) -> Patch:
     for name in names or targets:
         if name not in targets:
             raise ValueError(f"names: expected some of {', '.join(targets)}, got {name!r}")
-        module = targets[name].partition(":")[0]
-        owner, last = _owner(f"{root}.{module}" if module else root, name)
-        replacements.append((owner, last, ours.REPLACES[targets[name]]))
+        module = f"{root}.{targets[name].partition(':')[0]}".rstrip(".")
+        owner, last = _owner(module, name)
+        value = ours.REPLACES[targets[name]]
+        _check_calls(f"{module}.{name}", vars(owner)[last], value, isinstance(owner, type))
+        replacements.append((owner, last, value))
     patched = Patch()
     for owner, name, value in replacements:
         original = vars(owner)[name]
@@ -103,6 +114,48 @@ def _owner(module: str, name: str) -> tuple[Any, str]:
         if step in classes:
             owner = vars(owner)[step]
     return owner, last
+
+
+def _check_calls(path: str, original: Any, ours: Any, is_method: bool) -> None:
+    """Raise TypeError if the original, or a public method that both have, allows a call that ours
+    does not. An original without a signature is not checked."""
+    if isinstance(ours, type):
+        for name, method in vars(ours).items():
+            if inspect.isfunction(method) and name[0] != "_" and hasattr(original, name):
+                _check_calls(f"{path}.{name}", getattr(original, name), method, True)
+    try:
+        theirs = _signature(original, is_method)
+    except (TypeError, ValueError):
+        return
+    allowed = _signature(ours, is_method)
+    if not _allows(allowed, theirs):
+        raise TypeError(
+            f"patch: {path}{theirs} allows calls that its replacement, {allowed}, does not"
+        )
+
+
+def _signature(function: Any, is_method: bool) -> Signature:
+    """Without annotations, and without the first parameter of a method."""
+    parameters = list(inspect.signature(function).parameters.values())[is_method:]
+    return Signature([p.replace(annotation=p.empty) for p in parameters])
+
+
+def _allows(ours: Signature, theirs: Signature) -> bool:
+    """Whether `ours` allows every call of `theirs`, as far as `theirs` names its parameters."""
+    own, original = ours.parameters, theirs.parameters
+    positional, expected = (
+        [name for name, p in x.items() if p.kind in POSITIONAL] for x in (own, original)
+    )
+    required, given = (
+        {name for name, p in x.items() if p.default is p.empty and p.kind not in VARIADIC}
+        for x in (own, original)
+    )
+    named = {name for name, p in original.items() if p.kind not in VARIADIC}
+    return (
+        positional[: len(expected)] == expected
+        and named <= own.keys()
+        and (required <= given or len(named) < len(original))
+    )
 
 
 def _importers(root: str, original: Any) -> list[tuple[ModuleType, str]]:

@@ -1,4 +1,4 @@
-"""DINO's label propagation in video (eval_video_segmentation.py; the same in videowalk)."""
+"""DINO's label propagation in video (eval_video_segmentation.py)."""
 
 from __future__ import annotations
 

@@ -33,10 +33,11 @@ def label_transfer(
 
     Args:
         scores: [1, 1, K, h * w], before the sigmoid, sorted by class.
-        labels_1: [1, H, W]; the classes are its values >= 0, in ascending order.
+        labels_1: [1, H, W], of any dtype; the classes are its values >= 0, in ascending order.
         images_2, flow_2: for the CRF, ignored.
         emb_size: (dimensions, h, w).
-        picked_points: the points of each class.
+        picked_points: the points of each class. A class without points gets no pixel; the original
+            gives NaN everywhere.
         crf_niter: must be 0: the CRF is in pydensecrf.
 
     Returns: labels int64 [H, W] and the first class's scores [H, W], as NumPy arrays.
@@ -45,13 +46,17 @@ def label_transfer(
     if crf_niter > 0:
         raise ValueError(f"crf_niter: expected 0, the CRF is pydensecrf's, got {crf_niter}")
     _, height, width = emb_size
-    # negative labels are counted in bin 0, which is dropped
-    classes = labels_1.flatten().clamp(min=-1).add_(1).bincount()[1:].nonzero()[:, 0]
+    flat = labels_1.flatten()
+    if flat.is_floating_point():
+        classes = flat[flat >= 0].unique().long()
+    else:
+        # negative labels are counted in bin 0, which is dropped
+        classes = flat.long().clamp(min=-1).add_(1).bincount()[1:].nonzero()[:, 0]
     counts = [len(points) for points in picked_points[: len(classes)]]
     rows = scores[0, 0, : sum(counts)].detach()
     of_class = rows.split(counts)
     if avg_k_max is None:
-        means = torch.block_diag(*(rows.new_full((1, n), 1 / n) for n in counts))
+        means = torch.block_diag(*(rows.new_full((1, n), 1 / max(n, 1)) for n in counts))
         step = max(BLOCK // max(rows.shape[1], 1), 1)
         mean = rows.new_zeros(len(counts), rows.shape[1])
         buffer = rows.new_empty(min(step, len(rows)), rows.shape[1])
@@ -61,7 +66,7 @@ def label_transfer(
         # the sigmoid is monotonic, so it can follow topk
         ks = [min(avg_k_max, n) for n in counts]
         best = [x.topk(k, 0, sorted=False).values for x, k in zip(of_class, ks, strict=True)]
-        mean = torch.stack([x.sigmoid().mean(0) for x in best])
+        mean = torch.stack([x.sigmoid().sum(0) / max(len(x), 1) for x in best])
     mean /= mean.sum(0)
     resized = F.interpolate(
         mean.view(1, len(classes), height, width), labels_1.shape[1:], mode="bilinear"

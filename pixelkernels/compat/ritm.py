@@ -1,4 +1,4 @@
-"""RITM's clicks (isegm of RITM, SimpleClick, ClickSEG and f-BRS; gui.ritm of Cutie).
+"""RITM's clicks (isegm of RITM, SimpleClick and f-BRS; gui.ritm of Cutie).
 
 All distances are exact. The original is off by up to a quarter of a pixel with `cpu_mode`, and by
 up to two percent in the transform from which training clicks are drawn.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pixelkernels import numpy as arrays
-from pixelkernels.distance import click_maps, next_click
+from pixelkernels.distance import NextClick, click_maps, next_click
 
 PACKAGE = "isegm"
 # a block of so many pixels stays in the cache
@@ -74,11 +74,11 @@ def get_next_click(clicker: Any, pred_mask: np.ndarray, padding: bool = True) ->
         padding: whether pixels outside the image bound an error.
     """
     target, predicted = clicker.gt_mask, np.asarray(pred_mask).astype(bool)
-    if hasattr(clicker, "not_ignore_mask"):
+    if not np.all(getattr(clicker, "not_ignore_mask", True)):
         target = np.where(clicker.not_ignore_mask, target, -1)
     if padding:
         click = arrays.next_click(
-            predicted[None], np.asarray(target)[None].astype(np.int64),
+            predicted[None], np.asarray(target)[None],
             not_clicked=np.asarray(clicker.not_clicked_map)[None],
         )  # fmt: skip
         positive, point = bool(click.labels[0]), click.points[0]
@@ -107,15 +107,24 @@ def get_next_points(
     Returns: a copy of `points` with the new click at `n - click_indx` (positive) or
     `2n - click_indx` (negative) and its order `click_indx`; unchanged for images without an error.
     """
-    assert click_indx > 0
+    return with_click(points, draw_click(pred, gt, pred_thresh), click_indx)
+
+
+def draw_click(pred: Tensor, gt: Tensor, pred_thresh: float) -> NextClick:
+    """The click that `get_next_points` adds."""
     predicted, target = _masks(pred.detach()[:, 0], gt.detach()[:, 0], pred_thresh)
-    click = next_click(predicted, target, random=True)
+    return next_click(predicted, target, random=True)
+
+
+def with_click(points: Tensor, click: NextClick, click_indx: int) -> Tensor:
+    """A copy of `points` with the clicks of the images that have an error."""
+    assert click_indx > 0
     order = torch.full_like(click.labels, click_indx)
     new = torch.cat([click.points, order[:, None]], 1).to(points.dtype)
     half = points.shape[1] // 2
     slot = torch.where(click.labels.bool(), half, 2 * half) - click_indx
     result = points.clone()
-    images = torch.arange(len(pred), device=pred.device)
+    images = torch.arange(len(points), device=points.device)
     result[images, slot] = torch.where(click.valid[:, None], new, result[images, slot])
     return result
 

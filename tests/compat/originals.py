@@ -83,6 +83,21 @@ def next_click(clicker, prediction, padding=True):
     return Click(bool(positive), (int(row), int(column)))
 
 
+def points_in_crops(points, rois, size):
+    """The points [B, N, 3], one by one, in crops (x1, y1, x2, y2) that are resized to `size`."""
+    result = points.double()
+    for image, (x1, y1, x2, y2) in zip(result, rois.tolist(), strict=True):
+        for point in image:
+            point[0] = (point[0] - y1) * size[0] / (y2 - y1)
+            point[1] = (point[1] - x1) * size[1] / (x2 - x1)
+    return result
+
+
+def sam3_distances(images):
+    """[B, H, W]; 1e9 in an image without a zero."""
+    return [np.full(x.shape, 1e9) if x.all() else depths(x, padding=False) for x in images]
+
+
 # ---- few-shot segmentation ----
 
 
@@ -226,11 +241,14 @@ def dino(target, sources, segments, radius, topk):
 
 
 def xmem_readout(mk, ms, qk, qe, mv, top_k):
-    """Values [objects, V, queries] and usage [1, N]; everything is flat."""
+    """Of one image: values [..., V, queries] and usage [1, N]. Without a selection, the query's own
+    square is left out."""
     similarity = 0
     for c, (key, query) in enumerate(zip(mk[0], qk[0], strict=True)):
-        gap = (key[:, None] - query).square()
-        similarity = similarity - (gap if qe is None else gap * qe[0, c])
+        if qe is None:
+            similarity = similarity - key[:, None].square() + 2 * key[:, None] * query
+        else:
+            similarity = similarity - (key[:, None] - query).square() * qe[0, c]
     similarity = similarity / math.sqrt(mk.shape[1]) * (1 if ms is None else ms[0, 0][:, None])
     best = similarity.topk(top_k or len(similarity), dim=0)
     affinity = torch.zeros_like(similarity).scatter(0, best.indices, best.values.softmax(0))

@@ -1,4 +1,4 @@
-"""Drop-ins for clicks: RITM and SAM 2."""
+"""Drop-ins for clicks: RITM and ClickSEG."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from pixelkernels.compat import ritm, sam2
+from pixelkernels.compat import clickseg, ritm
 from tests.compat import originals
 from tests.compat.originals import Click, clicker, depths
 
@@ -278,60 +278,67 @@ def test_ritm_training_clicks_are_deeper_than_half_the_depth():
     assert seen == {(2, 3, 1), (2, 4, 1), (3, 3, 1), (3, 4, 1)}
 
 
-# ---- SAM 2 ----
+# ---- FocalClick's training clicks ----
 
 
-def batch(*images):
-    return torch.from_numpy(np.stack([np.asarray(x, bool) for x in images]))[:, None]
+def focal_inputs(count=3):
+    """Predictions, targets, points, points_focus and rois. The last image has no error."""
+    seeds = range(count - 1)
+    target, pred = (
+        torch.from_numpy(blobs(*(x + offset for x in seeds), 99))[:, None].float()
+        for offset in (0, 50)
+    )
+    points = torch.full((count, 8, 3), -1.0)
+    points[:, 0] = torch.tensor([7, 9, 0])
+    corner = torch.randint(0, 10, (count, 2))
+    rois = torch.cat([corner, corner + torch.randint(5, 30, (count, 2))], 1)
+    return pred, target, points, torch.full_like(points, torch.nan), rois
 
 
-@pytest.mark.parametrize("padding", [True, False])
-def test_sam2_error_center(masks, padding):
-    noise = [*zip(blobs(*range(5)), blobs(*range(20, 25)), strict=True)]
-    pairs = [*masks[::2], *noise, (noise[0][0], noise[0][0])]
-    for shape in {target.shape for target, _ in pairs}:
-        group = [pair for pair in pairs if pair[0].shape == shape]
-        target, predicted = (batch(*x) for x in zip(*group, strict=True))
-        points, labels = sam2.sample_one_point_from_error_center(target, predicted, padding)
-        assert (points.dtype, labels.dtype) == (torch.float32, torch.int32)
-        clicks = [originals.next_click(clicker(x), y, padding) for x, y in group]
-        assert points.tolist() == [[[c.coords[1], c.coords[0]]] for c in clicks]
-        assert labels.tolist() == [[c.is_positive] for c in clicks]
-        none, zeros = (
-            sam2.sample_one_point_from_error_center(target, x, padding=padding)[0]
-            for x in (None, torch.zeros_like(target))
-        )
-        assert torch.equal(none, zeros)
+def test_clickseg_clicks_are_those_of_ritm():
+    pred, target, points, focus, rois = focal_inputs()
+    torch.manual_seed(3)
+    expected = ritm.get_next_points(pred, target, points, 2)
+    torch.manual_seed(3)
+    found, _ = clickseg.get_next_points_removeall(pred, target, points, focus, rois, 2)
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, points)
 
 
-@pytest.mark.parametrize(("padding", "center"), [(True, 2), (False, 0)])
-def test_sam2_perfect_prediction_tie_and_error_everywhere(padding, center):
-    one, other = rectangle((0, 1), (0, 1), (5, 7)), rectangle((4, 5), (6, 7), (5, 7))
-    target = batch(FULL, 0 * FULL, one, FULL, 0 * FULL)
-    predicted = batch(FULL, 0 * FULL, other, 0 * FULL, FULL)
-    points, labels = sam2.sample_one_point_from_error_center(target, predicted, padding=padding)
-    assert points[:, 0].tolist() == [[0, 0], [0, 0], [6, 4], [center, center], [center, center]]
-    assert labels[:, 0].tolist() == [0, 0, 0, 1, 0]
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+def test_clickseg_writes_the_points_of_the_crops_in_place(dtype):
+    pred, target, points, focus, rois = focal_inputs()
+    found, returned = clickseg.get_next_points_removeall(
+        pred, target, points, focus, rois.to(dtype), 2
+    )
+    assert returned is focus
+    expected = originals.points_in_crops(found, rois, target.shape[2:])
+    torch.testing.assert_close(focus.double(), expected, rtol=1e-6, atol=1e-5)
+    assert (found[:, 1] == -1).all()
+    assert not (focus[:, 1, :2] == -1).any()  # padding is mapped, too
 
 
-def test_sam2_random_points():
-    target, predicted = batch(*blobs(1)), batch(*blobs(21))
-    points, labels = sam2.sample_random_points_from_errors(target, predicted, num_pt=40)
-    assert (points.dtype, labels.dtype) == (torch.float32, torch.int32)
-    assert points.shape == (1, 40, 2)
-    x, y = points[0].long().T
-    assert (predicted[0, 0, y, x] != target[0, 0, y, x]).all()
-    assert torch.equal(labels[0].bool(), target[0, 0, y, x])
-    assert len(set(zip(x.tolist(), y.tolist(), strict=True))) > 30
+def test_clickseg_removes_earlier_points_of_images_with_an_error():
+    pred, target, points, focus, rois = focal_inputs()
+    before = points.clone()
+    found, _ = clickseg.get_next_points_removeall(
+        pred, target, points, focus, rois, 2, remove_prob=1.0
+    )
+    assert torch.equal(points, before)
+    for image in (0, 1):
+        new = found[image][(found[image] != -1).any(1)]
+        assert new[:, 2].tolist() == [2]
+    assert torch.equal(found[2], points[2])
 
 
-def test_sam2_random_points_of_a_perfect_prediction_are_on_the_background():
-    target = batch(1 - rectangle((4, 5), (7, 8)), np.ones((9, 10)))
-    points, labels = sam2.sample_random_points_from_errors(target, target, num_pt=3)
-    assert points.tolist() == [[[7, 4]] * 3, [[0, 0]] * 3]
-    assert not labels.any()
-    large = batch(*blobs(2))
-    points, labels = sam2.sample_random_points_from_errors(large, large, num_pt=40)
-    x, y = points[0].long().T
-    assert not large[0, 0, y, x].any()
-    assert not labels.any()
+def test_clickseg_removes_points_of_each_image_with_the_given_probability():
+    pred, target, points, focus, rois = focal_inputs(65)
+    found, _ = clickseg.get_next_points_removeall(
+        pred, target, points, focus, rois, 2, remove_prob=0.25
+    )
+    assert 4 <= (found[:, 0] == -1).all(1).sum() <= 30
+
+
+def test_clickseg_first_click_has_the_number_one():
+    with pytest.raises(AssertionError):
+        clickseg.get_next_points_removeall(*focal_inputs(), 0)

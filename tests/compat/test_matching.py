@@ -232,22 +232,48 @@ def test_dino_window_may_have_fewer_pixels_than_topk():
 # ---- STCN, XMem ----
 
 
-def memory(frames, selected):
+def memory(frames, shrunk, selected):
     keys, queries = (x.flatten(1)[None] for x in (frames.first, frames.second))
     values = torch.stack([keys[0, :2], keys[0, 2:4]])
-    if not selected:
-        return keys, None, queries, None, values
-    return keys, 1 + keys[:, :1].sigmoid(), queries, queries.sigmoid(), values
+    shrinkage = 1 + keys[:, :1].sigmoid() if shrunk else None
+    return keys, shrinkage, queries, queries.sigmoid() if selected else None, values
 
 
+@pytest.mark.parametrize("shrunk", [False, True])
 @pytest.mark.parametrize("selected", [False, True])
 @pytest.mark.parametrize("top_k", [30, None])
-def test_xmem_readout(frames, selected, top_k, monkeypatch):
+def test_xmem_readout(frames, shrunk, selected, top_k, monkeypatch):
     monkeypatch.setattr(stcn, "BLOCK", 5 * frames.labels.numel())  # five queries at a time
-    given = memory(frames, selected)
+    given = memory(frames, shrunk, selected)
     expected = originals.xmem_readout(*given, top_k)
     for found, wanted in zip(stcn.readout(*given, top_k), expected, strict=True):
         assert_close(found, wanted)
+
+
+def test_xmem_readout_without_selection_leaves_out_the_square_of_the_query():
+    mk, ms, qk, mv = (torch.tensor([[x]]) for x in ([1.0, 1.5], [1.0, 9.0], [2.0], [0.0, 1.0]))
+    values, _ = stcn.readout(mk, ms, qk, None, mv, None)
+    # similarities (-1 + 4) 1 and (-2.25 + 6) 9
+    assert values.item() == pytest.approx(1 / (1 + np.exp(3 - 33.75)))
+
+
+@pytest.mark.parametrize("objects", [None, 3])
+def test_xmem_readout_of_a_batch_is_that_of_its_images(objects):
+    mk, ms, mv = torch.randn(2, 6, 4, 10), 1 + torch.rand(2, 1, 4, 10), torch.randn(2, 5, 4, 10)
+    if objects:
+        mv = torch.randn(2, objects, 5, 4, 10)
+    qk, qe = torch.randn(2, 6, 5, 5), torch.rand(2, 6, 5, 5)
+    values, usage = stcn.readout(mk, ms, qk, qe, mv, 4)
+    assert (values.shape, usage.shape) == ((*mv.shape[:-2], 25), (2, 40))
+    for b in range(2):
+        one = slice(b, b + 1)
+        alone = stcn.readout(mk[one], ms[one], qk[one], qe[one], mv[one], 4)
+        torch.testing.assert_close((values[one], usage[one]), alone)
+    flat = (x[:1].flatten(2).double() for x in (mk, ms, qk, qe))
+    expected, _ = originals.xmem_readout(*flat, mv[0].flatten(-2).double(), 4)
+    assert_close(values[0], expected)
+    with pytest.raises(ValueError, match="one batch"):
+        stcn.readout(mk, ms, qk[:1], qe, mv, 4)
 
 
 def test_xmem_readout_flattens_frames_and_has_gradients():
@@ -298,6 +324,32 @@ def test_metavos_label_transfer(frames, best, dtype, monkeypatch):
     chosen, largest = expected.gather(0, index)[0], expected.amax(0)
     assert (found % 2 == 1).all()
     assert (chosen >= largest * (1 - TOLERANCES[dtype])).all()
+
+
+def transfer(labels, points, scores=None, best=None):
+    """MetaVOS at the size of the scores: 3 points, [2, 2] pixels."""
+    scores = torch.arange(12.0).view(1, 1, 3, 4) if scores is None else scores
+    return metavos.label_transfer(scores, labels, None, (5, 2, 2), points, None, best)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.float32])
+def test_metavos_labels_of_any_dtype(dtype):
+    labels = torch.tensor([[[3, 3], [7, 3]]])
+    expected = transfer(labels, [[0, 1], [2]])
+    found = transfer(labels.to(dtype), [[0, 1], [2]])
+    assert found[0].dtype == np.int64
+    assert set(expected[0].flatten()) <= {3, 7}
+    for ours, wanted in zip(found, expected, strict=True):
+        assert np.array_equal(ours, wanted)
+
+
+@pytest.mark.parametrize("best", [None, 1, 2])
+def test_metavos_class_without_points_gets_no_pixel(best):
+    labels = torch.tensor([[[0, 1], [2, 2]]])
+    found, first = transfer(labels, [[0, 1], [], [2]], best=best)
+    expected, share = transfer(torch.tensor([[[0, 0], [2, 2]]]), [[0, 1], [2]], best=best)
+    assert np.array_equal(found, expected)
+    np.testing.assert_allclose(first, share)
 
 
 def test_metavos_has_no_crf():

@@ -11,31 +11,56 @@ import pytest
 from scipy import ndimage
 
 from pixelkernels import compat
-from pixelkernels.compat import ritm, scipy
+from pixelkernels.compat import ritm, sam3, scipy
 from pixelkernels.compat._patch import PROJECTS
+
+DIST_MAPS = """
+class DistMaps:
+    def __init__(self, norm_radius, spatial_scale=1.0, cpu_mode=False, use_disks=False): ...
+    def get_coord_features(self, points, batchsize, rows, cols): ...
+    def forward(self, x, coords): ...
+"""
+CLICKER = """
+class Clicker:
+    def _get_next_click(self, pred_mask, padding=True): ...
+"""
+NEXT_POINTS = "def get_next_points(pred, gt, points, click_indx, pred_thresh=0.49): ..."
 
 
 @pytest.fixture
-def project(tmp_path, monkeypatch):
-    """A package laid out like RITM's; one of its modules imports DistMaps by name."""
+def package(tmp_path, monkeypatch):
+    """Writes the modules of a package, given as {path: code}."""
+    names = set()
+
+    def write(name, files):
+        names.add(name)
+        for file, code in files.items():
+            path = tmp_path / name / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(code)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    yield write
+    for name in [key for key in sys.modules if key.split(".")[0] in names]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def project(package):
+    """A package laid out like RITM's; one of its modules imports DistMaps by name. Returns a
+    function that replaces code before it is imported."""
     files = {
         "__init__.py": "",
         "model/__init__.py": "",
-        "model/ops.py": "class DistMaps: ...\n",
+        "model/ops.py": DIST_MAPS,
         "model/is_model.py": "from .ops import DistMaps\n",
         "inference/__init__.py": "",
-        "inference/clicker.py": "class Clicker:\n    def _get_next_click(self): ...\n",
+        "inference/clicker.py": CLICKER,
         "engine/__init__.py": "",
-        "engine/trainer.py": "def get_next_points(): ...\n",
+        "engine/trainer.py": NEXT_POINTS,
     }
-    for name, text in files.items():
-        path = tmp_path / "their_isegm" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
-    yield tmp_path / "their_isegm"
-    for name in [key for key in sys.modules if key.split(".")[0] == "their_isegm"]:
-        del sys.modules[name]
+    package("their_isegm", files)
+    return lambda file, code: package("their_isegm", {file: code})
 
 
 def test_patch_and_undo(project):
@@ -71,7 +96,7 @@ def test_patched_scipy_serves_what_is_not_replaced():
 
 
 def test_patch_names_what_is_missing_and_replaces_nothing(project):
-    (project / "engine" / "trainer.py").write_text("")
+    project("engine/trainer.py", "")
     with pytest.raises(AttributeError, match=r"their_isegm.engine.trainer has no get_next_points"):
         compat.patch("ritm", package="their_isegm")
     from their_isegm.model import ops
@@ -85,6 +110,93 @@ def test_patch_names_what_is_missing_and_replaces_nothing(project):
         compat.patch("ritm", package="absent")
     with pytest.raises(ValueError, match="expected one of"):
         compat.patch("unknown")
+
+
+OPS, INFERENCE, ENGINE = "model/ops.py", "inference/clicker.py", "engine/trainer.py"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "refused"),
+    [
+        # SegNext
+        (
+            OPS,
+            "points, batchsize, rows, cols",
+            "points, rows, cols, n",
+            "DistMaps.get_coord_features",
+        ),
+        (OPS, "norm_radius, ", "", "DistMaps"),
+        (OPS, "use_disks", "disks", "DistMaps"),
+        (OPS, "cpu_mode=False, use_disks=False", "use_disks=False, cpu_mode=False", "DistMaps"),
+        (OPS, "x, coords", "x, coords, scale=1", "DistMaps.forward"),
+        (OPS, "x, coords", "x, coords, *, scale", "DistMaps.forward"),
+        (INFERENCE, "self, pred_mask", "self, mask", "Clicker._get_next_click"),
+        (INFERENCE, "self, pred_mask", "self", "Clicker._get_next_click"),
+        (ENGINE, "click_indx", "click_indx=1", "get_next_points"),
+        (ENGINE, "gt, points", "points, gt", "get_next_points"),
+    ],
+)
+def test_patch_refuses_an_original_with_other_parameters(project, file, old, new, refused):
+    code = {OPS: DIST_MAPS, INFERENCE: CLICKER, ENGINE: NEXT_POINTS}[file]
+    project(file, code.replace(old, new))
+    module = f"their_isegm.{file[:-3].replace('/', '.')}"
+    with pytest.raises(TypeError, match=rf"patch: {module}.{refused}\(.* allows calls that"):
+        compat.patch("ritm", package="their_isegm")
+    from their_isegm.engine import trainer
+    from their_isegm.inference.clicker import Clicker
+    from their_isegm.model import ops
+
+    for owner in (ops.DistMaps, Clicker._get_next_click, trainer.get_next_points):
+        assert owner.__module__.startswith("their_isegm")
+
+
+@pytest.mark.parametrize(
+    ("file", "code"),
+    [
+        (OPS, DIST_MAPS.replace(", use_disks=False", "")),  # f-BRS
+        (OPS, DIST_MAPS.replace("use_disks", "*, use_disks")),
+        (OPS, "class DistMaps:\n    def __init__(self, *args, **kwargs): ..."),
+        (OPS, DIST_MAPS + "    def draw(self, points): ..."),
+        (INFERENCE, CLICKER.replace("self, pred_mask", "clicker, pred_mask")),
+        (ENGINE, "def get_next_points(*args, **kwargs): ..."),
+        (ENGINE, "def get_next_points(pred, gt, *others): ..."),
+        (ENGINE, NEXT_POINTS.replace("0.49", "0.5")),
+        (ENGINE, "get_next_points = max"),  # has no signature
+    ],
+)
+def test_patch_replaces_an_original_whose_calls_ours_allows(project, file, code):
+    project(file, code)
+    with compat.patch("ritm", package="their_isegm"):
+        from their_isegm.engine import trainer
+        from their_isegm.inference.clicker import Clicker
+        from their_isegm.model import ops
+
+        found = (ops.DistMaps, Clicker._get_next_click, trainer.get_next_points)
+    assert found == (ritm.DistMaps, ritm.get_next_click, ritm.get_next_points)
+
+
+SAM3 = """
+from sam3.model.edt import edt_triton
+def sample_one_point_from_error_center(gt_masks, pred_masks, padding=True): ...
+def sample_random_points_from_errors(gt_masks, pred_masks, num_pt=1): ...
+"""
+
+
+def test_sam3_takes_the_place_of_a_module_that_cannot_be_imported(package, monkeypatch):
+    edt = "import a_module_that_does_not_exist\ndef edt_triton(data): ..."
+    files = {"edt.py": edt, "sam3_tracker_utils.py": SAM3, "__init__.py": ""}
+    package("sam3", {"__init__.py": "", **{f"model/{name}": files[name] for name in files}})
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("sam3.model.sam3_tracker_utils")
+    monkeypatch.setitem(sys.modules, "sam3.model.edt", sam3)
+    utils = importlib.import_module("sam3.model.sam3_tracker_utils")
+    assert utils.edt_triton is sam3.edt_triton
+    original = utils.sample_one_point_from_error_center
+    with compat.patch("sam3"):
+        found = utils.sample_one_point_from_error_center
+        assert found is sam3.sample_one_point_from_error_center
+        assert utils.edt_triton is sam3.edt_triton
+    assert utils.sample_one_point_from_error_center is original
 
 
 def stand_in(monkeypatch, root, target):
