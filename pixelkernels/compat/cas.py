@@ -10,8 +10,8 @@ BATCH_SIZE = 40  # the original divides by this constant, whatever the batch siz
 
 
 class lss(nn.Module):
-    """`lss()(gt, softmaxed)` of 0/1 masks [B, 1, H, W], or [B, 2, H, W] with the mask twice, and
-    softmax outputs [B, C, H, W]. Unlike the original, it does not accept soft masks.
+    """`lss()(gt, softmaxed_tensor)` of 0/1 masks [B, 1, H, W], or [B, 2, H, W] with the mask twice,
+    and softmax outputs [B, C, H, W]. Unlike the original, it does not accept soft masks.
 
     Args:
         batch_size: the divisor.
@@ -21,6 +21,6 @@ class lss(nn.Module):
         super().__init__()
         self.batch_size = batch_size
 
-    def forward(self, gt: Tensor, softmaxed: Tensor) -> Tensor:
+    def forward(self, gt: Tensor, softmaxed_tensor: Tensor) -> Tensor:
         labels = (gt[:, 0] > 0.5).byte()
-        return cas_loss(softmaxed, labels, 2, variant="released", divisor=self.batch_size)
+        return cas_loss(softmaxed_tensor, labels, 2, variant="released", divisor=self.batch_size)

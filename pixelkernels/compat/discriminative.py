@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pixelkernels._core import validation as check
 from pixelkernels.regions import compact_labels, discriminative_loss
 
 PACKAGE = "torch_em"
@@ -14,11 +15,13 @@ PACKAGE = "torch_em"
 
 class ContrastiveLoss(nn.Module):
     """torch-em's (loss/contrastive.py), of embeddings [B, E, H, W] and labels [B, 1, H, W], or of
-    volumes [B, E, D, H, W] and [B, 1, D, H, W].
+    volumes [B, E, D, H, W] and [B, 1, D, H, W]. Returns: [1].
 
-    Ids need not be consecutive. Pixels of `ignore_label` have no part in any term. `impl` is
-    ignored.
+    Ids need not be consecutive. Pixels of `ignore_label` have no part in any term. `impl` names the
+    original's implementations, which differ in memory alone, and has no effect.
     """
+
+    implementations = (None, "scatter", "expand")
 
     def __init__(
         self,
@@ -32,18 +35,32 @@ class ContrastiveLoss(nn.Module):
         impl: str | None = None,
     ) -> None:
         super().__init__()
-        self.delta_var, self.delta_dist = delta_var, delta_dist
-        self.norm = order_of(norm)
-        self.weights = (alpha, beta, gamma)
-        self.ignore = () if ignore_label is None else (ignore_label,)
+        order_of(norm)
+        check.option("impl", impl, self.implementations)
+        # torch-em stores these with a checkpoint, to create the object again
+        self.init_kwargs = {
+            "delta_var": delta_var, "delta_dist": delta_dist, "norm": norm, "alpha": alpha,
+            "beta": beta, "gamma": gamma, "ignore_label": ignore_label, "impl": impl,
+        }  # fmt: skip
+        self.delta_var, self.delta_dist, self.norm = delta_var, delta_dist, norm
+        self.alpha, self.beta, self.gamma = alpha, beta, gamma
+        self.ignore_label = ignore_label
 
     def forward(self, input_: Tensor, target: Tensor) -> Tensor:
-        labels, count = compact_labels(target[:, 0].flatten(1, -2), ignore=self.ignore)
-        return discriminative_loss(
+        expected = [len(input_), 1, *input_.shape[2:]]
+        if input_.dim() not in (4, 5) or list(target.shape) != expected:
+            raise ValueError(
+                "input_, target: expected [B, E, H, W] or [B, E, D, H, W] and [B, 1, ...], got"
+                f" {list(input_.shape)} and {list(target.shape)}"
+            )
+        ignore = () if self.ignore_label is None else (self.ignore_label,)
+        labels, count = compact_labels(target[:, 0].flatten(1, -2), ignore=ignore)
+        loss = discriminative_loss(
             input_.flatten(2, -2), labels, max(count, 1),
-            delta_var=self.delta_var, delta_dist=self.delta_dist, weights=self.weights,
-            norm=self.norm,
+            delta_var=self.delta_var, delta_dist=self.delta_dist,
+            weights=(self.alpha, self.beta, self.gamma), norm=order_of(self.norm),
         )  # fmt: skip
+        return loss[None]
 
 
 def nyoki_loss(

@@ -10,24 +10,29 @@ from torch import Tensor
 from pixelkernels.regions import masked_average_pool
 from pixelkernels.similarity import matching_scores
 
+from ._cosine import with_bound_1e8
+
 PACKAGE = "models"
 
 
 def getFeatures(self: Any, fts: Tensor, mask: Tensor) -> Tensor:
     """`FewShotSeg.getFeatures`: the mean [1, C] over the mask [1, H, W] of features [1, C, h, w]
-    upsampled to its size. Memory: the upsampled features are never stored.
+    upsampled to its size, in the dtype of their product. Memory: the upsampled features are never
+    stored.
     """
-    return masked_average_pool(fts, mask.to(fts.dtype), upsample="bilinear")
+    dtype = torch.promote_types(fts.dtype, mask.dtype)
+    return masked_average_pool(fts, mask.to(dtype), upsample="bilinear").to(dtype)
 
 
 def calDist(self: Any, fts: Tensor, prototype: Tensor, scaler: float = 20) -> Tensor:
     """`FewShotSeg.calDist`: scaler * cosine of features [N, C, H, W] with a prototype [1, C], as
-    [N, H, W].
+    [N, H, W] in the dtype of their product.
     """
     count = len(fts)
-    points = prototype.expand(count, -1)[..., None]
+    query, points = with_bound_1e8(fts), with_bound_1e8(prototype).expand(count, -1)[..., None]
     labels = torch.zeros(count, 1, dtype=torch.int64, device=fts.device)
-    return matching_scores(fts, points, labels, 1, metric="cosine", scale=float(scaler))[:, 0]
+    scores = matching_scores(query, points, labels, 1, metric="cosine", scale=float(scaler))
+    return scores[:, 0].to(torch.promote_types(fts.dtype, prototype.dtype))
 
 
 REPLACES = {"fewshot:FewShotSeg.getFeatures": getFeatures, "fewshot:FewShotSeg.calDist": calDist}

@@ -1,4 +1,4 @@
-"""PFENet's prior and prototypes (model/PFENet.py; the same in BAM, HDMNet and SCCAN)."""
+"""PFENet's prior and prototypes (model/PFENet.py; the prototypes of BAM, HDMNet and SCCAN, too)."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def prior(query_feat: Tensor, supp_feats: Sequence[Tensor], masks: Sequence[Tens
 
 def weighted_gap(supp_feat: Tensor, mask: Tensor) -> Tensor:
     """`Weighted_GAP`: sum f m / (sum m + 5e-4), [B, C, 1, 1], of features f [B, C, h, w] and a
-    mask m [B, 1, h, w].
+    mask m [B, 1, h, w], in the dtype of f m.
     """
-    return masked_average_pool(supp_feat, mask[:, 0], eps=5e-4)[..., None, None]
+    pooled = masked_average_pool(supp_feat, mask[:, 0], eps=5e-4)
+    return pooled.to(torch.promote_types(supp_feat.dtype, mask.dtype))[..., None, None]
 
 
 REPLACES = {"PFENet:Weighted_GAP": weighted_gap}

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pixelkernels.similarity import prior_mask
 
+from ._cosine import with_bound_1e8
 from .pfenet import weighted_gap
 
 PACKAGE = "model"
@@ -32,12 +33,12 @@ def generate_prior(
         final_supp_list: [B, C, h', w'] for each shot.
         mask_list: [B, 1, H, W] for each shot, float; resized bilinearly with aligned corners.
 
-    Returns: [B, 1, *fts_size]. The original adds 1e-7 to the product of the norms, which shows only
-    for feature vectors near 0.
+    Returns: [B, 1, *fts_size]. Each norm is at least 1e-8, where the original adds 1e-7 to the
+    product of the norms: this shows only for feature vectors near 0.
     """
     prior = prior_mask(
-        query_feat_high,
-        torch.stack(list(final_supp_list), 1),
+        with_bound_1e8(query_feat_high),
+        with_bound_1e8(torch.stack(list(final_supp_list), 1)),
         torch.cat(list(mask_list), 1),
         reduce="softmax",
     )[:, None]

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pixelkernels.compat import hdmnet, panet, persam, pfenet, sccan
+from pixelkernels import testing
+from pixelkernels.compat import bam, hdmnet, panet, persam, pfenet, sccan
 from tests.compat import originals
 from tests.compat.originals import TOLERANCES, assert_close
 
@@ -55,6 +56,17 @@ def test_pfenet_eps_is_added_to_the_product_of_the_norms():
     query = torch.tensor([[[[1.0, 1e-7, 0.0]]]])  # 1e-7 / (1e-7 + eps) is one half
     found = prior(torch.ones(1, 1, 1, 3), torch.ones(1, 3), query)
     torch.testing.assert_close(found, torch.tensor([[1, 0.5, 0]]))
+
+
+def test_bam_prior_weighs_the_shots(shots):
+    query, supports, masks = shots
+    weights = torch.tensor([[0.2, 0.8], [0.7, 0.3]]).double()[..., None, None]
+    given = zip(supports, masks, strict=True)
+    priors = [originals.pfenet_prior(query, [x], [mask]) for x, mask in given]
+    expected = weights[:, :1] * priors[0] + weights[:, 1:] * priors[1]
+    for dtype in TOLERANCES:
+        given = [[x.to(dtype) for x in xs] for xs in (supports, masks)]
+        assert_close(bam.prior(query.to(dtype), *given, weights.to(dtype)), expected)
 
 
 @pytest.mark.parametrize("dims", [3, 4])
@@ -126,6 +138,67 @@ def test_panet_prototypes_of_empty_and_tiny_masks():
     assert panet.getFeatures(None, features, mask).tolist() == [[0, 0]]
     mask[0, 6, 6] = 1e-5
     torch.testing.assert_close(panet.getFeatures(None, features, mask), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("zero", ["features", "prototype"])
+def test_panet_cosine_has_the_gradient_of_torch_at_a_zero_vector(zero):
+    leaves = torch.randn(2, 5, 3, 4), torch.randn(1, 5)
+    if zero == "features":
+        leaves[0][:, :, 1] = 0
+    else:
+        leaves[1].zero_()
+    for x in leaves:
+        x.requires_grad_()
+    cotangent = torch.rand(2, 3, 4)
+    expected = 20 * F.cosine_similarity(leaves[0], leaves[1][..., None, None])
+    for found in (panet.calDist(None, *leaves), panet.calDist(None, *leaves, scaler=20.0)):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+        gradients = (torch.autograd.grad(x, leaves, cotangent, True) for x in (found, expected))
+        for ours, theirs in zip(*gradients, strict=True):
+            limit = 1e-5 * theirs.abs().max().item()
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=limit)
+
+
+def test_sccan_gradient_of_a_zero_vector_is_bounded():
+    query, support = torch.randn(2, 1, 5, 3, 4)
+    query[:, :, 1, 1] = 0
+    query.requires_grad_()
+    mask = (torch.rand(1, 1, 3, 4) > 0.5).float()
+    prior = sccan.generate_prior(None, query, [support], [mask], (3, 4))
+    (gradient,) = torch.autograd.grad(prior[0, 0, 1, 1], query)
+    assert 1e5 < gradient.abs().max() < 1e9  # 1e7 times the support's norm in the original
+
+
+@pytest.mark.parametrize(
+    ("features", "mask", "result"),
+    [("float16", "float16", "float16"), ("bfloat16", "float32", "float32"),
+     ("float16", "bool", "float16"), ("float32", "float64", "float64")],
+)  # fmt: skip
+def test_prototypes_have_the_dtype_of_features_times_mask(features, mask, result):
+    features, mask, result = (getattr(torch, name) for name in (features, mask, result))
+    x, m = testing.features(1, 3, 6, 7).to(features), torch.rand(1, 6, 7) > 0.5
+    expected = originals.panet_prototype(x.double(), m.double())
+    # the mean of half features, rounded once to the result's dtype
+    limits = {"rtol": torch.finfo(result).eps, "atol": 1e-6}
+    found = panet.getFeatures(None, x, m.to(mask))
+    torch.testing.assert_close(found, expected.to(result), **limits)
+    if mask.is_floating_point:
+        found = pfenet.weighted_gap(x, m[:, None].to(mask))
+        expected = originals.weighted_gap(x.double(), m[:, None].double())
+        torch.testing.assert_close(found, expected.to(result), **limits)
+    assert panet.calDist(None, x, expected.flatten(1).to(features)).dtype == features
+
+
+def test_pfenet_gradient_in_a_mask_of_zeros_is_the_derivative():
+    features, mask = torch.randn(1, 2, 3, 3).double(), torch.zeros(1, 1, 3, 3).double()
+    mask[..., 0, 0] = 1
+    mask.requires_grad_()
+    found, expected = (
+        torch.autograd.grad(call(features, mask).sum(), mask)[0]
+        for call in (pfenet.weighted_gap, originals.weighted_gap)
+    )
+    assert (expected != 0).all()
+    assert_close(found, expected)
 
 
 def test_persam_location_prior(frames):

@@ -50,7 +50,7 @@ def test_discriminative_conventions():
     torch_em = ContrastiveLoss(*DELTAS, alpha=2.0)
     for call, expected in (
         (
-            lambda x: torch_em(x, labels[:, None] * 3 + 1),
+            lambda x: torch_em(x, labels[:, None] * 3 + 1)[0],
             lambda x: weighted(mean_terms(x, labels), 2, 1, 1e-3),
         ),
         (
@@ -76,7 +76,7 @@ def test_torch_em_loss_of_instances(instances):
         return weighted(terms, 1, 2, 1e-3)
 
     loss = ContrastiveLoss(0.5, 1.5, beta=2.0)
-    assert_value_and_gradients(lambda x: loss(x, instances.labels), expected, instances.features)
+    assert_value_and_gradients(lambda x: loss(x, instances.labels)[0], expected, instances.features)
 
 
 def embeddings(*values):
@@ -137,6 +137,30 @@ def test_torch_em_clusters_of_one_pixel_and_equal_means_have_a_gradient():
     assert torch.autograd.grad(loss, x)[0].isfinite().all()
 
 
+def test_torch_em_loss_is_created_again_from_its_init_kwargs():
+    """torch-em stores these with a checkpoint, and reads the attributes."""
+    given = {"delta_var": 0.5, "delta_dist": 2.0, "norm": 1, "alpha": 3.0, "beta": 0.5}
+    loss = ContrastiveLoss(**given, impl="expand")
+    rest = {"gamma": 0.001, "ignore_label": None}
+    assert loss.init_kwargs == {**given, **rest, "impl": "expand"}
+    assert {name: getattr(loss, name) for name in (*given, *rest)} == {**given, **rest}
+    x, target = embeddings(1.0, 5.0), torch.tensor([[[[3, 5]]]])
+    again = ContrastiveLoss(**loss.init_kwargs)
+    assert again(x, target) == loss(x, target)
+    assert loss(x, target).shape == (1,)
+
+
+def test_torch_em_loss_refuses_what_the_original_does():
+    with pytest.raises(ValueError, match="impl: expected one of None, 'scatter', 'expand'"):
+        ContrastiveLoss(0.5, 1.5, impl="nope")
+    x = torch.zeros(2, 3, 4, 5)
+    for shape in ((2, 2, 4, 5), (2, 4, 5), (1, 1, 4, 5), (2, 1, 5, 4)):
+        with pytest.raises(ValueError, match=r"target: expected"):
+            ContrastiveLoss(0.5, 1.5)(x, torch.zeros(shape, dtype=torch.long))
+    with pytest.raises(ValueError, match=r"input_, target: expected"):
+        ContrastiveLoss(0.5, 1.5)(x[0], torch.zeros(3, 1, 5, dtype=torch.long))
+
+
 # ---- spoco ----
 
 
@@ -187,7 +211,8 @@ def regions(batch):
 
 def test_cas_loss_of_one_mask_or_the_same_mask_twice():
     gt, softmaxed = regions(3)
-    loss, expected = cas.lss()(gt, softmaxed), originals.cas(gt, softmaxed)
+    loss = cas.lss()(gt=gt, softmaxed_tensor=softmaxed)
+    expected = originals.cas(gt, softmaxed)
     torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-9)
     assert torch.equal(loss, cas.lss()(gt.repeat(1, 2, 1, 1), softmaxed))
 
