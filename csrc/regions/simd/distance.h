@@ -162,7 +162,9 @@ void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
   double total[kLanes] = {};
   Chunk chunk;
   A weights[kChunkPixels];
-  for_chunks(chunk, in, plane, image, block, kChunkPixels, [&] {
+  // interleaved channels: the groups share cache lines
+  const int most = plane.pixel_stride == 1 ? kChunkPixels : twice_visited(in);
+  for_chunks(chunk, in, plane, image, block, most, [&] {
     read_pixels(s.weights, in, image, chunk, weights);
     for (int t = 0; t < chunk.tiles;) {
       V run = {};
@@ -184,7 +186,7 @@ void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
         for (int i = 0; i < kLanes; ++i)
           x[i] = guarded(at.pixel(weights, i), x[i] - at.region(centre + table, i));
         if (at.kLayout == TileRows::kPixels) {
-          at.add_to_regions(sums + table, x);
+          add(sums + table, sum_rows(x));
           return;
         }
 #pragma GCC unroll 8
