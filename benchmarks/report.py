@@ -4,8 +4,8 @@
 
 Every row goes to benchmarks/results/README.md, a summary to README.md and docs/<family>.md, all
 between `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`. README.md also has tables of the
-reference networks and of the drop-ins, between markers named models and compat. --check writes
-nothing and exits 1 if a page is out of date.
+reference networks, and docs/drop-ins.md of the drop-ins, between markers named models and compat.
+--check writes nothing and exits 1 if a page is out of date.
 """
 
 from __future__ import annotations
@@ -240,14 +240,15 @@ def networks(results: Path) -> str:
 
 def drop_ins(results: Path) -> str:
     """The drop-ins of `pixelkernels.compat` compared with the originals, for each machine."""
-    header = ("project", "function", "`pixelkernels.compat.`", "size", "original, ms", "ours, ms",
-              "times faster", "original, extra MiB", "ours, extra MiB", "differences")  # fmt: skip
+    header = ("project", "function", "`pixelkernels.compat.`", "compared", "on",
+              "largest difference", "original, ms", "ours, ms", "times faster",
+              "original, extra MiB", "ours, extra MiB", "what differs")  # fmt: skip
     parts = []
     for path in sorted(results.glob("*/compat/compat.json")):
         content = json.loads(path.read_text())
         lines = [
             [
-                *(row["project"], row["function"], f"`{row['ours_is']}`", row["sizes"]),
+                *(row["project"], row["function"], f"`{row['ours_is']}`", *_compared(row)),
                 *(f"{row[f'{side}_ms']:.2f}" for side in ("theirs", "ours")),
                 f"{row['theirs_ms'] / row['ours_ms']:.1f}",
                 *(f"{row[f'{side}_mib']:.1f}" for side in ("theirs", "ours")),
@@ -257,6 +258,14 @@ def drop_ins(results: Path) -> str:
         ]
         parts += [_conditions(content), markdown(header, lines)]
     return "\n\n".join(parts) or NOTHING
+
+
+def _compared(row: Row) -> list[str]:
+    """What was compared, on what, and the largest relative difference."""
+    differences = row["differences"]
+    kinds = [*differences, *["signature"] * row["signature"]]
+    largest = [f"{kind} {x:.0e}" if x else f"{kind} 0" for kind, x in differences.items()]
+    return [", ".join(kinds), row["sizes"], ", ".join(largest) or "random draws"]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -282,8 +291,8 @@ def update(root: Path, *, check: bool) -> list[str]:
         root / "README.md": {
             "benchmarks": readme(results),
             "models": networks(directory),
-            "compat": drop_ins(directory),
         },
+        root / "docs" / "drop-ins.md": {"compat": drop_ins(directory)},
         directory / "README.md": {"benchmarks": full(results)},
     }
     for family in FAMILIES:

@@ -124,23 +124,23 @@ def _check_calls(path: str, original: Any, ours: Any, is_method: bool) -> None:
             if inspect.isfunction(method) and name[0] != "_" and hasattr(original, name):
                 _check_calls(f"{path}.{name}", getattr(original, name), method, True)
     try:
-        theirs = _signature(original, is_method)
+        theirs = signature_of(original, is_method)
     except (TypeError, ValueError):
         return
-    allowed = _signature(ours, is_method)
-    if not _allows(allowed, theirs):
+    allowed = signature_of(ours, is_method)
+    if not allows(allowed, theirs):
         raise TypeError(
             f"patch: {path}{theirs} allows calls that its replacement, {allowed}, does not"
         )
 
 
-def _signature(function: Any, is_method: bool) -> Signature:
+def signature_of(function: Any, is_method: bool) -> Signature:
     """Without annotations, and without the first parameter of a method."""
     parameters = list(inspect.signature(function).parameters.values())[is_method:]
     return Signature([p.replace(annotation=p.empty) for p in parameters])
 
 
-def _allows(ours: Signature, theirs: Signature) -> bool:
+def allows(ours: Signature, theirs: Signature) -> bool:
     """Whether `ours` allows every call of `theirs`, as far as `theirs` names its parameters."""
     own, original = ours.parameters, theirs.parameters
     positional, expected = (

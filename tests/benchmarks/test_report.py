@@ -40,13 +40,13 @@ CONTENT = {
 }
 
 
-def with_results(repository: Path, name: str, content: object) -> str:
-    """README.md, generated from the results and those of one more file."""
+def with_results(repository: Path, name: str, content: object, page: str = "README.md") -> str:
+    """A page generated from the results and those of one more file."""
     path = repository / "benchmarks" / "results" / "some-cpu" / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content))
     report.update(repository, check=False)
-    return (repository / "README.md").read_text()
+    return (repository / page).read_text()
 
 
 @pytest.fixture
@@ -55,16 +55,18 @@ def repository(tmp_path: Path) -> Path:
     (results / "some-cpu").mkdir(parents=True)
     (results / "some-cpu" / "regions.json").write_text(json.dumps(CONTENT))
     marked = "<!-- {0}:begin -->\nold\n<!-- {0}:end -->\n\n"
-    measured, *others = map(marked.format, ("benchmarks", "models", "compat"))
-    (tmp_path / "README.md").write_text(f"before\n\n{''.join(others)}{measured}after\n")
+    measured, networks, drop_ins = map(marked.format, ("benchmarks", "models", "compat"))
+    (tmp_path / "README.md").write_text(f"before\n\n{networks}{measured}after\n")
     (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "drop-ins.md").write_text(drop_ins)
     for page in (results / "README.md", *(tmp_path / "docs" / f"{name}.md" for name in FAMILIES)):
         page.write_text(f"before\n\n{measured}after\n")
     return tmp_path
 
 
 def test_pages_are_generated_from_results(repository: Path) -> None:
-    pages = ["README.md", "benchmarks/results/README.md", *(f"docs/{name}.md" for name in FAMILIES)]
+    pages = ["README.md", "docs/drop-ins.md", "benchmarks/results/README.md"]
+    pages += [f"docs/{name}.md" for name in FAMILIES]
     assert report.update(repository, check=True) == pages
     assert report.update(repository, check=False) == pages
     assert report.update(repository, check=True) == []
@@ -76,7 +78,7 @@ def test_pages_are_generated_from_results(repository: Path) -> None:
         in text
     )
     assert "| a workload | eager loop | 12.00 | 4.00 | 3.00 | 2.0 | 2.0 | 30% |" in text
-    full = (repository / pages[1]).read_text()
+    full = (repository / pages[2]).read_text()
     assert "## some-cpu/regions" in full
     assert "- commit: 0123456789ab" in full
     assert "Not measured: cas-r100." in full
@@ -154,8 +156,12 @@ def test_table_of_the_drop_ins(repository: Path) -> None:
     drop_in = {
         "project": "RITM", "function": "DistMaps", "ours_is": "ritm.DistMaps", "sizes": "2 images",
         "differs": "none", "theirs_ms": 9.0, "ours_ms": 2.0, "theirs_mib": 30.0, "ours_mib": 1.0,
+        "differences": {"values": 1.2e-7, "gradients": 0.0}, "signature": True,
     }  # fmt: skip
-    content = {"environment": CONTENT["environment"], "rows": [drop_in]}
-    assert (
-        "| RITM | DistMaps | `ritm.DistMaps` | 2 images | 9.00 | 2.00 | 4.5 | 30.0 | 1.0 | none |"
-    ) in with_results(repository, "compat/compat.json", content)
+    drawn = {**drop_in, "differences": {}}
+    content = {"environment": CONTENT["environment"], "rows": [drop_in, drawn]}
+    text = with_results(repository, "compat/compat.json", content, "docs/drop-ins.md")
+    times = "9.00 | 2.00 | 4.5 | 30.0 | 1.0 | none |"
+    compared = "values, gradients, signature | 2 images | values 1e-07, gradients 0"
+    assert f"| RITM | DistMaps | `ritm.DistMaps` | {compared} | {times}" in text
+    assert f"| `ritm.DistMaps` | signature | 2 images | random draws | {times}" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from types import ModuleType
 
@@ -10,9 +11,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from benchmarks.ops.compat.signatures import ORIGINALS, fits
 from pixelkernels import compat
 from pixelkernels.compat import ritm, sam3, scipy
 from pixelkernels.compat._patch import PROJECTS
+from tests.helpers import ROOT
 
 DIST_MAPS = """
 class DistMaps:
@@ -231,3 +234,26 @@ def test_every_target_of_a_project_is_replaced_and_restored(name, monkeypatch):
         assert bound() == ours.REPLACES
     assert bound() == before
     assert ours.PACKAGE
+
+
+@pytest.mark.parametrize("name", ORIGINALS)
+def test_replacement_allows_the_calls_of_the_original(name):
+    assert fits(name)
+
+
+def test_every_replacement_has_the_signature_of_its_original():
+    replaced = {
+        f"{value.__module__.rpartition('.')[2]}.{value.__qualname__}"
+        for name in PROJECTS
+        for value in importlib.import_module(f"pixelkernels.compat.{name}").REPLACES.values()
+    }
+    assert replaced <= ORIGINALS.keys()
+
+
+def test_every_replacement_is_compared_with_its_original():
+    """In the committed results of `benchmarks.compat`."""
+    files = (ROOT / "benchmarks" / "results").glob("*/compat/compat.json")
+    for rows in (json.loads(file.read_text())["rows"] for file in files):
+        compared = {row["ours_is"] for row in rows}
+        assert {name for name in ORIGINALS if name.count(".") == 1} - compared == set()
+        assert all(row["signature"] for row in rows if row["ours_is"] in ORIGINALS)

@@ -1,17 +1,18 @@
-"""Clicks and distance transforms: the original code and its drop-ins."""
+"""Clicks: the original code and its drop-ins."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from benchmarks.ops.compat import Case, blobs
 from benchmarks.ops.distance import ritm as ritm_maps
-from pixelkernels.compat import kornia, monai, ritm, sam2, scipy
+from pixelkernels.compat import clickseg, ritm, sam2, sam3
 
 
 def tanh_in_place(squares: Tensor) -> Tensor:
@@ -35,6 +36,16 @@ def next_points(pred: Tensor, gt: Tensor, points: Tensor, number: int) -> Tensor
             slot = (half if positive else 2 * half) - number
             found[image, slot] = torch.tensor([row, column, number], dtype=torch.float32)
     return found
+
+
+def next_points_in_crops(
+    pred: Tensor, gt: Tensor, points: Tensor, focus: Tensor, rois: Tensor, number: int
+) -> tuple[Tensor, Tensor]:
+    found, (height, width) = next_points(pred, gt, points, number), gt.shape[2:]
+    for image, (x1, y1, x2, y2) in enumerate(rois.numpy()):
+        scale = torch.tensor([height / (y2 - y1), width / (x2 - x1), 1])
+        focus[image] = (found[image] - torch.tensor([y1, x1, 0])) * scale
+    return found, focus
 
 
 def error_centres(target: Tensor, pred: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,24 +78,42 @@ def random_errors(target: Tensor, pred: Tensor, count: int) -> tuple[Tensor, Ten
     return torch.stack([pixel % width, pixel // width], 2).float(), (index % 2).int()
 
 
-def channel_transforms(image: Tensor) -> Tensor:
-    return torch.from_numpy(np.stack([ndimage.distance_transform_edt(x) for x in image.numpy()]))
+class Click(NamedTuple):
+    is_positive: bool
+    coords: tuple[int, int]
 
 
-def cascaded_transform(image: Tensor) -> Tensor:
-    """kornia with its defaults: a soft minimum of distances in 3 x 3 pixels, ring by ring."""
-    steps = torch.arange(3) - 1
-    kernel = torch.exp(torch.hypot(steps[:, None].float(), steps.float()) / -0.35)[None, None]
-    found, reached = torch.zeros_like(image), image.clone()
-    for ring in range(max(image.shape[2:])):
-        distance = -0.35 * torch.log(F.conv2d(reached, kernel, padding="same"))
-        distance = torch.nan_to_num(distance, posinf=0.0)
-        new = torch.where(distance > 0, 1.0, 0.0)
-        if new.sum() == 0:
-            break
-        found += (ring * 3 // 2 + distance) * new
-        reached[new == 1] = 1
-    return found
+@dataclass
+class Clicker:
+    """The state of RITM's clicker. Its drop-in takes Click from the module of its class."""
+
+    gt_mask: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.not_ignore_mask = self.gt_mask != -1
+        self.not_clicked_map = np.ones_like(self.not_ignore_mask)
+
+
+def clicked(click: Click) -> Tensor:
+    return torch.tensor([click.is_positive, *click.coords])
+
+
+def deepest_error(clicker: Clicker, predicted: np.ndarray) -> Tensor:
+    is_object, known = clicker.gt_mask == 1, clicker.not_ignore_mask
+    missed, wrong = (
+        cv2.distanceTransform(np.pad(x & known, 1).astype(np.uint8), cv2.DIST_L2, 0)[1:-1, 1:-1]
+        * clicker.not_clicked_map
+        for x in (is_object & ~predicted, ~is_object & predicted)
+    )
+    positive = bool(missed.max() > wrong.max())
+    depth = missed if positive else wrong
+    rows, columns = np.where(depth == depth.max())
+    return clicked(Click(positive, (int(rows[0]), int(columns[0]))))
+
+
+def opencv_transforms(images: Tensor) -> Tensor:
+    transforms = [cv2.distanceTransform(x, cv2.DIST_L2, 0) for x in images.byte().numpy()]
+    return torch.from_numpy(np.stack(transforms))
 
 
 def cases() -> list[Case]:
@@ -94,12 +123,13 @@ def cases() -> list[Case]:
     canvas = torch.empty(320, 480)
     image, maps = torch.zeros(28, 3, 320, 480), ritm.DistMaps(5)
     target, pred = (blobs(28, 320, 480, seed)[:, None].float() for seed in (0, 1))
+    focus, rois = torch.empty_like(points), torch.tensor([[40, 30, 280, 190]]).repeat(28, 1)
     large = [blobs(4, 1024, 1024, seed)[:, None] for seed in (2, 3)]
-    frame = blobs(4, 480, 854, 4)
-    masks = blobs(4, 256, 256, 5)[:, None].float()
+    clicker = Clicker(gt_mask=blobs(1, 480, 854, 4)[0].int().numpy())
+    mistaken = blobs(1, 480, 854, 5)[0].numpy()
     return [
         Case(
-            "RITM, f-BRS, SimpleClick", "DistMaps", "ritm.DistMaps",
+            "RITM, f-BRS, SimpleClick, ClickSEG, Cutie", "DistMaps", "ritm.DistMaps",
             "`cpu_mode` is exact too; padding is no click even for disks of 1000 pixels",
             "28 images, 48 points, 320x480",
             lambda: maps(image, points),
@@ -107,11 +137,11 @@ def cases() -> list[Case]:
             2e-6,
         ),
         Case(
-            "RITM, SimpleClick", "get_next_points", "ritm.get_next_points",
+            "RITM, SimpleClick, ClickSEG", "get_next_points", "ritm.get_next_points",
             "exact depths where the original takes chamfer distances; torch draws, not NumPy",
             "28 images, 320x480",
             lambda: ritm.get_next_points(pred, target, points, 2),
-            lambda: next_points(pred, target, points, 2), None,
+            lambda: next_points(pred, target, points, 2), random=True,
         ),
         Case(
             "SAM 2", "sample_one_point_from_error_center",
@@ -123,23 +153,35 @@ def cases() -> list[Case]:
             "SAM 2", "sample_random_points_from_errors", "sam2.sample_random_points_from_errors",
             "the same distribution, other draws", "7 points, 4 images, 1024x1024",
             lambda: sam2.sample_random_points_from_errors(*large, num_pt=7),
-            lambda: random_errors(*large, 7), None,
+            lambda: random_errors(*large, 7), random=True,
         ),
         Case(
-            "SciPy", "distance_transform_edt", "scipy.distance_transform_edt",
-            "rounds to float32 with `sampling`; indices and volumes go to SciPy", "480x854",
-            lambda: torch.from_numpy(scipy.distance_transform_edt(frame[0].numpy())),
-            lambda: torch.from_numpy(ndimage.distance_transform_edt(frame[0].numpy())), 0,
+            "RITM, f-BRS, SimpleClick, ClickSEG, Cutie", "Clicker._get_next_click",
+            "ritm.get_next_click", "none", "480x854",
+            lambda: clicked(ritm.get_next_click(clicker, mistaken)),
+            lambda: deepest_error(clicker, mistaken), 0,
         ),
         Case(
-            "MONAI", "distance_transform_edt", "monai.distance_transform_edt",
-            "no indices, no volumes; +inf in a channel without a zero", "4 channels, 480x854",
-            lambda: monai.distance_transform_edt(frame), lambda: channel_transforms(frame),
+            "SAM 3", "sample_one_point_from_error_center",
+            "sam3.sample_one_point_from_error_center",
+            "every device; the original needs a GPU, and its OpenCV version is timed",
+            "4 images, 1024x1024",
+            lambda: sam3.sample_one_point_from_error_center(*large),
+            lambda: error_centres(*large), 0,
         ),
         Case(
-            "kornia", "distance_transform", "kornia.distance_transform",
-            "exact Euclidean distances where the original approximates city blocks",
-            "4 images, 256x256",
-            lambda: kornia.distance_transform(masks), lambda: cascaded_transform(masks), None,
+            "SAM 3", "edt_triton", "sam3.edt_triton",
+            "every device; the original needs a GPU, and OpenCV, which it imitates, is timed",
+            "4 images, 1024x1024",
+            lambda: sam3.edt_triton(large[0][:, 0]), lambda: opencv_transforms(large[0][:, 0]),
+            1e-6,
+        ),
+        Case(
+            "ClickSEG", "get_next_points_removeall", "clickseg.get_next_points_removeall",
+            "exact depths where the original takes chamfer distances; torch draws, not NumPy",
+            "28 images, 320x480",
+            lambda: clickseg.get_next_points_removeall(pred, target, points, focus, rois, 2),
+            lambda: next_points_in_crops(pred, target, points, focus, rois, 2),
+            random=True,
         ),
     ]  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.ops.compat import Case, blobs
 from pixelkernels import testing
 from pixelkernels.compat import (
+    bam,
     cfbi,
     dino,
     docs_correlation,
@@ -27,6 +28,7 @@ from pixelkernels.compat import (
 
 
 def prior(query: Tensor, supports: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+    """PFENet and BAM, for each shot."""
     found = []
     for support, mask in zip(supports, masks, strict=True):
         small = F.interpolate(mask, size=query.shape[-2:], mode="bilinear", align_corners=True)
@@ -35,7 +37,7 @@ def prior(query: Tensor, supports: Sequence[Tensor], masks: Sequence[Tensor]) ->
         best = (torch.bmm(s, q) / (lengths + 1e-7)).max(1)[0]
         low, high = best.min(1, True)[0], best.max(1, True)[0]
         found.append(((best - low) / (high - low + 1e-7)).view(len(query), 1, *query.shape[-2:]))
-    return torch.cat(found, 1).mean(1, True)
+    return torch.cat(found, 1)
 
 
 def nearest_neighbours(reference: Tensor, query: Tensor, labels: Tensor, count: int) -> Tensor:
@@ -199,10 +201,13 @@ def cases() -> list[Case]:
     query, support = (
         (torch.randn(4, 2048, 60, 60) + m * inside + (1 - m) * outside).relu() for m in (seen, mask)
     )
+    two_shots = ([support[:2], support[2:]], [mask[:2], mask[2:]])
+    shares = torch.rand(2, 2, 1, 1).softmax(1)
     reference, other = torch.randn(2, 60, 107, 100)
     objects = testing.coherent_labels(1, 60, 107, 5)[0][..., None]
     frames = torch.randn(2, 117, 117, 100) / 8
     soft = F.one_hot(testing.coherent_labels(1, 117, 117, 3)[0], 3).float()
+    some, few_labels = frames[:, :83, :83].contiguous(), soft[:83, :83].contiguous()
     reaches = (2, 4, 6, 8, 10, 12)
     large = torch.randn(2, 120, 214, 100) / 8
     ids, large_labels = torch.arange(3), testing.coherent_labels(1, 120, 214, 3)[0][..., None]
@@ -220,9 +225,15 @@ def cases() -> list[Case]:
     shots = "4 images, 2048 channels, 60x60"
     return [
         Case(
-            "PFENet, BAM", "the prior in `forward`", "pfenet.prior", "rounding", shots,
+            "PFENet", "the prior in `forward`", "pfenet.prior", "rounding", shots,
             lambda: pfenet.prior(query, [support], [mask]),
-            lambda: prior(query, [support], [mask]),
+            lambda: prior(query, [support], [mask]).mean(1, True),
+        ),
+        Case(
+            "BAM", "the prior in `forward`", "bam.prior", "rounding",
+            "2 shots, 2 images, 2048 channels, 60x60",
+            lambda: bam.prior(query[:2], *two_shots, shares),
+            lambda: (prior(query[:2], *two_shots) * shares).sum(1, True),
         ),
         Case(
             "HDMNet", "get_similarity", "hdmnet.get_similarity", "rounding", shots,
@@ -240,12 +251,12 @@ def cases() -> list[Case]:
             "feelvos.nearest_neighbor_features_per_object", "rounding; no squares below 0",
             "100 channels, 60x107",
             lambda: feelvos.nearest_neighbor_features_per_object(reference, other, objects, 1)[0],
-            lambda: nearest_neighbours(reference, other, objects, 5),
+            lambda: nearest_neighbours(reference, other, objects, 5), leaf=other,
         ),
         Case(
             "MANet", "local_previous_frame_nearest_neighbor_features_per_object",
-            "feelvos.local_previous_frame_...", "rounding; MANet's defaults only",
-            "3 objects, 100 channels, 120x214",
+            "feelvos.local_previous_frame_nearest_neighbor_features_per_object",
+            "rounding; MANet's defaults only", "3 objects, 100 channels, 120x214",
             lambda: feelvos.local_previous_frame_nearest_neighbor_features_per_object(
                 *large, large_labels, ids
             ),
@@ -259,10 +270,18 @@ def cases() -> list[Case]:
             lambda: global_matching(*frames, soft, 20),
         ),
         Case(
+            "CFBI", "global_matching_for_eval", "cfbi.global_matching_for_eval",
+            "float32 whatever `use_float16` says; the labels are not thinned out in place",
+            "2 references, 3 objects, 100 channels, 83x83",
+            lambda: cfbi.global_matching_for_eval(list(some), some[0], [few_labels] * 2),
+            lambda: global_matching(some.flatten(0, 1), some[0], few_labels.repeat(2, 1, 1), 20),
+            leaf=some,
+        ),
+        Case(
             "CFBI", "local_matching", "cfbi.local_matching",
             "float32 whatever `use_float16` says", "3 objects, 100 channels, 117x117",
             lambda: cfbi.local_matching(*frames, soft, multi_local_distance=reaches),
-            lambda: local_matching(*frames, soft, reaches),
+            lambda: local_matching(*frames, soft, reaches), leaf=frames,
         ),
         Case(
             "DINO", "label_propagation", "dino.label_propagation",
@@ -275,7 +294,7 @@ def cases() -> list[Case]:
             "XMem, STCN, Cutie", "get_similarity, do_softmax, readout", "stcn.readout",
             "one call in place of three; far matches are no NaN",
             "2 objects, 16200 entries, 1620 pixels",
-            lambda: stcn.readout(*memory), lambda: dense_readout(*memory), 1e-3,
+            lambda: stcn.readout(*memory), lambda: dense_readout(*memory), 1e-3, leaf=args.mv,
         ),
         Case(
             "MetaVOS", "label_transfer", "metavos.label_transfer", "no CRF",
@@ -285,6 +304,6 @@ def cases() -> list[Case]:
         Case(
             "DOCS", "Correlation", "docs_correlation.Correlation",
             "only with DOCS's own kernel, stride and padding", "6 images, 1024 channels, 16x16",
-            lambda: correlation(*deep), lambda: shifted_products(*deep, 15),
+            lambda: correlation(*deep), lambda: shifted_products(*deep, 15), leaf=deep,
         ),
     ]  # fmt: skip

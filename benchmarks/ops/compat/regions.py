@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.ops.compat import Case, blobs, trained
+from benchmarks.ops.compat import Case, blobs
 from benchmarks.ops.regions_peers import pool_upsampled
 from pixelkernels import testing
 from pixelkernels.compat import cas, discriminative, menet, panet, persam, pfenet, spoco
@@ -44,17 +44,19 @@ def released_cas(gt: Tensor, softmaxed: Tensor) -> Tensor:
     return (0.5 * spread - 0.5 * (mean - other).square().sum()) / 40
 
 
-def masked_clusters(features: Tensor, masks: Tensor) -> Tensor:
-    """nyoki-mtl: masks [B, n, H, W] times features, all clusters of all images at once."""
+def masked_clusters(features: Tensor, masks: Tensor, by_pixel: bool) -> Tensor:
+    """nyoki-mtl, and Wizaron by pixel: masks [B, n, H, W] times features, all at once."""
     x, m = features.flatten(2)[:, None], masks.flatten(2)[:, :, None]
     sizes = m.sum(3)
     means = (x * m).sum(3) / sizes
     gaps = ((x - means[..., None]).norm(2, 2) - 0.5).clamp(min=0).square() * m[:, :, 0]
-    variance = (gaps.sum(2) / sizes[..., 0]).mean()
+    per_cluster = (gaps.sum(2) / sizes[..., 0]).mean()
+    variance = (gaps.sum((1, 2)) / sizes.sum((1, 2))).mean() if by_pixel else per_cluster
     count = masks.shape[1]
     apart = (means[:, :, None] - means[:, None]).norm(2, 3)
     margin = 3.0 * (1 - torch.eye(count))
-    distance = (margin - apart).clamp(min=0).square().sum((1, 2)) / (2 * count * (count - 1))
+    distance = (margin - apart).clamp(min=0).square().sum((1, 2)) / (count * (count - 1))
+    distance = distance if by_pixel else distance / 2
     return variance + distance.mean() + 1e-3 * means.norm(2, 2).mean()
 
 
@@ -112,6 +114,13 @@ def our_layer(metric: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, .
     return (found.detach(), *torch.autograd.grad(found.sum(), leaves))
 
 
+def cosine_map(target: Tensor, features: Tensor) -> Tensor:
+    """PerSAM: both are divided by their norms, then one product."""
+    unit = target / target.norm(dim=-1, keepdim=True)
+    points = (features / features.norm(dim=1, keepdim=True)).flatten(2)
+    return (unit @ points).view(1, 1, *features.shape[2:])
+
+
 def selected_points(similarity: Tensor) -> tuple[Tensor, ...]:
     width = similarity.shape[1]
     pixels = [similarity.flatten().topk(1, largest=side)[1] for side in (True, False)]
@@ -135,20 +144,48 @@ def cases() -> list[Case]:
         torch.randn(5, 16, 224, 224), torch.randn(5, 2, 224, 224),
         blobs(5, 224, 224, 8)[:, None].float(),
     )  # fmt: skip
-    similarity = torch.randn(1080, 1920)
+    similarity, prototype = torch.randn(1080, 1920), torch.randn(1, 512)
     sizes = "2 images, 16 channels, 20 ids, 256x256"
+    embeddings, scaled = torch.randn(1, 256, 64, 64), torch.randn(1, 256)
+    # a view, as in PerSAM
+    frame, object_mask = embeddings[0].movedim(0, -1), blobs(1, 64, 64, 9)[0].float()
+    maps = torch.randn(4, 512, 53, 53)
     return [
         Case(
             "PFENet, BAM, HDMNet, SCCAN", "Weighted_GAP", "pfenet.weighted_gap", "rounding",
             "4 images, 256 channels, 60x60",
             lambda: pfenet.weighted_gap(middle, mask), lambda: weighted_gap(middle, mask),
+            leaf=middle,
+        ),
+        Case(
+            "PFENet, BAM, HDMNet, SCCAN", "Weighted_GAP, gradient in the mask",
+            "pfenet.weighted_gap", "rounding", "4 images, 256 channels, 60x60",
+            lambda: pfenet.weighted_gap(middle, mask), lambda: weighted_gap(middle, mask),
+            leaf=mask, training=True,
         ),
         Case(
             "PANet", "getFeatures", "panet.getFeatures",
             "rounding: the mask is resized, by the adjoint, not the features",
             "512 channels, 53x53 to 417x417",
             lambda: panet.getFeatures(None, features, wide),
-            lambda: pool_upsampled(features, wide)[0],
+            lambda: pool_upsampled(features, wide)[0], leaf=features,
+        ),
+        Case(
+            "PANet", "calDist", "panet.calDist", "rounding", "4 images, 512 channels, 53x53",
+            lambda: panet.calDist(None, maps, prototype),
+            lambda: 20 * F.cosine_similarity(maps, prototype[..., None, None], dim=1), leaf=maps,
+        ),
+        Case(
+            "PerSAM", "the mean of the object", "persam.target_embedding", "rounding",
+            "256 channels, 64x64",
+            lambda: persam.target_embedding(frame, object_mask),
+            lambda: frame[object_mask > 0].mean(0)[None],
+        ),
+        Case(
+            "PerSAM", "the cosine with every pixel", "persam.similarity",
+            "0 for a zero vector, which is NaN there", "256 channels, 64x64",
+            lambda: persam.similarity(scaled, embeddings[0]),
+            lambda: cosine_map(scaled, embeddings),
         ),
         Case(
             "PerSAM", "point_selection", "persam.point_selection",
@@ -158,29 +195,34 @@ def cases() -> list[Case]:
         Case(
             "torch-em", "ContrastiveLoss", "discriminative.ContrastiveLoss",
             "ids need not be consecutive; `ignore_label` works", sizes,
-            trained(lambda f: discriminative.ContrastiveLoss(0.5, 1.5)(f, labels[:, None]), x),
-            trained(lambda f: contrastive(f, labels[:, None], 0.5, 1.5), x),
+            lambda: discriminative.ContrastiveLoss(0.5, 1.5)(x, labels[:, None]),
+            lambda: contrastive(x, labels[:, None], 0.5, 1.5)[None], leaf=x, training=True,
         ),
         Case(
             "spoco, pytorch-3dunet", "ContrastiveLoss", "spoco.ContrastiveLoss",
             "ids need not be consecutive", sizes,
-            trained(lambda f: spoco.ContrastiveLoss(0.5, 1.5, zero_label_push=True)(f, labels), x),
-            trained(lambda f: spoco_contrastive(f, labels), x),
+            lambda: spoco.ContrastiveLoss(0.5, 1.5, zero_label_push=True)(x, labels),
+            lambda: spoco_contrastive(x, labels), leaf=x, training=True,
         ),
         Case(
-            "nyoki-mtl, Wizaron", "DiscriminativeLoss", "discriminative.nyoki_loss",
+            "nyoki-mtl", "DiscriminativeLoss", "discriminative.nyoki_loss",
             "hard masks that do not overlap; an empty one is no NaN", sizes,
-            trained(lambda f: discriminative.nyoki_loss(f, one_hot, [20, 20]), x),
-            trained(lambda f: masked_clusters(f, one_hot), x),
+            lambda: discriminative.nyoki_loss(x, one_hot, [20, 20]),
+            lambda: masked_clusters(x, one_hot, False), leaf=x, training=True,
+        ),
+        Case(
+            "Wizaron", "DiscriminativeLoss", "discriminative.wizaron_loss",
+            "hard masks that do not overlap; an empty one is no NaN", sizes,
+            lambda: discriminative.wizaron_loss(x, one_hot, [20, 20], 0.5, 1.5, 2),
+            lambda: masked_clusters(x, one_hot, True), leaf=x, training=True,
         ),
         Case(
             "CAS", "lss", "cas.lss", "hard masks only", "40 images, 2 channels, 256x256",
-            trained(lambda s: cas.lss()(gt, s), soft),
-            trained(lambda s: released_cas(gt, s), soft),
+            lambda: cas.lss()(gt, soft), lambda: released_cas(gt, soft), leaf=soft, training=True,
         ),
         Case(
             "MEnet", "EuclideanLossLayer", "menet.EuclideanLossLayer",
             "scales with the gradient from above", "5 images, 16 channels, 224x224",
-            lambda: our_layer(*layer), lambda: released_layer(*layer),
+            lambda: our_layer(*layer), lambda: released_layer(*layer), gradients=2,
         ),
     ]  # fmt: skip
