@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
-from pixelkernels.similarity import prior_mask
-
-from .pfenet import weighted_gap
+from .pfenet import priors, weighted_gap
 
 PACKAGE = "model"
 
@@ -29,9 +26,7 @@ def prior(
         masks: [B, 1, H, W] for each shot, float; resized bilinearly with aligned corners.
         weight_soft: the weights of the shots [B, shots, 1, 1].
     """
-    shots = zip(supp_feats, masks, strict=True)
-    priors = torch.stack([prior_mask(query_feat, x, mask[:, 0]) for x, mask in shots], 1)
-    return (weight_soft * priors).sum(1, True)
+    return (weight_soft * priors(query_feat, supp_feats, masks)).sum(1, True)
 
 
 REPLACES = {"BAM:Weighted_GAP": weighted_gap}

@@ -21,8 +21,13 @@ def prior(query_feat: Tensor, supp_feats: Sequence[Tensor], masks: Sequence[Tens
         supp_feats: [B, C, h, w] for each shot, not masked.
         masks: [B, 1, H, W] for each shot, float; resized bilinearly with aligned corners.
     """
-    shots = torch.stack(list(supp_feats), 1)
-    return prior_mask(query_feat, shots, torch.cat(list(masks), 1))[:, None]
+    return priors(query_feat, supp_feats, masks).mean(1, True)
+
+
+def priors(query_feat: Tensor, supp_feats: Sequence[Tensor], masks: Sequence[Tensor]) -> Tensor:
+    """The prior of each shot, [B, shots, h, w]."""
+    shots = zip(supp_feats, masks, strict=True)
+    return torch.stack([prior_mask(query_feat, x, mask[:, 0]) for x, mask in shots], 1)
 
 
 def weighted_gap(supp_feat: Tensor, mask: Tensor) -> Tensor:

@@ -33,15 +33,16 @@ def generate_prior(
         final_supp_list: [B, C, h', w'] for each shot.
         mask_list: [B, 1, H, W] for each shot, float; resized bilinearly with aligned corners.
 
-    Returns: [B, 1, *fts_size]. Each norm is at least 1e-8, where the original adds 1e-7 to the
-    product of the norms: this shows only for feature vectors near 0.
+    Returns: [B, 1, *fts_size]. In gradients each norm is at least 1e-8; the original adds 1e-7 to
+    the product of the norms, which shows only for feature vectors near 0.
     """
-    prior = prior_mask(
-        with_bound_1e8(query_feat_high),
-        with_bound_1e8(torch.stack(list(final_supp_list), 1)),
-        torch.cat(list(mask_list), 1),
-        reduce="softmax",
-    )[:, None]
+    # the bound on the norms only shows in gradients
+    query, *supports = (
+        with_bound_1e8(x) if x.requires_grad else x for x in (query_feat_high, *final_supp_list)
+    )
+    shots = zip(supports, mask_list, strict=True)
+    priors = [prior_mask(query, x, mask[:, 0], reduce="softmax") for x, mask in shots]
+    prior = torch.stack(priors, 1).mean(1, True)
     return F.interpolate(prior, size=tuple(fts_size), mode="bilinear", align_corners=True)
 
 
