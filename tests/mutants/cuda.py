@@ -10,6 +10,7 @@ PUSH = "csrc/regions/cuda/push.cu"
 MERGE = "csrc/regions/cuda/sums.cu"
 SUMS = "csrc/regions/cuda/sums.cuh"
 PIXELS = "csrc/regions/cuda/pixels.cuh"
+GRADIENT = "csrc/regions/cuda/gradient.cu"
 COMMON = "csrc/common/cuda.cuh"
 
 
@@ -26,6 +27,8 @@ MUTANTS = [
     *without_barriers(PIXELS, 1),
     *without_barriers(SUMS, 4, "__syncwarp();"),
     *without_barriers(SUMS, 1),
+    Mutant("weight of 0", GRADIENT, "state.weight != 0.0f || isfinite(sums[0])", "state.weight != 0.0f"),
+    Mutant("weight of 0", GRADIENT, "state.weight != 0.0f || isfinite(sums[0])", "true"),
     Mutant("bound off by one", CLICKS, "row_of(i) >= maps.height", "row_of(i) > maps.height"),
     Mutant("bound off by one", CLICKS, "column_of(j) < maps.width", "column_of(j) <= maps.width"),
     Mutant("bound off by one", CLICKS, "group + lane < count", "group + lane <= count"),

@@ -18,6 +18,8 @@ MUTANTS = [
     Mutant("bound off by one", f"{REGIONS}/statistics.py", "inside = begin + tl.arange(0, P) < end", "inside = begin + tl.arange(0, P) <= end"),
     Mutant("tail unmasked", f"{REGIONS}/statistics.py", "tl.store(mean + program * channels + c, reference + offset, mask=c < channels)", "tl.store(mean + program * channels + c, reference + offset)"),
     Mutant("bound off by one", f"{REGIONS}/gradients.py", "inside = pixel < pixels", "inside = pixel <= pixels"),
+    Mutant("weight of 0", f"{REGIONS}/weighted.py", 'tl.where((w == 0) & ~(tl.abs(acc) < float("inf")), 0.0, acc)', "tl.where(w == 0, 0.0, acc)"),
+    Mutant("weight of 0", f"{REGIONS}/weighted.py", 'tl.where((w == 0) & ~(tl.abs(acc) < float("inf")), 0.0, acc)', "acc"),
     Mutant("bound off by one", f"{DISTANCE}/transform.py", "inside = (row < height)", "inside = (row <= height)"),
     Mutant("tail unmasked", f"{DISTANCE}/transform.py", "mask=column <= last, other=NONE", "mask=column < last + CHUNK, other=NONE"),
     Mutant("bound off by one", f"{DISTANCE}/transform.py", "mask=x0 + x < width", "mask=x0 + x <= width"),
