@@ -7,8 +7,9 @@
 
 namespace pixelkernels::distance {
 
+// Contiguous masks [images, height, width].
 template <class L>
-struct Clicked {
+struct Masks {
   const uint8_t* prediction;
   const L* target;
   const uint8_t* allowed;  // or null
@@ -107,7 +108,7 @@ class SomeErrors {
 
 // depth and index [images, 2], as the operator of this name describes them.
 template <class L, class Loop>
-void deepest_errors(const Clicked<L>& s, int32_t* depth, int64_t* index, const Loop& loop) {
+void deepest_errors(const Masks<L>& s, int32_t* depth, int64_t* index, const Loop& loop) {
   const int64_t pixels = s.height * s.width;
   if (pixels == 0) {
     std::fill_n(depth, 2 * s.images, 0);

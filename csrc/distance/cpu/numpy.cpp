@@ -59,16 +59,16 @@ py::tuple errors_of_arrays(Array<bool> prediction, Array<L> target,
   const int64_t pixels = pixels_at_a_time(images, height * width);
   const std::unique_ptr<uint8_t[]> kinds(new uint8_t[pixels]);
   const std::unique_ptr<int16_t[]> rows(new int16_t[pixels + kAnchorStep]);
-  const Clicked<L> problem{reinterpret_cast<const uint8_t*>(prediction.data()),
-                           target.data(),
-                           allowed ? reinterpret_cast<const uint8_t*>(allowed->data()) : nullptr,
-                           images,
-                           height,
-                           width,
-                           ignore_label,
-                           nullptr,
-                           kinds.get(),
-                           rows.get()};
+  const Masks<L> problem{reinterpret_cast<const uint8_t*>(prediction.data()),
+                         target.data(),
+                         allowed ? reinterpret_cast<const uint8_t*>(allowed->data()) : nullptr,
+                         images,
+                         height,
+                         width,
+                         ignore_label,
+                         nullptr,
+                         kinds.get(),
+                         rows.get()};
   int32_t* depths = depth.mutable_data();
   int64_t* indices = index.mutable_data();
   {

@@ -51,16 +51,16 @@ std::tuple<Tensor, Tensor> errors_of_masks(Tensor prediction, Tensor target,
   Tensor depth = output(target, {images, 2}, ScalarType::Int);
   Tensor index = output(target, {images, 2}, ScalarType::Long);
   with_label(label_of(target), [&](auto like) {
-    const Clicked<decltype(like)> problem{data<uint8_t>(prediction),
-                                          data<decltype(like)>(target),
-                                          allowed ? data<uint8_t>(*allowed) : nullptr,
-                                          images,
-                                          height,
-                                          width,
-                                          ignore_label,
-                                          draws ? data<int64_t>(*draws) : nullptr,
-                                          data<uint8_t>(kinds),
-                                          data<int16_t>(rows)};
+    const Masks<decltype(like)> problem{data<uint8_t>(prediction),
+                                        data<decltype(like)>(target),
+                                        allowed ? data<uint8_t>(*allowed) : nullptr,
+                                        images,
+                                        height,
+                                        width,
+                                        ignore_label,
+                                        draws ? data<int64_t>(*draws) : nullptr,
+                                        data<uint8_t>(kinds),
+                                        data<int16_t>(rows)};
     deepest_errors(problem, data<int32_t>(depth), data<int64_t>(index), threads);
   });
   return {depth, index};
