@@ -90,8 +90,8 @@ struct Weighted : Problem {
   }
 };
 
-// grad_i / distance_i, or 2 grad_i for squared distances; 0 where the gradient is 0 (the distance may
-// be NaN), or the distance is 0 or undefined.
+// grad_i / distance_i, or 2 grad_i for squared distances; 0 where the gradient is 0 (the distance
+// may be NaN), or the distance is 0 or undefined.
 template <class A>
 void fill_coefficient(const void* grad, const void* distance, void* coefficient, int64_t begin,
                       int64_t pixels, bool defined, bool squared) {
