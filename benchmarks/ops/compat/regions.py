@@ -146,9 +146,9 @@ def cases() -> list[Case]:
     )  # fmt: skip
     similarity, prototype = torch.randn(1080, 1920), torch.randn(1, 512)
     sizes = "2 images, 16 channels, 20 ids, 256x256"
-    embeddings, scaled = torch.randn(1, 256, 64, 64), torch.randn(1, 256)
+    embedding, target = torch.randn(1, 256, 64, 64), torch.randn(1, 256)
     # a view, as in PerSAM
-    frame, object_mask = embeddings[0].movedim(0, -1), blobs(1, 64, 64, 9)[0].float()
+    frame, object_mask = embedding[0].movedim(0, -1), blobs(1, 64, 64, 9)[0].float()
     maps = torch.randn(4, 512, 53, 53)
     return [
         Case(
@@ -184,8 +184,8 @@ def cases() -> list[Case]:
         Case(
             "PerSAM", "the cosine with every pixel", "persam.similarity",
             "0 for a zero vector, which is NaN there", "256 channels, 64x64",
-            lambda: persam.similarity(scaled, embeddings[0]),
-            lambda: cosine_map(scaled, embeddings),
+            lambda: persam.similarity(target, embedding[0]),
+            lambda: cosine_map(target, embedding),
         ),
         Case(
             "PerSAM", "point_selection", "persam.point_selection",
