@@ -57,7 +57,11 @@ def distance_transform(
 ) -> NDArray[np.float32] | NDArray[np.int32]:
     """`pixelkernels.distance_transform` on an array [..., H, W]."""
     spacing = transform.check_arguments(_tensor("mask", mask), squared, sampling)
-    return _transform(_mask(mask), squared, spacing)
+    if mask.size == 0:
+        dtype: type[Any] = np.int32 if squared else np.float32
+        return np.empty(mask.shape, dtype)
+    images = np.ascontiguousarray(_mask(mask).reshape(-1, *mask.shape[-2:]))
+    return _kernels().distance_transform(images, squared, *spacing).reshape(mask.shape)
 
 
 def next_click(
@@ -112,11 +116,3 @@ def _labels(values: NDArray[Any]) -> NDArray[Any]:
         return values.view(np.uint8)
     widened = values.dtype.kind == "u" and values.dtype.itemsize > 1
     return values.astype(np.int64 if widened else values.dtype.newbyteorder("="), copy=False)
-
-
-def _transform(mask: NDArray[np.bool_], squared: bool, spacing: tuple[float, float]) -> Any:
-    if mask.size == 0:
-        return np.empty(mask.shape, np.int32 if squared else np.float32)
-    images = np.ascontiguousarray(mask.reshape(-1, *mask.shape[-2:]))
-    distance = _kernels().distance_transform(images, squared, *spacing)
-    return distance.reshape(mask.shape)

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pixelkernels._core.numerics import wide
 from pixelkernels.regions import masked_average_pool
 from pixelkernels.similarity import matching_scores
-
-from ._cosine import with_bound_1e8
 
 PACKAGE = "models"
 
@@ -33,6 +32,13 @@ def calDist(self: Any, fts: Tensor, prototype: Tensor, scaler: float = 20) -> Te
     labels = torch.zeros(count, 1, dtype=torch.int64, device=fts.device)
     scores = matching_scores(query, points, labels, 1, metric="cosine", scale=float(scaler))
     return scores[:, 0].to(torch.promote_types(fts.dtype, prototype.dtype))
+
+
+def with_bound_1e8(x: Tensor) -> Tensor:
+    """Vectors of the same direction, whose cosine has the lower bound of
+    torch.nn.functional.cosine_similarity on the norms of `x`, 1e-8: the library's is 1e-12. It
+    shows in the gradient of a zero vector."""
+    return 1e-4 * wide(x)
 
 
 REPLACES = {"fewshot:FewShotSeg.getFeatures": getFeatures, "fewshot:FewShotSeg.calDist": calDist}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pixelkernels.similarity import prior_mask
 
-from ._cosine import with_bound_1e8
+from .panet import with_bound_1e8
 from .pfenet import weighted_gap
 
 PACKAGE = "model"

@@ -32,19 +32,8 @@ def distance_transform_edt(
     compiled library it serves everything.
     """
     image = np.asarray(input) != 0
-    result = None
-    if return_distances and not return_indices and image.ndim == 2 and not image.all():
-        spacing: Any = 1.0 if sampling is None else sampling
-        try:
-            rows, columns = map(float, spacing if np.ndim(spacing) else (spacing, spacing))
-            if rows == columns == 1:
-                squares = arrays.distance_transform(~image, squared=True)
-                result = np.sqrt(squares.astype(np.float64))
-            else:
-                result = arrays.distance_transform(~image, sampling=(rows, columns))
-                result = result.astype(np.float64)
-        except (ValueError, BackendUnavailable):
-            result = None
+    served = return_distances and not return_indices and image.ndim == 2 and not image.all()
+    result = _exact(~image, 1.0 if sampling is None else sampling) if served else None
     if result is None:
         return original(input, sampling, return_distances, return_indices, distances, indices)
     if distances is None:
@@ -53,6 +42,19 @@ def distance_transform_edt(
         raise RuntimeError("distances: expected float64 of the input's shape")
     distances[...] = result
     return None
+
+
+def _exact(zeros: np.ndarray, sampling: Any) -> np.ndarray | None:
+    """None for sides and spacings that `distance_transform` rejects, and without the library."""
+    try:
+        rows, columns = map(float, sampling if np.ndim(sampling) else (sampling, sampling))
+        if not rows == columns == 1:
+            return arrays.distance_transform(zeros, sampling=(rows, columns)).astype(np.float64)
+        squares = arrays.distance_transform(zeros, squared=True)
+    except (ValueError, BackendUnavailable):
+        return None
+    roots: np.ndarray = np.sqrt(squares.astype(np.float64))
+    return roots
 
 
 REPLACES = {"ndimage:distance_transform_edt": distance_transform_edt}

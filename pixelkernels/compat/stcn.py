@@ -51,13 +51,14 @@ def readout(
             f" {list(mv.shape)}"
         )
     mk, qk, mv = mk.flatten(2), qk.flatten(2), mv.flatten(len(leading))
+    rows = mv.reshape(images, -1, mv.shape[-1])
     results = [
         _read(
             mk[b],
             None if ms is None else ms[b].flatten(),
             qk[b],
             None if qe is None else qe[b].flatten(1),
-            mv.reshape(images, -1, mv.shape[-1])[b],
+            rows[b],
             top_k,
         )
         for b in range(images)
