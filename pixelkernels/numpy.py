@@ -1,28 +1,31 @@
 """Distance transforms and clicks on NumPy arrays, for data-loader workers.
 
-They have the names, shapes, dtypes, options and errors of the functions in `pixelkernels`. They run
-the CPU kernels on the calling thread alone and release the GIL, so one worker per core, thread or
-process, uses all cores; forked processes are safe. Without the compiled library they raise
-`BackendUnavailable`.
+They have the names, shapes, dtypes, options and errors of the functions in `pixelkernels`, and take
+one image without the dimension of the batch as well. They run the CPU kernels on the calling thread
+alone and release the GIL, so one worker per core, thread or process, uses all cores; forked
+processes are safe. Without the compiled library they raise `BackendUnavailable`.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from ._core import extension
+from ._core import validation as check
 from ._core.dispatch import BackendUnavailable
+from ._core.operators import refuse_what_is_no_mask
 from .distance import clicks, maps, ops, transform
 
 __all__ = ["NextClick", "click_maps", "distance_transform", "next_click"]
 
 
 class NextClick(NamedTuple):
-    """`points` [B, 2] int64, `labels` [B] int64 and `valid` [B] bool."""
+    """`points` [B, 2] int64, `labels` [B] int64 and `valid` [B] bool; without B of one image."""
 
     points: NDArray[np.int64]
     labels: NDArray[np.int64]
@@ -32,16 +35,27 @@ class NextClick(NamedTuple):
 def click_maps(
     points: NDArray[Any],
     labels: NDArray[Any],
-    size: tuple[int, int],
+    size: Sequence[int],
     *,
-    encoding: str = "euclidean",
+    encoding: ops.Encoding = "euclidean",
     radius: float | None = None,
     truncate: float | None = 255.0,
 ) -> NDArray[np.float32]:
-    """`pixelkernels.click_maps` on arrays: [B, N, 2] and [B, N] -> float32 [B, 2, H, W]."""
-    code, clipped_radius, limit = maps.check_arguments(
-        _tensor("points", points), _tensor("labels", labels), size, encoding, radius, truncate
-    )
+    """`pixelkernels.click_maps` on arrays: [B, N, 2] and [B, N] -> float32 [B, 2, H, W].
+
+    One image: [N, 2] and [N] -> [2, H, W].
+
+    Example:
+
+        >>> points, labels = np.array([[3, 4], [0, 0]]), np.array([1, -1])
+        >>> pixelkernels.numpy.click_maps(points, labels, (6, 8))[:, 0, 0]
+        array([  5., 255.], dtype=float32)
+    """
+    single = _is_one(points, 2)
+    if single:
+        points, labels = points[None], _batch_of_one(labels)
+    height, width = maps.check_clicks(_tensor("points", points), _tensor("labels", labels), size)
+    options = maps.check_encoding(encoding, radius, truncate)
     signs = labels.astype(np.int64)
     if (wrong := (signs < -1) | (signs > 1)).any():
         raise ValueError(f"labels: {ops.CLICK_LABELS}, got {signs[wrong][0]}")
@@ -49,43 +63,84 @@ def click_maps(
         positions = np.where(signs[..., None] < 0, 0, points).astype(np.float32)
     if np.isnan(positions).any():
         raise ValueError(f"points: {ops.CLICK_POINTS}, got nan")
-    return _kernels().click_maps(positions, signs, *size, code, clipped_radius, limit)
+    found: NDArray[np.float32] = _kernels().click_maps(positions, signs, height, width, *options)
+    return found[0] if single else found
 
 
+@overload
 def distance_transform(
-    mask: NDArray[Any], *, squared: bool = False, sampling: tuple[float, float] | None = None
+    mask: NDArray[Any], *, squared: Literal[False] = False, sampling: Sequence[float] | None = None
+) -> NDArray[np.float32]: ...
+@overload
+def distance_transform(mask: NDArray[Any], *, squared: Literal[True]) -> NDArray[np.int32]: ...
+def distance_transform(
+    mask: NDArray[Any], *, squared: bool = False, sampling: Sequence[float] | None = None
 ) -> NDArray[np.float32] | NDArray[np.int32]:
-    """`pixelkernels.distance_transform` on an array [..., H, W]."""
+    """`pixelkernels.distance_transform` on an array [..., H, W].
+
+    Example:
+
+        >>> mask = np.array([[1, 0, 0], [0, 0, 0]])
+        >>> pixelkernels.numpy.distance_transform(mask, squared=True)
+        array([[0, 1, 4],
+               [1, 2, 5]], dtype=int32)
+    """
     spacing = transform.check_arguments(_tensor("mask", mask), squared, sampling)
     if mask.size == 0:
         dtype: type[Any] = np.int32 if squared else np.float32
         return np.empty(mask.shape, dtype)
-    images = np.ascontiguousarray(_mask(mask).reshape(-1, *mask.shape[-2:]))
+    images = np.ascontiguousarray(_mask("mask", mask).reshape(-1, *mask.shape[-2:]))
     return _kernels().distance_transform(images, squared, *spacing).reshape(mask.shape)
 
 
+@check.renamed(ignore_label="ignore_index")
 def next_click(
     prediction: NDArray[Any],
     target: NDArray[Any],
     *,
     not_clicked: NDArray[Any] | None = None,
-    ignore_label: int = -1,
+    ignore_index: int = -1,
 ) -> NextClick:
-    """`pixelkernels.next_click` on arrays [B, H, W]."""
-    allowed = None if not_clicked is None else _tensor("not_clicked", not_clicked)
-    clicks.check_arguments(
-        _tensor("prediction", prediction), _tensor("target", target), allowed, ignore_label
+    """`pixelkernels.next_click` on arrays [B, H, W], or [H, W].
+
+    Example:
+
+        >>> target = np.zeros((9, 9), bool)
+        >>> target[2:7, 3:8] = True
+        >>> pixelkernels.numpy.next_click(np.zeros_like(target), target).points
+        array([4, 5])
+    """
+    single = _is_one(prediction, 2)
+    if single:
+        prediction, target = prediction[None], _batch_of_one(target)
+        not_clicked = _batch_of_one(not_clicked)
+    ignore_index = clicks.check_arguments(
+        _tensor("prediction", prediction),
+        _tensor("target", target),
+        None if not_clicked is None else _tensor("not_clicked", not_clicked),
+        ignore_index,
     )
+    _check_mask("target", target, ignore_index)
     depth, index = _kernels().deepest_errors(
-        np.ascontiguousarray(_mask(prediction)),
+        np.ascontiguousarray(_mask("prediction", prediction)),
         np.ascontiguousarray(_labels(target)),
-        None if not_clicked is None else np.ascontiguousarray(_mask(not_clicked)),
-        ignore_label,
+        None if not_clicked is None else np.ascontiguousarray(_mask("not_clicked", not_clicked)),
+        ignore_index,
     )
     positive, valid = depth[:, 0] > depth[:, 1], depth.max(1) > 0
     flat = np.where(positive, index[:, 0], index[:, 1]) * valid
     points = np.stack(np.divmod(flat, max(target.shape[2], 1)), 1)
-    return NextClick(points, positive.astype(np.int64), valid)
+    click = NextClick(points, positive.astype(np.int64), valid)
+    return NextClick(*(x[0] for x in click)) if single else click
+
+
+def _is_one(array: Any, dimensions: int) -> bool:
+    """Whether it is an array without the dimension of the batch."""
+    return isinstance(array, np.ndarray) and array.ndim == dimensions
+
+
+def _batch_of_one(array: Any) -> Any:
+    return array[None] if isinstance(array, np.ndarray) else array
 
 
 def _kernels() -> Any:
@@ -106,8 +161,19 @@ def _tensor(name: str, array: Any) -> torch.Tensor:
     return torch.empty(array.shape, dtype=dtype, device="meta")
 
 
-def _mask(values: NDArray[Any]) -> NDArray[np.bool_]:
-    return values if values.dtype == np.bool_ else values != 0
+def _mask(name: str, values: NDArray[Any]) -> NDArray[np.bool_]:
+    if values.dtype == np.bool_:
+        return values
+    _check_mask(name, values, None)
+    return values != 0
+
+
+def _check_mask(name: str, values: NDArray[Any], ignore_index: int | None) -> None:
+    if values.dtype != np.bool_ and values.size:
+        least, most = int(values.min()), int(values.max())
+        if least < 0 or (most >= 255 and ignore_index not in (None, 255)):
+            tensor = torch.from_numpy(values.astype(np.int64))
+            refuse_what_is_no_mask(name, tensor, least, most, ignore_index)
 
 
 def _labels(values: NDArray[Any]) -> NDArray[Any]:

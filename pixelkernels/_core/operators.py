@@ -171,6 +171,88 @@ nonnegative = define_check(
 )
 
 
+# ---- masks ----
+
+
+def to_mask(name: str, values: Tensor) -> Tensor:
+    """True where the mask of that name is not 0. On the CPU, a negative value raises ValueError."""
+    if values.dtype == torch.bool:
+        return values
+    # `values != 0` is the mask; the operator only adds the check
+    if values.device.type == "cpu" and values.dtype.is_signed:
+        return torch.ops.pixelkernels.object_labels.default(values, name, None) > 0
+    return values != 0
+
+
+def to_object_labels(name: str, values: Tensor, ignore_index: int) -> Tensor:
+    """The mask as labels: 1 where it is neither 0 nor `ignore_index`, 0 where it is 0, else -1.
+
+    On the CPU, other negative values raise ValueError, and so does 255 beside other values that are
+    not 0: there it is no object but the ignored label of VOC and its kin.
+    """
+    if values.dtype == torch.bool and ignore_index not in (0, 1):
+        return values
+    return torch.ops.pixelkernels.object_labels.default(values, name, ignore_index)
+
+
+def _object_labels(values: Tensor, name: str, ignore_index: int | None) -> Tensor:
+    values = to_kernel_dtype(values)
+    if values.dtype == torch.bool:
+        values = values.byte()
+    if values.device.type == "cpu" and values.numel():
+        least, most = map(int, values.aminmax())
+        if least >= -1 and most <= 1 and ignore_index == -1:
+            return values.to(torch.int8, copy=True)  # most masks, in one pass
+        refuse_what_is_no_mask(name, values, least, most, ignore_index)
+    found = (values != 0).view(torch.int8)
+    info = torch.iinfo(values.dtype)
+    if ignore_index is not None and info.min <= ignore_index <= info.max:
+        # torch would wrap a number outside the dtype
+        found.masked_fill_(values == ignore_index, -1)
+    return found
+
+
+def refuse_what_is_no_mask(
+    name: str, values: Tensor, least: int, most: int, ignore_index: int | None
+) -> None:
+    """Raises ValueError for values that no mask has, as `to_object_labels` says.
+
+    `least` and `most` are the least and the greatest of them.
+    """
+    ignored = values.new_zeros((), dtype=torch.bool)
+    if ignore_index is not None and least <= ignore_index <= most:
+        ignored = values == ignore_index
+    if least < 0 and bool((wrong := (values < 0) & ~ignored).any()):
+        other = "" if ignore_index is None else f" but ignore_index={ignore_index}"
+        raise ValueError(f"{name}: expected no negative value{other}, got {int(values[wrong][0])}")
+    if most >= 255 and ignore_index not in (None, 255):
+        others = (values != 0) & (values != 255) & ~ignored
+        if bool(others.any()) and bool((values == 255).any()):
+            raise ValueError(
+                f"{name}: expected one value beside 0, or no 255, got {int(values[others][0])} and"
+                " 255; to leave out the pixels of 255, pass ignore_index=255"
+            )
+
+
+_library.define("object_labels(Tensor values, str name, int? ignore_index) -> Tensor")
+_library.impl("object_labels", _object_labels, "CompositeExplicitAutograd")
+torch.library.register_fake(
+    "pixelkernels::object_labels",
+    lambda values, name, ignore_index: torch.empty(
+        values.shape, dtype=torch.int8, device=values.device
+    ),
+    lib=_library,
+)
+torch.library.register_vmap(
+    "pixelkernels::object_labels",
+    lambda info, dims, *inputs: (
+        torch.ops.pixelkernels.object_labels.default(*inputs),
+        dims[0],
+    ),
+    lib=_library,
+)
+
+
 # ---- arguments in the form that operators take ----
 
 
@@ -179,12 +261,6 @@ def to_kernel_dtype(labels: Tensor) -> Tensor:
     if labels.dtype in (torch.uint16, torch.uint32, torch.uint64):
         labels = labels.long()
     return labels.contiguous()
-
-
-def to_mask(values: Tensor) -> Tensor:
-    """True where `values` is not 0."""
-    # `values != 0` would convert bool to int64
-    return values if values.dtype == torch.bool else values != 0
 
 
 def to_image(features: Tensor) -> Tensor:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Collection, Iterable
-from typing import Any
+import numbers
+import operator
+import warnings
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -22,8 +26,10 @@ INTEGER_DTYPES = (
     torch.uint64,
 )
 
-# kernels count regions, classes, draws and the pixels of a side in int32, and use one more number
+# kernels count draws and the pixels of a side in int32, and use one more number
 MOST = 2**31 - 2
+# a result has a row for every region or class, whether there are pixels of it or not
+MOST_REGIONS = 2**24
 # the largest int of an operator schema
 LARGEST_INT = 2**63 - 1
 # the longest side for which every squared distance is an int32
@@ -53,38 +59,56 @@ def features(name: str, value: Any) -> Tensor:
     """A floating-point [B, C, H, W] tensor."""
     floating(name, value)
     if value.dim() != 4:
-        raise ValueError(f"{name}: expected shape [B, C, H, W], got {list(value.shape)}")
+        raise ValueError(
+            f"{name}: expected shape [B, C, H, W], got {list(value.shape)}"
+            + (f"; `{name}[None]` is a batch of one" if value.dim() == 3 else "")
+        )
     return value
 
 
-def feature_pair(like_name: str, like: Any, name: str, value: Any) -> None:
-    """Features [B, D, ...] that differ at most in their spatial shape."""
+def feature_pair(like_name: str, like: Any, name: str, value: Any) -> tuple[Tensor, Tensor]:
+    """`like` and `value`: features [B, D, ...] that differ at most in their spatial shape."""
     for each, features in ((like_name, like), (name, value)):
         floating(each, features)
         if features.dim() not in (3, 4):
             raise ValueError(
                 f"{each}: expected shape [B, D, H, W] or [B, D, N], got {list(features.shape)}"
             )
-    same_kind(name, value, like_name, like)
+    like, value = same_kind(name, value, like_name, like)
     if value.shape[:2] != like.shape[:2]:
+        swapped = value.shape[-1] == like.shape[1]
+        hint = f"; if it has channels last, pass `{name}.movedim(-1, 1)`" if swapped else ""
         raise ValueError(
             f"{name}: expected {list(like.shape[:2])} images and channels as {like_name}, got "
-            f"{list(value.shape[:2])}"
+            f"{list(value.shape[:2])}{hint}"
         )
+    return like, value
 
 
-def same_kind(name: str, value: Tensor, like_name: str, like: Tensor) -> None:
-    """A tensor with the dtype and device of `like`."""
-    if value.dtype != like.dtype:
-        raise TypeError(f"{name}: expected dtype {like.dtype} as {like_name}, got {value.dtype}")
-    on_device(name, value, like, like_name)
+def same_kind(name: str, value: Any, like_name: str, like: Tensor) -> tuple[Tensor, Tensor]:
+    """`like` and `value`, tensors of one dtype and device.
+
+    Autocast makes some features narrower and leaves others: like torch's own operations of several
+    inputs, those of this library then compute in the widest dtype of them.
+    """
+    on_device(name, floating(name, value), like_name, like)
+    if value.dtype == like.dtype:
+        return like, value
+    if torch.is_autocast_enabled(like.device.type):
+        wider = torch.promote_types(like.dtype, value.dtype)
+        return like.to(wider), value.to(wider)
+    raise TypeError(f"{name}: expected dtype {like.dtype} as {like_name}, got {value.dtype}")
 
 
 def integers(name: str, value: Any) -> Tensor:
     """A tensor of any integer dtype or bool."""
     tensor(name, value)
     if value.dtype not in INTEGER_DTYPES:
-        raise TypeError(f"{name}: expected an integer or bool dtype, got {value.dtype}")
+        hint = f"; convert it, as with `{name}.long()` or `{name} > 0.5`"
+        raise TypeError(
+            f"{name}: expected an integer or bool dtype, got {value.dtype}"
+            + (hint if value.is_floating_point() else "")
+        )
     return value
 
 
@@ -92,7 +116,10 @@ def mask(name: str, value: Any) -> Tensor:
     """An integer or bool [B, H, W] tensor."""
     integers(name, value)
     if value.dim() != 3:
-        raise ValueError(f"{name}: expected shape [B, H, W], got {list(value.shape)}")
+        hint = {2: f"; `{name}[None]` is a batch of one", 4: f"; `{name}.squeeze(1)` if C is 1"}
+        raise ValueError(
+            f"{name}: expected shape [B, H, W], got {list(value.shape)}" + hint.get(value.dim(), "")
+        )
     return value
 
 
@@ -103,7 +130,7 @@ def mask_like(name: str, value: Any, like_name: str, like: Tensor) -> None:
         raise ValueError(
             f"{name}: expected shape {list(like.shape)} as {like_name}, got {list(value.shape)}"
         )
-    on_device(name, value, like, like_name)
+    on_device(name, value, like_name, like)
 
 
 def short_sides(name: str, value: Tensor) -> None:
@@ -113,34 +140,43 @@ def short_sides(name: str, value: Tensor) -> None:
         raise ValueError(f"{name}: expected sides up to {LONGEST_SIDE}, got {height} x {width}")
 
 
-def labels(name: str, value: Any, like: Tensor) -> Tensor:
-    """An integer or bool [B, H, W] tensor on the device of the features `like`."""
-    return per_pixel(name, integers(name, value), like)
+def labels(name: str, value: Any, like_name: str, like: Tensor) -> Tensor:
+    """An integer or bool tensor with the batch, spatial shape and device of features `like`."""
+    return per_pixel(name, integers(name, value), like_name, like)
 
 
-def weights(name: str, value: Any, like: Tensor, *, same_size: bool = True) -> Tensor:
-    """A floating-point [B, H, W] tensor on the device of the features `like`."""
-    floating(name, value)
+def weights(
+    name: str, value: Any, like_name: str, like: Tensor, *, same_size: bool = True
+) -> Tensor:
+    """A bool or floating-point [B, H, W] tensor on the device of the features `like`."""
+    if tensor(name, value).dtype != torch.bool:
+        floating(name, value)
     if same_size:
-        return per_pixel(name, value, like)
+        return per_pixel(name, value, like_name, like)
     if value.dim() != 3 or value.shape[0] != like.shape[0]:
         raise ValueError(
             f"{name}: expected shape [{like.shape[0]}, H', W'], got {list(value.shape)}"
         )
-    return on_device(name, value, like, "features")
+    return on_device(name, value, like_name, like)
 
 
-def per_pixel(name: str, value: Tensor, like: Tensor) -> Tensor:
+def per_pixel(name: str, value: Tensor, like_name: str, like: Tensor) -> Tensor:
     expected = [like.shape[0], *like.shape[2:]]
-    if list(value.shape) != expected:
+    found = list(value.shape)
+    if found != expected:
+        hint = ""
+        if found == [expected[0], 1, *expected[1:]]:
+            hint = f"; pass `{name}.squeeze(1)`"
+        elif found == list(like.shape[:-1]):
+            hint = f"; if {like_name} have channels last, pass `{like_name}.movedim(-1, 1)`"
         raise ValueError(
-            f"{name}: expected shape {expected} for features of shape {list(like.shape)}, "
-            f"got {list(value.shape)}"
+            f"{name}: expected shape {expected} for {like_name} of shape {list(like.shape)}, "
+            f"got {found}{hint}"
         )
-    return on_device(name, value, like, "features")
+    return on_device(name, value, like_name, like)
 
 
-def on_device(name: str, value: Tensor, like: Tensor, like_name: str) -> Tensor:
+def on_device(name: str, value: Tensor, like_name: str, like: Tensor) -> Tensor:
     if value.device != like.device:
         raise ValueError(
             f"{name}: expected device {like.device} as {like_name}, got {value.device}"
@@ -149,33 +185,73 @@ def on_device(name: str, value: Tensor, like: Tensor, like_name: str) -> Tensor:
 
 
 def integer(name: str, value: Any, *, minimum: int, maximum: int = LARGEST_INT) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
-        raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
-    if value < minimum:
+    """An int; integers of NumPy and 0-d integer tensors become one."""
+    found = value if isinstance(value, torch.SymInt) or type(value) is int else _index(name, value)
+    if found < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
-    if value > maximum:
+    if found > maximum:
         raise ValueError(f"{name}: expected at most {maximum}, got {value}")
-    return value
+    return found
+
+
+def _index(name: str, value: Any) -> int:
+    is_bool = isinstance(value, bool) or getattr(value, "dtype", None) == torch.bool
+    try:
+        if is_bool or getattr(value, "ndim", 0):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an int, got {_kind(value)}") from None
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype}{list(value.shape)}"
+    return type(value).__name__
 
 
 def count(name: str, value: Any, *, minimum: int = 1) -> Any:
     return integer(name, value, minimum=minimum, maximum=MOST)
 
 
-def integer_list(name: str, value: Any) -> tuple[int, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(f"{name}: expected some ints, got {type(value).__name__}")
-    return tuple(integer(name, one, minimum=-(2**63)) for one in value)
+def regions(name: str, value: Any) -> Any:
+    """A number of regions or classes."""
+    found = integer(name, value, minimum=1)
+    if found > MOST_REGIONS:
+        raise ValueError(
+            f"{name}: expected at most {MOST_REGIONS}, got {found}; compact_labels numbers sparse"
+            " labels consecutively"
+        )
+    return found
+
+
+def label(name: str, value: Any) -> int:
+    """A label, which may be outside of what the labels' dtype can hold."""
+    return int(integer(name, value, minimum=-(2**63)))
+
+
+def label_list(name: str, value: Any) -> tuple[int, ...]:
+    """The labels of one, several or None."""
+    if value is None:
+        return ()
+    several = isinstance(value, Iterable) and not isinstance(value, (str, Tensor))
+    return tuple(label(name, one) for one in (value if several else (value,)))
 
 
 def number(name: str, value: Any, *, minimum: float | None = None) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    if isinstance(value, int) and not -(2**1023) <= value <= 2**1023:
-        raise ValueError(f"{name}: expected a number in the range of a float, got a larger int")
-    if minimum is not None and not value >= minimum:
+    """A float; ints, real numbers of NumPy and 0-d tensors become one."""
+    found = value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
+    if isinstance(found, bool) or not isinstance(found, (int, float, numbers.Real)):
+        raise TypeError(f"{name}: expected a number, got {_kind(value)}")
+    try:
+        found = float(found)
+    except OverflowError:
+        raise ValueError(
+            f"{name}: expected a number in the range of a float, got a larger int"
+        ) from None
+    if minimum is not None and not found >= minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value}")
-    return float(value)
+    return found
 
 
 def positive(name: str, value: Any) -> float:
@@ -193,7 +269,7 @@ def flag(name: str, value: Any) -> bool:
 
 
 def pair(name: str, value: Any) -> tuple[Any, Any]:
-    if not isinstance(value, (tuple, list)):
+    if isinstance(value, str) or not isinstance(value, (tuple, list, Sequence)):
         raise TypeError(f"{name}: expected two numbers, got {type(value).__name__}")
     if len(value) != 2:
         raise ValueError(f"{name}: expected two numbers, got {len(value)}")
@@ -221,3 +297,29 @@ def group(value: Any) -> None:
         raise TypeError(
             f"group: expected a torch.distributed.ProcessGroup, got {type(value).__name__}"
         )
+
+
+# ---- renamed arguments ----
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def renamed(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Accepts the old spelling of keyword arguments, `renamed(old="new")`, with a warning."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def with_old_names(*args: P.args, **options: P.kwargs) -> R:
+            for old in names.keys() & options.keys():
+                new = names[old]
+                if new in options:
+                    raise TypeError(f"{old}: expected {new} alone, which it is now called")
+                message = f"{old} is now called {new}; the old name goes with the next release"
+                warnings.warn(message, DeprecationWarning, stacklevel=2)
+                options[new] = options.pop(old)
+            return function(*args, **options)
+
+        return with_old_names
+
+    return decorate

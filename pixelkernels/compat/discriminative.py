@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +54,8 @@ class ContrastiveLoss(nn.Module):
                 "input_, target: expected [B, E, H, W] or [B, E, D, H, W] and [B, 1, ...], got"
                 f" {list(input_.shape)} and {list(target.shape)}"
             )
-        ignore = () if self.ignore_label is None else (self.ignore_label,)
-        labels, count = compact_labels(target[:, 0].flatten(1, -2), ignore=ignore)
+        ids = target[:, 0].flatten(1, -2)
+        labels, count = compact_labels(ids, ignore_index=self.ignore_label)
         loss = discriminative_loss(
             input_.flatten(2, -2), labels, max(count, 1),
             delta_var=self.delta_var, delta_dist=self.delta_dist,
@@ -69,7 +70,7 @@ def nyoki_loss(
     n_clusters: Sequence[int],
     delta_var: float = 0.5,
     delta_dist: float = 1.5,
-    norm: int = 2,
+    norm: Literal[1, 2] = 2,
     alpha: float = 1.0,
     beta: float = 1.0,
     gamma: float = 0.001,
@@ -94,7 +95,7 @@ def wizaron_loss(
     n_clusters: Sequence[int],
     delta_var: float,
     delta_dist: float,
-    norm: int,
+    norm: Literal[1, 2],
     scale_var: float = 1.0,
     scale_dist: float = 1.0,
     scale_reg: float = 0.001,
@@ -105,15 +106,15 @@ def wizaron_loss(
     labels = _labels(target, n_clusters)
     return discriminative_loss(
         input, labels, target.shape[1], delta_var=delta_var, delta_dist=delta_dist,
-        weights=(scale_var, scale_dist, scale_reg), norm=norm, reduction="pixel",
+        weights=(scale_var, scale_dist, scale_reg), norm=norm, pixel_weighting="pixel",
     )  # fmt: skip
 
 
-def order_of(norm: str | int) -> int:
+def order_of(norm: str | int) -> Literal[1, 2]:
     """1 or 2, for the norm of a vector as `torch.norm` names it."""
     if norm not in ("fro", 1, 2):
         raise ValueError(f"norm: expected 'fro', 1 or 2, got {norm!r}")
-    return 2 if norm == "fro" else int(norm)
+    return 1 if norm == 1 else 2
 
 
 def _labels(target: Tensor, n_clusters: Sequence[int]) -> Tensor:

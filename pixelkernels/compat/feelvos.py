@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,7 +47,7 @@ def nearest_neighbor_features_per_object(
     index = torch.where(same.any(-1), same.int().argmax(-1), -1)
     query, reference = (x.movedim(-1, 0)[None] for x in (query_embeddings, reference_embeddings))
 
-    def distances(reduce: str, k: int | None = None) -> Tensor:
+    def distances(reduce: Literal["min", "max", "topk"], k: int | None = None) -> Tensor:
         return matching_scores(
             query, reference, index[None], count, metric="sqeuclidean", reduce=reduce, k=k
         )[0]

@@ -74,6 +74,8 @@ def get_next_click(clicker: Any, pred_mask: np.ndarray, padding: bool = True) ->
         padding: whether pixels outside the image bound an error.
     """
     target, predicted = clicker.gt_mask, np.asarray(pred_mask).astype(bool)
+    if target.dtype != bool:  # 1 is the object here, not every value but 0
+        target = (target == 1).astype(np.int8) - (target == -1)
     if not np.all(getattr(clicker, "not_ignore_mask", True)):
         target = np.where(clicker.not_ignore_mask, target, -1)
     if padding:

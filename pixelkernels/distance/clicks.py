@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Generator, Tensor
 
 from .._core import validation as check
 from .._core.dispatch import choose
-from .._core.operators import random_integers, to_kernel_dtype, to_mask
+from .._core.named_tuples import serializable
+from .._core.operators import random_integers, to_mask, to_object_labels
 from . import ops
 from .reference import NOWHERE
 
+Strategy = Literal["background", "objects", "boundary", "mixed"]
 # numbers of the strategies; "mixed" is one of the first three
-STRATEGIES = ("background", "objects", "boundary", "mixed")
+STRATEGIES = get_args(Strategy)
 
 
+@serializable
 class NextClick(NamedTuple):
     """`points` [B, 2] int64, `labels` [B] int64 and `valid` [B] bool."""
 
@@ -26,12 +29,13 @@ class NextClick(NamedTuple):
     valid: Tensor
 
 
+@check.renamed(ignore_label="ignore_index")
 def next_click(
     prediction: Tensor,
     target: Tensor,
     *,
     not_clicked: Tensor | None = None,
-    ignore_label: int = -1,
+    ignore_index: int = -1,
     random: bool = False,
     generator: Generator | None = None,
     backend: str | None = None,
@@ -46,17 +50,17 @@ def next_click(
 
     Args:
         prediction: [B, H, W], bool or integer mask.
-        target: [B, H, W], bool or integer: 1 object, `ignore_label` no error whatever the
-            prediction, anything else background.
+        target: [B, H, W], bool or integer mask of the object.
         not_clicked: [B, H, W], bool or integer mask; no click where it is False.
-        ignore_label: the ignored label in `target`.
+        ignore_index: where `target` has this value, there is no error whatever the prediction.
         random: draw the click. In training, one prediction should not always get the same click.
         generator: on the device of `target`; the same state gives the same clicks.
 
     Returns: NextClick(points [B, 2] int64, labels [B] int64 1 or 0, valid [B] bool). Without
     errors, the label is 0, the point (0, 0) and valid False.
-    Memory: on cpu 3 MiB, or 3 bytes per pixel of one image if that is more; elsewhere about 30
-    bytes per pixel. Depths are compared as exact squared integers, so sides are at most 32767.
+    Memory: on cpu 3 MiB, or 3 bytes per pixel of one image if that is more, and 2 bytes per pixel
+    of an integer mask; elsewhere about 30 bytes per pixel. Depths are compared as exact squared
+    integers, so sides are at most 32767.
     Source: the evaluation protocol of f-BRS, RITM and SAM 2; `random` is RITM's training.
 
     Example:
@@ -66,18 +70,18 @@ def next_click(
         >>> pk.next_click(torch.zeros_like(target), target).points
         tensor([[4, 5]])
     """
-    check_arguments(prediction, target, not_clicked, ignore_label)
+    ignore_index = check_arguments(prediction, target, not_clicked, ignore_index)
     check.flag("random", random)
     check.generator(generator, target)
     chosen = choose("next_click", (prediction, target), backend)
-    target = target.view(torch.uint8) if target.dtype == torch.bool else target
-    prediction, target = to_mask(prediction).contiguous(), to_kernel_dtype(target)
-    allowed = None if not_clicked is None else to_mask(not_clicked).contiguous()
+    prediction = to_mask("prediction", prediction).contiguous()
+    target = to_object_labels("target", target, ignore_index).contiguous()
+    allowed = None if not_clicked is None else to_mask("not_clicked", not_clicked).contiguous()
     draws = None
     if random:
         draws = random_integers(2**62, target.shape[:1], torch.int64, target.device, generator)
     find = ops.deepest_errors if chosen == "cpu" else _deepest_errors
-    depth, index = find(chosen, prediction, target, allowed, ignore_label, draws)
+    depth, index = find(chosen, prediction, target, allowed, -1, draws)
     positive = depth[:, 0] > depth[:, 1]
     valid = depth.amax(1) > 0
     flat = torch.where(positive, index[:, 0], index[:, 1])
@@ -86,13 +90,14 @@ def next_click(
     return NextClick(torch.where(valid[:, None], points, 0), positive.long(), valid)
 
 
-def check_arguments(prediction: Any, target: Any, not_clicked: Any, ignore_label: Any) -> None:
+def check_arguments(prediction: Any, target: Any, not_clicked: Any, ignore_index: Any) -> int:
+    """`ignore_index`, as an int."""
     check.mask("prediction", prediction)
     check.short_sides("prediction", prediction)
     check.mask_like("target", target, "prediction", prediction)
     if not_clicked is not None:
         check.mask_like("not_clicked", not_clicked, "prediction", prediction)
-    check.integer("ignore_label", ignore_label, minimum=-(2**63))
+    return check.label("ignore_index", ignore_index)
 
 
 def _deepest_errors(
@@ -100,15 +105,14 @@ def _deepest_errors(
     prediction: Tensor,
     target: Tensor,
     allowed: Tensor | None,
-    ignore_label: int,
+    ignored: int,
     draws: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    is_object = target == 1
-    # where there is no false negative, and where there is no false positive; a <= b is ~a | b
-    right = torch.stack([is_object <= prediction, prediction <= is_object], 1)
-    info = torch.iinfo(target.dtype)
-    if info.min <= ignore_label <= info.max:  # torch would wrap a number outside the dtype
-        right |= (target == ignore_label)[:, None]
+    is_object = target > 0
+    # where there is no false negative, and where there is no false positive
+    right = torch.stack([~is_object | prediction, ~prediction | is_object], 1)
+    if target.dtype != torch.bool:
+        right |= (target == ignored)[:, None]
     depth = _squared_distance(backend, right.flatten(0, 1), border=True).view(right.shape)
     if allowed is not None:
         depth = torch.where(allowed[:, None], depth, 0)
@@ -131,7 +135,7 @@ def simulate_clicks(
     num_negative: int,
     *,
     others: Tensor | None = None,
-    strategy: str = "mixed",
+    strategy: Strategy = "mixed",
     margin: float = 5,
     spacing: float = 10,
     band: float = 40,
@@ -174,14 +178,14 @@ def simulate_clicks(
     check.short_sides("target", check.mask("target", target))
     if others is not None:
         check.mask_like("others", others, "target", target)
-    check.count("num_positive", num_positive, minimum=0)
-    check.count("num_negative", num_negative, minimum=0)
+    num_positive = check.count("num_positive", num_positive, minimum=0)
+    num_negative = check.count("num_negative", num_negative, minimum=0)
     check.option("strategy", strategy, STRATEGIES)
-    for name, value in (("margin", margin), ("spacing", spacing), ("band", band)):
-        check.number(name, value, minimum=0)
+    given = {"margin": margin, "spacing": spacing, "band": band}
+    margin, spacing, band = (check.number(name, x, minimum=0) for name, x in given.items())
     check.generator(generator, target)
     chosen = choose("simulate_clicks", (target,), backend)
-    target, device = to_mask(target), target.device
+    target, device = to_mask("target", target), target.device
     # draw the same numbers whatever the arguments: `strategy` does not change the positive clicks
     order = random_integers(NOWHERE, (2, *target.shape), torch.int32, device, generator)
     strategies = random_integers(
@@ -196,7 +200,9 @@ def simulate_clicks(
     outside = ~target & (from_target >= nearest)
     empty = ~target.flatten(1).any(1)[:, None, None]
     in_band = outside & ((from_target <= int(min(band, check.LONGEST_SIDE) ** 2)) | empty)
-    others_outside = outside & to_mask(others) if others is not None else torch.zeros_like(target)
+    others_outside = (
+        torch.zeros_like(target) if others is None else outside & to_mask("others", others)
+    )
     on_objects = (strategies == STRATEGIES.index("objects")) & others_outside.flatten(1).any(1)
     allowed = torch.where(on_objects[:, None, None], others_outside, in_band)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,9 +23,9 @@ LARGEST_FLOAT = 2.0**127
 def click_maps(
     points: Tensor,
     labels: Tensor,
-    size: tuple[int, int],
+    size: Sequence[int],
     *,
-    encoding: str = "euclidean",
+    encoding: ops.Encoding = "euclidean",
     radius: float | None = None,
     truncate: float | None = 255.0,
     backend: str | None = None,
@@ -59,34 +61,40 @@ def click_maps(
         >>> pk.click_maps(points, labels, (6, 8))[0, :, 0, 0]
         tensor([  5., 255.])
     """
-    code, clipped_radius, limit = check_arguments(points, labels, size, encoding, radius, truncate)
+    height, width = check_clicks(points, labels, size)
+    options = check_encoding(encoding, radius, truncate)
+    if _can_be_read(points):
+        _warn_of_swapped_coordinates(points, labels, height, width)
     points, labels = points.detach().float(), labels.long()
     labels = ops.click_labels(labels)
     # the point of a padding entry may hold anything
     points = ops.click_points(torch.where(labels[..., None] < 0, 0, points))
     chosen = choose("click_maps", (points, labels), backend)
-    return ops.click_maps(chosen, points, labels, *size, code, clipped_radius, limit)
+    return ops.click_maps(chosen, points, labels, height, width, *options)
 
 
-def check_arguments(
-    points: Any, labels: Any, size: Any, encoding: Any, radius: Any, truncate: Any
-) -> tuple[int, float, float]:
-    """The number of the encoding, the radius (unused by "euclidean") and the largest value."""
+def check_clicks(points: Any, labels: Any, size: Any) -> tuple[int, int]:
+    """The height and width of the maps."""
     check.tensor("points", points)
     if not points.is_floating_point() and points.dtype not in check.INTEGER_DTYPES:
         raise TypeError(f"points: expected a real dtype, got {points.dtype}")
     if points.dim() != 3 or points.shape[2] != 2:
-        raise ValueError(f"points: expected shape [B, N, 2], got {list(points.shape)}")
+        raise ValueError(
+            f"points: expected shape [B, N, 2] of (row, column), got {list(points.shape)}"
+        )
     check.integers("labels", labels)
     if labels.shape != points.shape[:2]:
         raise ValueError(
             f"labels: expected shape {list(points.shape[:2])} for points of shape"
             f" {list(points.shape)}, got {list(labels.shape)}"
         )
-    check.on_device("labels", labels, points, "points")
+    check.on_device("labels", labels, "points", points)
     height, width = check.pair("size", size)
-    check.count("size", height, minimum=0)
-    check.count("size", width, minimum=0)
+    return check.count("size", height, minimum=0), check.count("size", width, minimum=0)
+
+
+def check_encoding(encoding: Any, radius: Any, truncate: Any) -> tuple[int, float, float]:
+    """The number of the encoding, the radius (unused by "euclidean") and the largest value."""
     if check.option("encoding", encoding, ops.ENCODINGS) == "euclidean":
         if radius is not None:
             raise ValueError(f"radius: expected None with encoding='euclidean', got {radius!r}")
@@ -102,8 +110,35 @@ def check_arguments(
     return ops.ENCODINGS.index(encoding), clipped_radius, limit
 
 
+def _can_be_read(points: Tensor) -> bool:
+    """Without synchronising or breaking a graph."""
+    if torch.compiler.is_compiling() or type(points) is not Tensor or points.device.type != "cpu":
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(points)
+
+
+def _warn_of_swapped_coordinates(points: Tensor, labels: Tensor, height: int, width: int) -> None:
+    if not points.numel():
+        return
+    bottom, right = points.flatten(0, 1).amax(0).tolist()
+    if bottom < height and right < width:
+        return
+    clicks = points[labels >= 0]
+    sides = clicks.new_tensor([height, width], dtype=torch.float64)
+    outside = (clicks >= sides).any()
+    if outside and ((clicks >= 0) & (clicks < sides.flip(0))).all():
+        warnings.warn(
+            f"points: some are outside of the {height} x {width} image, and all would be inside as"
+            " (column, row); points are (row, column), so pass `points.flip(-1)` for (x, y)",
+            stacklevel=3,
+        )
+
+
 class ClickMaps(OptionsModule):
-    """`click_maps` as a module: `ClickMaps(**options)(points, labels, size)`.
+    """`click_maps` as a module: `maps(points, labels, size)`.
+
+    Args:
+        encoding, radius, truncate, backend: as in `click_maps`.
 
     Example:
 
@@ -112,5 +147,20 @@ class ClickMaps(OptionsModule):
         torch.Size([1, 2, 6, 8])
     """
 
-    def forward(self, points: Tensor, labels: Tensor, size: tuple[int, int]) -> Tensor:
+    def __init__(
+        self,
+        *,
+        encoding: ops.Encoding = "euclidean",
+        radius: float | None = None,
+        truncate: float | None = 255.0,
+        backend: str | None = None,
+    ) -> None:
+        check_encoding(encoding, radius, truncate)
+        super().__init__(encoding=encoding, radius=radius, truncate=truncate, backend=backend)
+
+    def forward(self, points: Tensor, labels: Tensor, size: Sequence[int]) -> Tensor:
         return click_maps(points, labels, size, **self.options)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, points: Tensor, labels: Tensor, size: Sequence[int]) -> Tensor: ...

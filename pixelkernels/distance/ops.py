@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from . import reference
 
 kernel = partial(Kernel, "distance")
 
+Encoding = Literal["euclidean", "disk", "tanh", "gaussian"]
 # the kernels number the encodings of click_maps in this order
-ENCODINGS = ("euclidean", "disk", "tanh", "gaussian")
+ENCODINGS = get_args(Encoding)
 
 CLICK_POINTS = "expected no NaN in a click"
 CLICK_LABELS = "expected 1 (positive), 0 (negative) or -1 (padding)"
@@ -51,7 +53,7 @@ distance_transform = kernel(
 # error pixel (0 without any); index [B, 2] int64, the first pixel with it. With draws, the index of
 # the deeper kind is pixel (draws modulo n) of the n allowed ones deeper than half of the maximum.
 deepest_errors = kernel(
-    "deepest_errors(Tensor prediction, Tensor target, Tensor? allowed, int ignore_label,"
+    "deepest_errors(Tensor prediction, Tensor target, Tensor? allowed, int ignore_index,"
     " Tensor? draws) -> (Tensor depth, Tensor index)",
     lambda prediction, *rest: (
         prediction.new_empty((prediction.shape[0], 2), dtype=torch.int32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +20,7 @@ def distance_transform(
     mask: Tensor,
     *,
     squared: bool = False,
-    sampling: tuple[float, float] | None = None,
+    sampling: Sequence[float] | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """The exact Euclidean distance from each pixel to the nearest True pixel of its image.
@@ -48,11 +49,12 @@ def distance_transform(
     """
     spacing = check_arguments(mask, squared, sampling)
     chosen = choose("distance_transform", (mask,), backend)
-    images = to_mask(mask.flatten(end_dim=-3) if mask.dim() > 2 else mask[None]).contiguous()
+    images = mask.flatten(end_dim=-3) if mask.dim() > 2 else mask[None]
+    images = to_mask("mask", images).contiguous()
     return ops.distance_transform(chosen, images, bool(squared), *spacing, False).view(mask.shape)
 
 
-def check_arguments(mask: Any, squared: bool, sampling: Any) -> tuple[float, float]:
+def check_arguments(mask: Any, squared: Any, sampling: Any) -> tuple[float, float]:
     """The spacing of the pixels."""
     check.integers("mask", mask)
     check.flag("squared", squared)

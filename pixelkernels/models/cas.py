@@ -94,14 +94,15 @@ class CASNet(nn.Module):
 
     @torch.no_grad()
     def choose_channel(self, images: Tensor, masks: Tensor) -> int:
-        """The channel with the largest Pearson correlation with the masks [B, H, W].
+        """The channel with the largest Pearson correlation with the masks [B, H, W], nonzero in the
+        object.
 
         Training without classes does not fix which channel is the object; a few annotated images
         decide it.
         """
         check_like("masks", masks, images)
         maps = self(images).transpose(0, 1).flatten(1)
-        target = masks.to(maps).flatten()
+        target = (masks != 0).to(maps).flatten()
         maps, target = maps - maps.mean(1, keepdim=True), target - target.mean()
         return int((F.normalize(maps, dim=1) @ target).argmax())
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pixelkernels._core.named_tuples import serializable
 from pixelkernels.triplet import is_triplet_loss
 
 from .backbones import ResNetStages
@@ -16,6 +17,7 @@ from .layers import Convolution, Deconvolution, cat, check_images, check_like, s
 from .losses import segmentation_loss
 
 
+@serializable
 class CoSegmentation(NamedTuple):
     """The outputs for both images of every pair; the images of a pair are adjacent."""
 
@@ -103,13 +105,13 @@ class CoSegNet(nn.Module):
 
         Args:
             images: [B, 2, 3, H, W].
-            masks: [B, 2, H, W], 0/1.
+            masks: [B, 2, H, W], nonzero is the object.
             segmentation: "dice", "cross_entropy" or "focal".
             triplet_weight: lambda; the paper starts at 1 and multiplies by 0.85 after each epoch.
             num_samples, margin, generator: as in `is_triplet_loss`.
         """
         check_like("masks", masks, images)
-        result, flat = self(images), masks.flatten(0, 1)
+        result, flat = self(images), masks.flatten(0, 1) != 0
         loss = segmentation_loss(result.logits, flat, segmentation)
         if triplet_weight == 0:
             return loss

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelkernels._core.named_tuples import serializable
 from pixelkernels.distance import click_maps
 from pixelkernels.regions import masked_average_pool
 from pixelkernels.similarity import prior_mask
@@ -18,13 +19,16 @@ from .layers import Convolution, cat, check_images, check_like, resized, size_of
 FARTHEST = 255.0  # click maps are truncated at this distance
 
 
+@serializable
 class Support(NamedTuple):
-    """Annotated images of the class: images [B, S, 3, H, W] and 0/1 masks [B, S, H, W]."""
+    """Annotated images of the class: images [B, S, 3, H, W] and masks [B, S, H, W], nonzero
+    in the object."""
 
     images: Tensor
     masks: Tensor
 
 
+@serializable
 class Clicks(NamedTuple):
     """Points [B, N, 2] (row, column) and labels [B, N]: 1 positive, 0 negative, -1 padding."""
 
@@ -92,7 +96,7 @@ class FewShotInteractiveNet(nn.Module):
                 f" {list(size_of(support.images))}"
             )
         maps = click_maps(*clicks, size_of(images), truncate=FARTHEST) / FARTHEST
-        shots, masks = support.images.flatten(0, 1), support.masks.flatten(0, 1).to(images.dtype)
+        shots, masks = support.images.flatten(0, 1), support.masks.flatten(0, 1) != 0
         # one batch, so that the statistics of batch norms cover query and support together
         fused = self.fuse(cat(images, maps))
         both = self._middle(torch.cat([fused, shots.to(fused)]))
@@ -113,10 +117,10 @@ class FewShotInteractiveNet(nn.Module):
         return self.classify(self.junction(self.join(images, clicks, support)), size_of(images))
 
     def loss(self, images: Tensor, clicks: Clicks, support: Support, masks: Tensor) -> Tensor:
-        """Binary cross entropy with the instances' 0/1 masks [B, H, W]."""
+        """Binary cross entropy with the instances' masks [B, H, W], nonzero in the object."""
         check_like("masks", masks, images)
         logits = self(images, clicks, support)
-        return F.binary_cross_entropy_with_logits(logits, masks.to(logits))
+        return F.binary_cross_entropy_with_logits(logits, (masks != 0).to(logits))
 
     def _middle(self, images: Tensor) -> Tensor:
         third, fourth = self.features(images)
@@ -127,4 +131,4 @@ class FewShotInteractiveNet(nn.Module):
         query = self.prior_features(images)[-1]
         shots = self.prior_features(support.images.flatten(0, 1))[-1]
         shots = shots.unflatten(0, support.images.shape[:2])
-        return prior_mask(query, shots, support.masks.to(images.dtype))
+        return prior_mask(query, shots, support.masks != 0)

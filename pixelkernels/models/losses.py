@@ -16,9 +16,10 @@ def dice_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         logits: [B, 2, H, W], of background and object.
-        mask: [B, H, W], 0/1.
+        mask: [B, H, W], nonzero is the object.
     """
-    probability, target = object_logits(logits).sigmoid().flatten(1), mask.to(logits).flatten(1)
+    probability = object_logits(logits).sigmoid().flatten(1)
+    target = (mask != 0).to(logits).flatten(1)
     overlap, sizes = (probability * target).sum(1), probability.sum(1) + target.sum(1)
     return (1 - (2 * overlap + 1) / (sizes + 1)).mean()
 
@@ -28,10 +29,10 @@ def segmentation_loss(logits: Tensor, mask: Tensor, kind: str = "dice") -> Tenso
     if kind == "dice":
         return dice_loss(logits, mask)
     if kind == "cross_entropy":
-        return F.cross_entropy(logits, mask.long())
+        return F.cross_entropy(logits, (mask != 0).long())
     if kind == "focal":
         x = object_logits(logits)
-        return sigmoid_focal_loss(x, mask.to(x), alpha=-1, gamma=2, reduction="mean")
+        return sigmoid_focal_loss(x, (mask != 0).to(x), alpha=-1, gamma=2, reduction="mean")
     raise ValueError(f"kind: expected dice, cross_entropy or focal, got {kind!r}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pixelkernels._core.named_tuples import serializable
 from pixelkernels.regions import background_distance, metric_expression_loss
 
 from .layers import Convolution, Deconvolution, cat, check_images, check_like, size_of
@@ -15,6 +16,7 @@ from .layers import Convolution, Deconvolution, cat, check_images, check_like, s
 STAGES = 6
 
 
+@serializable
 class Saliency(NamedTuple):
     metric: Tensor  # [B, 16, H, W], the metric space
     logits: Tensor  # [B, 2, H, W], of background and object
@@ -92,18 +94,24 @@ class MEnet(nn.Module):
         return Saliency(metric, self.classify(metric))
 
     def loss(
-        self, images: Tensor, masks: Tensor, *, mining: str | None = "hard", normalize: bool = True
+        self,
+        images: Tensor,
+        masks: Tensor,
+        *,
+        mining: Literal["hard"] | None = "hard",
+        normalize: bool = True,
     ) -> Tensor:
         """Eq. 4: the metric loss (eq. 3) plus the cross entropy.
 
         Args:
             images: [B, 3, H, W].
-            masks: [B, H, W], 0/1.
+            masks: [B, H, W], nonzero is the object.
             mining: "hard" uses as many pixels of the larger class as the smaller one has.
             normalize: normalise the features, as in the released code; otherwise eq. 3 is unbounded
                 below.
         """
         check_like("masks", masks, images)
+        masks = masks != 0
         metric, logits = self(images)
         distances = metric_expression_loss(metric, masks, normalize=normalize, mining=mining)
         return distances + F.cross_entropy(logits, masks.long())
@@ -119,7 +127,9 @@ class MEnet(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """The salient objects' masks, bool [B, H, W]: saliency of at least twice its mean."""
+        """The salient objects' masks, bool [B, H, W]: saliency of at least twice its mean. Nothing,
+        or next to nothing, of an object that covers most of its image.
+        """
         return adaptive_mask(self.saliency(images))
 
 

@@ -6,6 +6,7 @@ Common to all functions:
   Kernels accumulate, and return statistics and losses, in float32 (float64 for float64).
 - Labels: [B, H, W], any integer dtype or bool. A pixel with a label outside [0, num_regions) is
   ignored: it enters no result and its gradient is 0, even if its features are NaN.
+- Masks: [B, H, W], any integer dtype or bool; nonzero is the object, but for `ignore_index`.
 - A loss is the mean over the images that have something to compare, and 0 with gradient 0 if there
   are none.
 - Backends: cuda, triton, cpu and eager, in this order; `backend` asks for one of them and raises
@@ -16,15 +17,10 @@ Common to all functions:
   kernel is launched.
 """
 
+from .cas import CASLoss, cas_loss
+from .discriminative import DiscriminativeLoss, discriminative_loss
 from .labels import compact_labels
-from .losses import (
-    CASLoss,
-    DiscriminativeLoss,
-    MetricExpressionLoss,
-    cas_loss,
-    discriminative_loss,
-    metric_expression_loss,
-)
+from .metric_expression import MetricExpressionLoss, metric_expression_loss
 from .pooling import background_distance, masked_average_pool
 from .statistics import RegionStats, region_stats
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def background_distance(
     weights: Tensor,
     *,
     squared: bool = False,
-    normalize: str | None = None,
+    normalize: Literal["minmax"] | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Saliency as the distance from the mean background feature.
@@ -26,10 +28,10 @@ def background_distance(
 
     Args:
         features: [B, C, H, W].
-        weights: [B, H, W], floating point >= 0, such as background probabilities. A pixel of weight
-            exactly 0 does not enter the mean, even if it is NaN; the gradient in its weight is 0 if
-            its features are not finite. A negative weight raises ValueError on CPU and counts as 0
-            on a device.
+        weights: [B, H, W], bool or floating point >= 0, such as background probabilities. A pixel
+            of weight exactly 0 does not enter the mean, even if it is NaN; the gradient in its
+            weight is 0 if its features are not finite. A negative weight raises ValueError on CPU
+            and counts as 0 on a device; a NaN makes the result of its image NaN.
         squared: return S_i^2.
         normalize: None, or "minmax": (S - min) / (max - min + 1e-8) per image.
 
@@ -44,7 +46,7 @@ def background_distance(
         torch.Size([2, 32, 32])
     """
     check.features("features", features)
-    check.weights("weights", weights, features)
+    check.weights("weights", weights, "features", features)
     check.option("normalize", normalize, (None, "minmax"))
     check.flag("squared", squared)
     chosen = choose("background_distance", (features, weights), backend)
@@ -61,7 +63,7 @@ def masked_average_pool(
     weights: Tensor,
     *,
     eps: float = 1e-5,
-    upsample: str | None = None,
+    upsample: Literal["bilinear"] | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """The weighted mean of the features of each image: a class prototype.
@@ -70,8 +72,8 @@ def masked_average_pool(
 
     Args:
         features: [B, C, H, W].
-        weights: [B, H, W], floating point >= 0, as for `background_distance`; [B, H', W'] with
-            `upsample`.
+        weights: [B, H, W], bool or floating point >= 0, as for `background_distance`;
+            [B, H', W'] with `upsample`.
         eps: >= 0.
         upsample: None, or "bilinear": resize the features to the size of the weights (bilinear,
             align_corners=False) and pool there. This is computed by resizing the weights with the
@@ -88,9 +90,9 @@ def masked_average_pool(
         torch.Size([2, 16])
     """
     check.features("features", features)
-    check.number("eps", eps, minimum=0)
+    eps = check.number("eps", eps, minimum=0)
     check.option("upsample", upsample, (None, "bilinear"))
-    check.weights("weights", weights, features, same_size=upsample is None)
+    check.weights("weights", weights, "features", features, same_size=upsample is None)
     chosen = choose("masked_average_pool", (features, weights), backend)
     weights = nonnegative(weights.to(torch.promote_types(features.dtype, torch.float32)))
     if upsample is not None:
@@ -98,7 +100,7 @@ def masked_average_pool(
         columns = _interpolation(weights.shape[2], features.shape[3], weights)
         # sum_i w_i (U f)_i = sum_j (U^T w)_j f_j, and U acts on rows and columns separately
         weights = product(product(rows.T, weights), columns)
-    return ops.weighted_mean(chosen, features, weights.contiguous(), float(eps))[0]
+    return ops.weighted_mean(chosen, features, weights.contiguous(), eps)[0]
 
 
 def _interpolation(large: int, small: int, like: Tensor) -> Tensor:

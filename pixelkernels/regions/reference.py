@@ -143,23 +143,23 @@ def discriminative_loss(
     delta_dist: float,
     weights: tuple[float, float, float],
     norm: int,
-    reduction: str,
-    background: int | None,
+    pixel_weighting: str,
+    ignore_index: int | None,
 ) -> Tensor:
     """De Brabandere et al., eqs. 1-4, with one norm for the pull, push and regularisation terms."""
-    if background is not None:
-        labels = torch.where(labels.long() == background, -1, labels.long())
+    if ignore_index is not None:
+        labels = torch.where(labels.long() == ignore_index, -1, labels.long())
     x, index = _pixels(features, labels, num_regions)
     count, mean, _ = region_stats(features, labels, num_regions)
     present = count > 0
     clusters = present.sum(1)
     hinge = (vector_norm(x - _at(mean.mT, index), norm, 1, keepdim=True) - delta_var).relu()
     pull = _region_sum(hinge.square(), index, num_regions)[:, 0]
-    if reduction == "cluster":
+    if pixel_weighting == "cluster":
         pull = (pull / count.clamp(min=1)).sum(1) / clusters.clamp(min=1)
     else:
         pull = pull.sum(1) / count.sum(1).clamp(min=1)
-    # not -1: there torch 2.11 leaves out the reduction of one channel on meta tensors
+    # not -1: there torch 2.11 leaves out the pixel_weighting of one channel on meta tensors
     gap = vector_norm(mean[:, :, None] - mean[:, None], norm, 3)
     push = _pairs(present, (2 * delta_dist - gap).relu().square())
     push = push / (clusters * (clusters - 1)).clamp(min=1)
@@ -176,7 +176,7 @@ def background_distance(features: Tensor, weights: Tensor, squared: bool) -> Ten
         # the gradient of sqrt at 0 is infinite
         positive = distance > 0
         distance = torch.where(positive, torch.where(positive, distance, 1).sqrt(), distance)
-    return torch.where((total > 0)[:, None, None], distance, 0)
+    return torch.where((total == 0)[:, None, None], 0, distance)
 
 
 def weighted_mean(features: Tensor, weights: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from .._core import validation as check
 from .._core.dispatch import choose
 from .._core.distributed import gathered
+from .._core.named_tuples import serializable
 from .._core.operators import to_kernel_dtype
 from . import ops
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 
+@serializable
 class RegionStats(NamedTuple):
     """`count` [B, R] int64, `mean` [B, R, C] and `variance` [B, R] of each region."""
 
@@ -64,8 +66,8 @@ def region_stats(
         torch.Size([2, 5, 16])
     """
     check.features("features", features)
-    check.labels("labels", labels, features)
-    check.count("num_regions", num_regions)
+    check.labels("labels", labels, "features", features)
+    num_regions = check.regions("num_regions", num_regions)
     check.group(group)
     chosen = choose("region_stats", (features, labels), backend)
     count, mean, variance = ops.region_stats(

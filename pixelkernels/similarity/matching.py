@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from .._core import validation as check
 from .._core.dispatch import choose
 from .._core.distributed import gathered
 from .._core.modules import OptionsModule
+from .._core.named_tuples import serializable
 from .._core.operators import to_image, to_kernel_dtype, to_scalar
 from . import ops
 from . import reference as eager
@@ -25,11 +26,11 @@ def matching_scores(
     labels: Tensor,
     num_classes: int,
     *,
-    metric: str = "dot",
-    transform: str = "identity",
+    metric: ops.Metric = "dot",
+    transform: ops.Transform = "identity",
     scale: float | Tensor = 1.0,
     shift: float | Tensor = 0.0,
-    reduce: str = "sum",
+    reduce: ops.Reduce = "sum",
     k: int | None = None,
     group: ProcessGroup | None = None,
     backend: str | None = None,
@@ -86,6 +87,7 @@ def matching_scores(
     return scores
 
 
+@serializable
 class TransferredLabels(NamedTuple):
     """`labels` [B, *spatial] int64, and the `scores` [B, L, *spatial] that they maximise."""
 
@@ -99,11 +101,11 @@ def label_transfer(
     labels: Tensor,
     num_classes: int,
     *,
-    metric: str = "dot",
-    transform: str = "identity",
+    metric: ops.Metric = "dot",
+    transform: ops.Transform = "identity",
     scale: float | Tensor = 1.0,
     shift: float | Tensor = 0.0,
-    reduce: str = "sum",
+    reduce: ops.Reduce = "sum",
     k: int | None = None,
     group: ProcessGroup | None = None,
     backend: str | None = None,
@@ -145,26 +147,13 @@ def _match(
     """The scores [B, L, *spatial] and the best labels [B, *spatial]."""
     metric, transform, scale, shift, reduce, k = options
     check.group(group)
-    check.feature_pair("query", query, "reference", reference)
-    check.per_pixel("labels", check.integers("labels", labels), reference)
-    check.count("num_classes", num_classes)
-    check.option("metric", metric, ops.METRICS)
-    check.option("transform", transform, ops.TRANSFORMS)
-    check.option("reduce", reduce, ops.REDUCES)
+    query, reference = check.feature_pair("query", query, "reference", reference)
+    check.labels("labels", labels, "reference", reference)
+    num_classes = check.regions("num_classes", num_classes)
+    scale, shift, k = _check_options(metric, transform, scale, shift, reduce, k)
     for name, value in (("scale", scale), ("shift", shift)):
-        if not isinstance(value, Tensor):
-            check.number(name, value)
-        elif check.tensor(name, value).dim() != 0 or value.dtype not in check.FLOAT_DTYPES:
-            raise ValueError(
-                f"{name}: expected a number or a 0-d floating-point tensor, got "
-                f"{value.dtype}{list(value.shape)}"
-            )
-        else:
-            check.on_device(name, value, query, "query")
-    if (k is not None) != (reduce == "topk"):
-        raise ValueError(f"k: expected a number with reduce='topk' and only there, got {k!r}")
-    if k is not None:
-        check.integer("k", k, minimum=1)
+        if isinstance(value, Tensor):
+            check.on_device(name, value, "query", query)
     if group is not None:
         reference = gathered(reference.flatten(2), 2, group)
         labels = gathered(to_kernel_dtype(labels.flatten(1)), 1, group)
@@ -194,18 +183,81 @@ def _match(
     return scores, best
 
 
+def _check_options(
+    metric: Any, transform: Any, scale: Any, shift: Any, reduce: Any, k: Any
+) -> tuple[float | Tensor, float | Tensor, int | None]:
+    """`scale`, `shift` and `k`."""
+    check.option("metric", metric, ops.METRICS)
+    check.option("transform", transform, ops.TRANSFORMS)
+    check.option("reduce", reduce, ops.REDUCES)
+    if (k is not None) != (reduce == "topk"):
+        raise ValueError(f"k: expected a number with reduce='topk' and only there, got {k!r}")
+    count = None if k is None else check.integer("k", k, minimum=1)
+    return _factor("scale", scale), _factor("shift", shift), count
+
+
+def _factor(name: str, value: Any) -> float | Tensor:
+    if not isinstance(value, Tensor):
+        return check.number(name, value)
+    if check.tensor(name, value).dim() != 0 or value.dtype not in check.FLOAT_DTYPES:
+        raise ValueError(
+            f"{name}: expected a number or a 0-d floating-point tensor, got "
+            f"{value.dtype}{list(value.shape)}"
+        )
+    return value
+
+
 class LabelTransfer(OptionsModule):
-    """`label_transfer` as a module: `LabelTransfer(**options)(query, reference, labels, L)`.
+    """`label_transfer` as a module: `transfer(query, reference, labels)`, or with L.
+
+    Args:
+        num_classes: L of every call; None: each call gives its own.
+        metric, transform, scale, shift, reduce, k, group, backend: as in `label_transfer`.
 
     Example:
 
-        >>> transfer = pk.LabelTransfer(metric="cosine", reduce="topk", k=5)
+        >>> transfer = pk.LabelTransfer(3, metric="cosine", reduce="topk", k=5)
         >>> query, reference = torch.randn(1, 64, 32, 32), torch.randn(1, 64, 200)
-        >>> transfer(query, reference, torch.randint(3, (1, 200)), 3).labels.shape
+        >>> transfer(query, reference, torch.randint(3, (1, 200))).labels.shape
         torch.Size([1, 32, 32])
     """
 
+    def __init__(
+        self,
+        num_classes: int | None = None,
+        *,
+        metric: ops.Metric = "dot",
+        transform: ops.Transform = "identity",
+        scale: float | Tensor = 1.0,
+        shift: float | Tensor = 0.0,
+        reduce: ops.Reduce = "sum",
+        k: int | None = None,
+        group: ProcessGroup | None = None,
+        backend: str | None = None,
+    ) -> None:
+        if num_classes is not None:
+            check.regions("num_classes", num_classes)
+        _check_options(metric, transform, scale, shift, reduce, k)
+        super().__init__(
+            num_classes=num_classes,
+            metric=metric,
+            transform=transform,
+            scale=scale,
+            shift=shift,
+            reduce=reduce,
+            k=k,
+            group=group,
+            backend=backend,
+        )
+
     def forward(
-        self, query: Tensor, reference: Tensor, labels: Tensor, num_classes: int
+        self, query: Tensor, reference: Tensor, labels: Tensor, num_classes: int | None = None
     ) -> TransferredLabels:
-        return label_transfer(query, reference, labels, num_classes, **self.options)
+        options = self.with_count("num_classes", num_classes)
+        return label_transfer(query, reference, labels, **options)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, query: Tensor, reference: Tensor, labels: Tensor, num_classes: int | None = None
+        ) -> TransferredLabels: ...

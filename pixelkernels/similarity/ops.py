@@ -6,7 +6,7 @@ That of the pair loss is in `pair_loss.py`.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,10 +17,11 @@ from . import reference
 
 kernel = partial(Kernel, "similarity")
 
+Metric = Literal["dot", "cosine", "sqeuclidean"]
+Transform = Literal["identity", "sigmoid", "exp"]
+Reduce = Literal["sum", "mean", "max", "min", "topk", "softmax"]
 # the kernels number metrics, transforms and reductions in this order
-METRICS = ("dot", "cosine", "sqeuclidean")
-TRANSFORMS = ("identity", "sigmoid", "exp")
-REDUCES = ("sum", "mean", "max", "min", "topk", "softmax")
+METRICS, TRANSFORMS, REDUCES = get_args(Metric), get_args(Transform), get_args(Reduce)
 
 
 def _scores_fake(

@@ -91,13 +91,11 @@ def pair_similarity_loss(
         >>> x_labels, y_labels = torch.randint(3, (2, 1, 16, 16))
         >>> pk.pair_similarity_loss(x, y, x_labels, y_labels).backward()
     """
-    check.feature_pair("x", x, "y", y)
-    check.per_pixel("x_labels", check.integers("x_labels", x_labels), x)
-    check.per_pixel("y_labels", check.integers("y_labels", y_labels), y)
-    check.flag("training", training)
-    check.number("momentum", momentum, minimum=0)
-    check.number("eps", eps, minimum=0)
-    check.group(group)
+    x, y = check.feature_pair("x", x, "y", y)
+    check.labels("x_labels", x_labels, "x", x)
+    check.labels("y_labels", y_labels, "y", y)
+    training = check.flag("training", training)
+    momentum, eps = _check_options(momentum, eps, group)
     for name, value in (
         ("weight", weight),
         ("bias", bias),
@@ -110,7 +108,7 @@ def pair_similarity_loss(
             raise ValueError(
                 f"{name}: expected one floating-point number, got {value.dtype}{list(value.shape)}"
             )
-        check.on_device(name, value, x, "x")
+        check.on_device(name, value, "x", x)
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_var: expected running_mean and running_var, or neither")
     if not training and running_mean is None:
@@ -141,12 +139,17 @@ def pair_similarity_loss(
             ranks,
         )
     if training and running_mean is not None and running_var is not None:
-        with torch.no_grad():
-            unbiased = var * (pairs / (pairs - 1).clamp(min=1))
-            for running, value in ((running_mean, mean), (running_var, unbiased)):
-                moved = running.lerp(value.to(running.dtype), momentum)
-                running.copy_(torch.where(pairs > 0, moved, running))
+        # not under no_grad: torch.export cannot load a program with such a block that has no result
+        unbiased = var * (pairs / (pairs - 1).clamp(min=1))
+        for running, value in ((running_mean, mean), (running_var, unbiased)):
+            moved = running.lerp(value.detach().to(running.dtype), momentum)
+            running.copy_(torch.where(pairs > 0, moved, running))
     return loss
+
+
+def _check_options(momentum: Any, eps: Any, group: Any) -> tuple[float, float]:
+    check.group(group)
+    return check.number("momentum", momentum, minimum=0), check.number("eps", eps, minimum=0)
 
 
 class SiameseSimilarityLoss(nn.Module):
@@ -181,6 +184,7 @@ class SiameseSimilarityLoss(nn.Module):
         group: ProcessGroup | None = None,
     ) -> None:
         super().__init__()
+        _check_options(momentum, eps, group)
         self.eps, self.momentum, self.group = eps, momentum, group
         self.weight = nn.Parameter(torch.ones(1)) if affine else None
         self.bias = nn.Parameter(torch.zeros(1)) if affine else None
@@ -203,6 +207,10 @@ class SiameseSimilarityLoss(nn.Module):
             eps=self.eps,
             group=self.group,
         )
+
+    if TYPE_CHECKING:
+
+        def __call__(self, x: Tensor, y: Tensor, x_labels: Tensor, y_labels: Tensor) -> Tensor: ...
 
     def extra_repr(self) -> str:
         return (

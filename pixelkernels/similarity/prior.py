@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from .._core.modules import OptionsModule
 from .._core.operators import nonnegative, to_scalar
 from . import ops, reference
 
+Reduce = Literal["max", "softmax"]
+Normalize = Literal["minmax"]
+
 
 def prior_mask(
     query: Tensor,
@@ -22,8 +25,8 @@ def prior_mask(
     *,
     eps: float = 1e-7,
     minmax_eps: float = 1e-7,
-    reduce: str = "max",
-    normalize: str | None = "minmax",
+    reduce: Reduce = "max",
+    normalize: Normalize | None = "minmax",
     backend: str | None = None,
 ) -> Tensor:
     """The training-free prior of few-shot segmentation: similarity to the masked support.
@@ -39,10 +42,11 @@ def prior_mask(
     Args:
         query: [B, C, h, w].
         support: [B, C, h', w'], or [B, S, C, h', w'] for S >= 1 shots.
-        weights: the mask of the support, [B, H, W] or [B, S, H, W], floating point >= 0, resized to
-            h' x w' (bilinear, align_corners=True) if its size differs. A pixel of weight exactly 0
-            is not read, so it may be NaN, and its weight has gradient 0. A negative weight raises
-            ValueError on CPU and counts as 0 on a device.
+        weights: the mask of the support, [B, H, W] or [B, S, H, W], bool or floating point >= 0,
+            resized to h' x w' (bilinear, align_corners=True) if its size differs. A pixel of weight
+            exactly 0 is not read, so it may be NaN, and its weight has gradient 0. A negative
+            weight raises ValueError on CPU and counts as 0 on a device; a NaN makes the result of
+            its image NaN.
         eps, minmax_eps: >= 0.
         reduce: "max", or "softmax": sum_j softmax_j(cos(q_i, s_j)) w_j, with unweighted features
             and each norm at least 1e-12; here pixels of weight 0 take part in the softmax.
@@ -63,28 +67,26 @@ def prior_mask(
     if support.dim() == 4:
         support, weights = support[:, None], _with_shots(weights)
     expected = [query.shape[0], "S", query.shape[1], "h'", "w'"]
-    check.same_kind("support", support, "query", query)
+    query, support = check.same_kind("support", support, "query", query)
     if support.dim() != 5 or list(support.shape[:3:2]) != list(query.shape[:2]):
         raise ValueError(
             f"support: expected shape {expected} (or without S) for a query of shape "
             f"{list(query.shape)}, got {list(support.shape)}"
         )
-    check.floating("weights", weights)
+    if check.tensor("weights", weights).dtype != torch.bool:
+        check.floating("weights", weights)
     if weights.dim() != 4 or weights.shape[:2] != support.shape[:2]:
         raise ValueError(
             f"weights: expected shape {[*support.shape[:2], 'H', 'W']} (or [B, H, W] for a support "
             f"without shots), got {list(weights.shape)}"
         )
-    check.on_device("weights", weights, query, "query")
+    check.on_device("weights", weights, "query", query)
     size, asked = list(weights.shape[2:]), list(support.shape[3:])
     if size != asked and 0 in (*size, *asked):
         raise ValueError(f"weights: expected a size that can be resized to {asked}, got {size}")
     if support.shape[1] == 0:
         raise ValueError("support: expected at least one shot, got 0")
-    check.number("eps", eps, minimum=0)
-    check.number("minmax_eps", minmax_eps, minimum=0)
-    check.option("reduce", reduce, ("max", "softmax"))
-    check.option("normalize", normalize, ("minmax", None))
+    eps, minmax_eps = _check_options(eps, minmax_eps, reduce, normalize)
     chosen = choose("prior_mask", (query, support, weights), backend)
     weights = nonnegative(weights.to(torch.promote_types(query.dtype, torch.float32)))
     if weights.shape[2:] != support.shape[3:]:
@@ -130,8 +132,17 @@ def _minmax(scores: Tensor, eps: float) -> Tensor:
     return (scores - least) / (most - least + eps)
 
 
+def _check_options(eps: Any, minmax_eps: Any, reduce: Any, normalize: Any) -> tuple[float, float]:
+    check.option("reduce", reduce, ("max", "softmax"))
+    check.option("normalize", normalize, ("minmax", None))
+    return check.number("eps", eps, minimum=0), check.number("minmax_eps", minmax_eps, minimum=0)
+
+
 class PriorMask(OptionsModule):
-    """`prior_mask` as a module: `PriorMask(**options)(query, support, weights)`.
+    """`prior_mask` as a module: `prior(query, support, weights)`.
+
+    Args:
+        eps, minmax_eps, reduce, normalize, backend: as in `prior_mask`.
 
     Example:
 
@@ -141,5 +152,22 @@ class PriorMask(OptionsModule):
         torch.Size([2, 30, 30])
     """
 
+    def __init__(
+        self,
+        *,
+        eps: float = 1e-7,
+        minmax_eps: float = 1e-7,
+        reduce: Reduce = "max",
+        normalize: Normalize | None = "minmax",
+        backend: str | None = None,
+    ) -> None:
+        _check_options(eps, minmax_eps, reduce, normalize)
+        options = {"eps": eps, "minmax_eps": minmax_eps, "reduce": reduce}
+        super().__init__(**options, normalize=normalize, backend=backend)
+
     def forward(self, query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
         return prior_mask(query, support, weights, **self.options)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, query: Tensor, support: Tensor, weights: Tensor) -> Tensor: ...

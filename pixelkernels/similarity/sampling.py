@@ -48,9 +48,9 @@ def sample_reference(
         (torch.Size([1, 64, 300]), torch.Size([1, 300]))
     """
     check.features("features", features)
-    check.labels("labels", labels, features)
-    check.count("num_classes", num_classes)
-    check.count("num_per_class", num_per_class)
+    check.labels("labels", labels, "features", features)
+    num_classes = check.regions("num_classes", num_classes)
+    num_per_class = check.count("num_per_class", num_per_class)
     check.generator(generator, labels)
     chosen = choose("sample_reference", (features, labels), backend)
     index, found = draw(chosen, labels.flatten(1), num_classes, num_per_class, generator)

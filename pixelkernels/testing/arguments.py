@@ -176,6 +176,13 @@ class Labels(TensorKind):
 
 
 @dataclass(frozen=True)
+class ObjectLabels(Labels):
+    """A mask as labels: 0, objects of two labels, and -1 where it is ignored."""
+
+    classes: str | int | None = 2
+
+
+@dataclass(frozen=True)
 class Mask(TensorKind):
     """Connected regions, or pixels of the given density."""
 

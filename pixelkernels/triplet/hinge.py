@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Generator, Tensor
@@ -11,7 +11,7 @@ from .._core import validation as check
 from .._core.dispatch import choose
 from .._core.modules import OptionsModule
 from .._core.numerics import mean_over_images
-from .._core.operators import random_seed, random_uniform, to_mask
+from .._core.operators import random_seed, random_uniform, to_mask, to_object_labels
 from . import ops, reference
 
 
@@ -48,10 +48,10 @@ def sample_pixels(
         tensor([[-1,  1,  2]])
     """
     check.mask("mask", mask)
-    check.count("num_samples", num_samples)
+    num_samples = check.count("num_samples", num_samples)
     check.generator(generator, mask)
     chosen = choose("sample_pixels", (mask,), backend)
-    return draw(chosen, to_mask(mask), num_samples, 1, generator)[0]
+    return draw(chosen, to_mask("mask", mask), num_samples, 1, generator)[0]
 
 
 def draw(
@@ -75,7 +75,7 @@ def triplet_hinge(
     margin: float = 3.0,
     squared: bool = False,
     eps: float = 1e-6,
-    reduction: str = "mean",
+    reduction: Literal["none", "mean", "sum"] = "mean",
     backend: str | None = None,
 ) -> Tensor:
     """The triplet hinge between the pixels of three index sets, row by row.
@@ -94,8 +94,8 @@ def triplet_hinge(
         margin: > 0.
         squared: use squared distances, without eps.
         eps: >= 0, added to every difference.
-        reduction: "mean" over the rows of an image, then over the images with a row; "sum"; or
-            "none".
+        reduction: "none"; "mean" over the rows of an image, then over the images with a row; or
+            "sum".
 
     Returns: a scalar, 0 without rows; for "none" [B, K], 0 in absent rows. Differentiable in
     features. As in torch, the gradient is that of the active side at the kink, and 0 at distance 0.
@@ -110,7 +110,7 @@ def triplet_hinge(
     check.features("features", features)
     for name, value in (("anchor", anchor), ("positive", positive), ("negative", negative)):
         check.integers(name, value)
-        check.on_device(name, value, features, "features")
+        check.on_device(name, value, "features", features)
         if value.dim() != 2 or value.shape[0] != features.shape[0]:
             raise ValueError(
                 f"{name}: expected shape [{features.shape[0]}, K], got {list(value.shape)}"
@@ -119,8 +119,8 @@ def triplet_hinge(
             raise ValueError(
                 f"{name}: expected shape {list(anchor.shape)} as anchor, got {list(value.shape)}"
             )
-    _check_hinge(margin, squared, eps)
-    check.option("reduction", reduction, ("mean", "sum", "none"))
+    margin, squared, eps = _check_hinge(margin, squared, eps)
+    check.option("reduction", reduction, ("none", "mean", "sum"))
     chosen = choose("triplet_hinge", (features, anchor, positive, negative), backend)
     pixels = features.shape[2] * features.shape[3]
     given = {"anchor": anchor, "positive": positive, "negative": negative}
@@ -139,6 +139,7 @@ def is_triplet_loss(
     margin: float = 3.0,
     squared: bool = False,
     eps: float = 1e-6,
+    ignore_index: int = -1,
     generator: Generator | None = None,
     backend: str | None = None,
 ) -> Tensor:
@@ -155,9 +156,10 @@ def is_triplet_loss(
 
     Args:
         features: [B, C, H, W].
-        mask: [B, H, W], bool or integer: 1 foreground, 0 background, other values in neither.
+        mask: [B, H, W], bool or integer mask of the foreground.
         num_samples: K = min(num_samples, foreground, background) in each image.
         margin, squared, eps: as in `triplet_hinge`.
+        ignore_index: where `mask` has this value, the pixel is in neither.
         generator: on the device of `mask`.
 
     Returns: a scalar, the mean over the images with foreground and background; 0 without any.
@@ -171,14 +173,19 @@ def is_triplet_loss(
         >>> pk.is_triplet_loss(features.requires_grad_(), mask, num_samples=100).backward()
     """
     check.features("features", features)
-    check.per_pixel("mask", check.mask("mask", mask), features)
-    check.integer("num_samples", num_samples, minimum=1)
-    _check_hinge(margin, squared, eps)
+    check.labels("mask", mask, "features", features)
+    options = _check_is_triplet(num_samples, margin, squared, eps, ignore_index)
+    num_samples, margin, squared, eps, ignore_index = options
     check.generator(generator, mask)
     chosen = choose("is_triplet_loss", (features, mask), backend)
-    # no image has more rows than pixels
-    num_samples = torch.sym_max(torch.sym_min(num_samples, mask.shape[1] * mask.shape[2]), 1)
-    sides = (mask, ~mask) if mask.dtype == torch.bool else (mask == 1, mask == 0)
+    # no image has more rows than pixels; Dynamo traces `min` alone, export of sizes sym_min alone
+    pixels = mask.shape[1] * mask.shape[2]
+    if any(isinstance(x, torch.SymInt) for x in (num_samples, pixels)):
+        num_samples = torch.sym_max(torch.sym_min(num_samples, pixels), 1)
+    else:
+        num_samples = max(min(num_samples, pixels), 1)
+    mask = to_object_labels("mask", mask, ignore_index)
+    sides = (mask, ~mask) if mask.dtype == torch.bool else (mask > 0, mask == 0)
     sets = torch.stack(
         [pixels for side in sides for pixels in draw(chosen, side, num_samples, 2, generator)], 1
     )
@@ -187,10 +194,19 @@ def is_triplet_loss(
     return 0.5 * (_mean(foreground, sets) + _mean(background, sets))
 
 
-def _check_hinge(margin: Any, squared: Any, eps: Any) -> None:
-    check.positive("margin", margin)
-    check.flag("squared", squared)
-    check.number("eps", eps, minimum=0)
+def _check_hinge(margin: Any, squared: Any, eps: Any) -> tuple[float, bool, float]:
+    return (
+        check.positive("margin", margin),
+        check.flag("squared", squared),
+        check.number("eps", eps, minimum=0),
+    )
+
+
+def _check_is_triplet(
+    num_samples: Any, margin: Any, squared: Any, eps: Any, ignore_index: Any
+) -> tuple[Any, float, bool, float, int]:
+    rows = check.integer("num_samples", num_samples, minimum=1)
+    return rows, *_check_hinge(margin, squared, eps), check.label("ignore_index", ignore_index)
 
 
 def _mean(hinges: Tensor, sets: Tensor) -> Tensor:
@@ -200,7 +216,10 @@ def _mean(hinges: Tensor, sets: Tensor) -> Tensor:
 
 
 class ISTripletLoss(OptionsModule):
-    """`is_triplet_loss` as a module: `ISTripletLoss(**options)(features, mask)`.
+    """`is_triplet_loss` as a module: `loss(features, mask)`.
+
+    Args:
+        num_samples, margin, squared, eps, ignore_index, backend: as in `is_triplet_loss`.
 
     Example:
 
@@ -209,5 +228,27 @@ class ISTripletLoss(OptionsModule):
         torch.Size([])
     """
 
-    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
-        return is_triplet_loss(features, mask, **self.options)
+    def __init__(
+        self,
+        *,
+        num_samples: int = 5000,
+        margin: float = 3.0,
+        squared: bool = False,
+        eps: float = 1e-6,
+        ignore_index: int = -1,
+        backend: str | None = None,
+    ) -> None:
+        _check_is_triplet(num_samples, margin, squared, eps, ignore_index)
+        options = {"num_samples": num_samples, "margin": margin, "squared": squared, "eps": eps}
+        super().__init__(**options, ignore_index=ignore_index, backend=backend)
+
+    def forward(
+        self, features: Tensor, mask: Tensor, *, generator: Generator | None = None
+    ) -> Tensor:
+        return is_triplet_loss(features, mask, generator=generator, **self.options)
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, features: Tensor, mask: Tensor, *, generator: Generator | None = None
+        ) -> Tensor: ...

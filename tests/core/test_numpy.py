@@ -42,11 +42,11 @@ def test_points_of_every_dtype(dtype):
     same([pkn.click_maps(points, labels, (40, 61))], [expected])
 
 
-@pytest.mark.parametrize("ignore_label", [-1, 0, 2, 300])
+@pytest.mark.parametrize("ignore_index", [-1, 0, 2, 300])
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, np.int8])
-def test_ignored_labels_that_the_dtype_may_not_hold(ignore_label, dtype):
+def test_ignored_labels_that_the_dtype_may_not_hold(ignore_index, dtype):
     target = TARGET.astype(dtype)
-    options = {"ignore_label": ignore_label}
+    options = {"ignore_index": ignore_index}
     expected = pk.next_click(torch.from_numpy(PREDICTION), torch.from_numpy(target), **options)
     same(pkn.next_click(PREDICTION, target, **options), expected)
 

@@ -44,10 +44,10 @@ def next_click(
     prediction: NDArray[np.bool_],
     target: NDArray[np.int64],
     not_clicked: NDArray[np.bool_],
-    ignore_label: int,
+    ignore_index: int,
 ) -> tuple[tuple[int, int], int, bool]:
     """The steps of the evaluation protocol on one image."""
-    depths = error_depths(prediction, target, not_clicked, ignore_label)
+    depths = error_depths(prediction, target, not_clicked, ignore_index)
     deepest = [depth.max() if depth.size else 0 for depth in depths]
     if max(deepest) == 0:
         return (0, 0), 0, False
@@ -61,12 +61,12 @@ def error_depths(
     prediction: NDArray[np.bool_],
     target: NDArray[np.int64],
     not_clicked: NDArray[np.bool_],
-    ignore_label: int,
+    ignore_index: int,
 ) -> list[NDArray[np.int64]]:
     """The squared depths of missed and of wrong pixels; 0 where no click is allowed."""
-    counts = target != ignore_label
+    counts = target != ignore_index
     depths = []
-    for error in ((target == 1) & ~prediction & counts, (target != 1) & prediction & counts):
+    for error in ((target != 0) & ~prediction & counts, (target == 0) & prediction & counts):
         d2 = squared_distances(~np.pad(error, 1))[1:-1, 1:-1]
         depths.append(d2 * not_clicked)
     return depths

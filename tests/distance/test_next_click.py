@@ -20,24 +20,24 @@ COMPILED = backends("cpu", "triton", "cuda")
 @given(
     wrong=masks(30),
     seed=st.integers(0, 2**32 - 1),
-    ignore_label=st.sampled_from((-1, 0, 1, 3, 300)),
+    ignore_index=st.sampled_from((-1, 0, 1, 3, 300)),
     mostly=st.sampled_from((0.02, 0.5, 1.0)),
 )
 @settings(max_examples=100)
-def test_next_click_is_the_literal_algorithm(wrong, seed, ignore_label, mostly):
+def test_next_click_is_the_literal_algorithm(wrong, seed, ignore_index, mostly):
     random = np.random.default_rng(seed)
-    target = random.choice([1, 1, 0, -1, 3], (3, *wrong.shape))
+    target = random.choice([1, 1, 0, ignore_index, 3], (3, *wrong.shape))
     target[0], target[1] = 1, np.where(target[1] > 0, 1, 0)
-    prediction = (target == 1) ^ wrong
+    prediction = (target != 0) ^ wrong
     not_clicked = random.random(prediction.shape) < mostly
     tensors = [torch.from_numpy(x) for x in (prediction, target, not_clicked)]
     for backend in ("cpu", "eager"):
         click = pk.next_click(
-            *tensors[:2], not_clicked=tensors[2], ignore_label=ignore_label, backend=backend
+            *tensors[:2], not_clicked=tensors[2], ignore_index=ignore_index, backend=backend
         )
         for image in range(3):
             point, label, valid = next_click(
-                prediction[image], target[image], not_clicked[image], ignore_label
+                prediction[image], target[image], not_clicked[image], ignore_index
             )
             assert tuple(click.points[image].tolist()) == point
             assert click.labels[image] == label
@@ -47,9 +47,9 @@ def test_next_click_is_the_literal_algorithm(wrong, seed, ignore_label, mostly):
 @not_interpreted
 @pytest.mark.parametrize("backend", COMPILED)
 def test_next_click_of_a_batch(backend, device):
-    target = testing.coherent_labels(6, 30, 61, 4)
+    target = testing.coherent_labels(6, 30, 61, 4) - 1
     prediction = testing.coherent_labels(6, 30, 61, 4, seed=5) == 1
-    prediction[3] = target[3] == 1  # nothing to correct
+    prediction[3] = target[3] > 0  # nothing to correct
     click = pk.next_click(prediction.to(device), target.to(device), backend=backend)
     for image in range(6):
         point, label, valid = next_click(
@@ -70,9 +70,9 @@ def test_next_click_takes_any_integer(dtype, backend, device):
     target = (testing.coherent_labels(2, 40, 50, 3) == 1).to(device)
     prediction = target.roll(9, 2)
     expected = pk.next_click(prediction, target, backend=backend)
-    for ignore_label in (-1, 255):
+    for ignore_index in (-1, 255):
         actual = pk.next_click(
-            prediction.to(dtype), target.to(dtype), ignore_label=ignore_label, backend=backend
+            prediction.to(dtype), target.to(dtype), ignore_index=ignore_index, backend=backend
         )
         assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
 
@@ -82,7 +82,7 @@ def test_next_click_takes_any_integer(dtype, backend, device):
 def test_random_next_click_is_deeper_than_half_of_the_deepest(wrong, seed, mostly):
     random = np.random.default_rng(seed)
     target = random.choice([1, 1, 0, -1, 3], (3, *wrong.shape))
-    prediction = (target == 1) ^ wrong
+    prediction = (target != 0) ^ wrong
     not_clicked = random.random(prediction.shape) < mostly
     tensors = [torch.from_numpy(x) for x in (prediction, target, not_clicked)]
     fixed = pk.next_click(*tensors[:2], not_clicked=tensors[2])

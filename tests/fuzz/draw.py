@@ -20,6 +20,7 @@ from pixelkernels.testing.arguments import (
     How,
     Labels,
     Mask,
+    ObjectLabels,
     Option,
     Points,
     TensorKind,
@@ -37,6 +38,8 @@ INTEGERS = tuple(str(x).removeprefix("torch.") for x in INTEGER_DTYPES)
 DTYPES = {
     Weights: FLOATS,
     Labels: INTEGERS,
+    # an unsigned -1 is 255, which no mask has beside other objects
+    ObjectLabels: ("int8", "int16", "int32", "int64"),
     Mask: INTEGERS,
     ClickLabels: ("int8", "int16", "int32", "int64"),
     Points: (*FLOATS, "int64", "int16", "uint8"),
@@ -159,8 +162,8 @@ def made(facts: dict[str, Any]) -> Call:
             x = x.masked_fill(some(x, facts["seed"]), 1e30)
         if name in facts["dtypes"]:
             dtype = getattr(torch, facts["dtypes"][name])
-            if isinstance(kind, (Labels, Mask)) and facts["extremes"] and dtype != torch.bool:
-                x = extreme(x, dtype, facts["seed"])
+            if type(kind) in (Labels, Mask) and facts["extremes"] and dtype != torch.bool:
+                x = extreme(x, dtype, facts["seed"], negative=type(kind) is Labels)
             x = converted(x, dtype)
         tensors[name] = STRIDES[facts["strides"][name]](x) if x.dim() > 1 else x
     return call.replaced(**options, **tensors)
@@ -177,10 +180,10 @@ def converted(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype)
 
 
-def extreme(x: Tensor, dtype: torch.dtype, seed: int) -> Tensor:
+def extreme(x: Tensor, dtype: torch.dtype, seed: int, negative: bool) -> Tensor:
     """With the least and the greatest number that the dtype and int64 hold."""
     info = torch.iinfo(dtype)
-    x = x.long().masked_fill(some(x, seed), info.min)
+    x = x.long().masked_fill(some(x, seed), info.min if negative else 0)
     return x.masked_fill(some(x, seed + 1), min(info.max, 2**63 - 1))
 
 

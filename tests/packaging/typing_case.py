@@ -31,7 +31,7 @@ def regions(features: Tensor, labels: Tensor, weights: Tensor) -> None:
     assert_type(pk.discriminative_loss(features, labels, 20, weights=(1, 1, 0), norm=1), Tensor)
     assert_type(pk.background_distance(features, weights, normalize="minmax"), Tensor)
     assert_type(pk.masked_average_pool(features, weights, upsample="bilinear"), Tensor)
-    compact, num_regions = pk.compact_labels(labels, ignore=(0, 255))
+    compact, num_regions = pk.compact_labels(labels, ignore_index=(0, 255))
     assert_type(compact, Tensor)
     assert_type(num_regions, int)
     assert_type(pk.CASLoss(alpha=0.4).forward(features, labels, 20), Tensor)
@@ -42,7 +42,7 @@ def regions(features: Tensor, labels: Tensor, weights: Tensor) -> None:
 def distance(points: Tensor, kinds: Tensor, mask: Tensor, generator: Generator) -> None:
     assert_type(pk.click_maps(points, kinds, (64, 96), encoding="disk", radius=5), Tensor)
     assert_type(pk.distance_transform(mask, sampling=(1.0, 2.0)), Tensor)
-    click = pk.next_click(mask, mask, not_clicked=mask, ignore_label=255)
+    click = pk.next_click(mask, mask, not_clicked=mask, ignore_index=255)
     assert_type(click, pk.NextClick)
     assert_type(click.valid, Tensor)
     clicks = pk.simulate_clicks(mask, 3, 3, strategy="boundary", generator=generator)
@@ -92,7 +92,8 @@ def on_arrays(points: NDArray[np.float32], kinds: NDArray[np.int64]) -> None:
     maps = arrays.click_maps(points, kinds, (64, 96))
     assert_type(maps, NDArray[np.float32])
     mask = maps[:, 0] < 5
-    assert_type(arrays.distance_transform(mask), NDArray[np.float32] | NDArray[np.int32])
+    assert_type(arrays.distance_transform(mask), NDArray[np.float32])
+    assert_type(arrays.distance_transform(mask, squared=True), NDArray[np.int32])
     click = arrays.next_click(mask, mask)
     assert_type(click, arrays.NextClick)
     assert_type(click.points, NDArray[np.int64])

@@ -141,8 +141,8 @@ def test_mined_loss_and_released_gradient_by_hand():
 
 
 @pytest.mark.parametrize("norm", [1, 2])
-@pytest.mark.parametrize("reduction", ["cluster", "pixel"])
-def test_discriminative_is_the_papers_three_terms(norm, reduction):
+@pytest.mark.parametrize("pixel_weighting", ["cluster", "pixel"])
+def test_discriminative_is_the_papers_three_terms(norm, pixel_weighting):
     f, labels, pixels, flat = image(4, regions=4)
     parts = groups(pixels, flat, 4)
     means = [p.mean(0) for p in parts]
@@ -150,7 +150,7 @@ def test_discriminative_is_the_papers_three_terms(norm, reduction):
     hinges = [np.maximum(length(p - m) - 0.5, 0) ** 2 for p, m in zip(parts, means, strict=True)]
     pull = (
         np.mean([h.mean() for h in hinges])
-        if reduction == "cluster"
+        if pixel_weighting == "cluster"
         else np.concatenate(hinges).mean()
     )
     count = len(parts)
@@ -161,7 +161,8 @@ def test_discriminative_is_the_papers_three_terms(norm, reduction):
         if i != j
     ) / (count * (count - 1))
     expected = pull + push + 1e-3 * np.mean([length(m) for m in means])
-    loss = pk.discriminative_loss(f, labels, 4, norm=norm, reduction=reduction, **EAGER)
+    options = {"norm": norm, "pixel_weighting": pixel_weighting}
+    loss = pk.discriminative_loss(f, labels, 4, **options, **EAGER)
     np.testing.assert_allclose(loss, expected, rtol=1e-12)
 
 
@@ -199,7 +200,7 @@ def test_upsampled_pool_is_pooling_the_upsampled_features(size):
 def test_compact_labels_is_the_rank_among_the_distinct(backend, seed, pixels, ignore):
     generator = np.random.default_rng(seed)
     labels = generator.choice([0, 3, -7, 11, 255, 2**40], (2, 1, pixels))
-    compact, regions = pk.compact_labels(torch.tensor(labels), ignore=ignore, backend=backend)
+    compact, regions = pk.compact_labels(torch.tensor(labels), ignore_index=ignore, backend=backend)
     counts = []
     for old, new in zip(labels, compact, strict=True):
         kept = [value for value in np.unique(old) if value not in ignore]

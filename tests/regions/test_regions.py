@@ -193,11 +193,11 @@ def test_background_label_is_left_out_of_everything(norm, backend, device):
     options = {"norm": norm, "backend": backend}
     without = torch.where(labels == 1, -1, labels)
     torch.testing.assert_close(
-        pk.discriminative_loss(f, labels, 4, background=1, **options),
+        pk.discriminative_loss(f, labels, 4, ignore_index=1, **options),
         pk.discriminative_loss(f, without, 4, **options),
     )
     # in the dtype of the labels this number would be 0
-    far = pk.discriminative_loss(f, labels.int(), 4, background=-(2**63), **options)
+    far = pk.discriminative_loss(f, labels.int(), 4, ignore_index=-(2**63), **options)
     assert torch.equal(far, pk.discriminative_loss(f, labels, 4, **options))
 
 

@@ -195,11 +195,13 @@ def test_loss_is_the_mean_of_two_hinges(squared, backend, device):
 
 @not_interpreted
 @pytest.mark.parametrize("backend", ALL)
-def test_labels_other_than_0_and_1_are_ignored(backend, device):
-    mask = torch.full((1, 4, 5), 2, device=device)
-    mask[0, 0, 0], mask[0, 1, 1] = 1, 0
+@pytest.mark.parametrize("ignore_index", [-1, 2, 255])
+def test_pixels_of_the_ignored_index_are_in_no_set(ignore_index, backend, device):
+    mask = torch.full((1, 4, 5), ignore_index, device=device)
+    mask[0, 0, 0], mask[0, 1, 1] = 3, 0
     x = testing.features(1, 3, 4, 5, device=device).requires_grad_()
-    pk.is_triplet_loss(x, mask, margin=50.0, backend=backend).backward()
+    options = {"margin": 50.0, "ignore_index": ignore_index}
+    pk.is_triplet_loss(x, mask, **options, backend=backend).backward()
     assert (x.grad != 0).any(1)[0].nonzero().tolist() == [[0, 0], [1, 1]]
 
 

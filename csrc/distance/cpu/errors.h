@@ -14,7 +14,7 @@ struct Masks {
   const L* target;
   const uint8_t* allowed;  // or null
   int64_t images, height, width;
-  int64_t ignore_label;
+  int64_t ignore_index;
   const int64_t* draws;  // or null
   uint8_t* kinds;        // scratch: pixels_at_a_time
   int16_t* rows;         // scratch: kAnchorStep more
@@ -28,12 +28,12 @@ inline int64_t pixels_at_a_time(int64_t images, int64_t pixels) {
 
 // 1 for a missed pixel of the object, 2 for a pixel wrongly predicted, 0 for a correct one.
 template <class L>
-void fill_kinds(const uint8_t* prediction, const L* target, int64_t pixels, int64_t ignore_label,
+void fill_kinds(const uint8_t* prediction, const L* target, int64_t pixels, int64_t ignore_index,
                 uint8_t* kinds) {
-  const bool ignores = ignore_label == static_cast<L>(ignore_label);
-  const L ignored = static_cast<L>(ignore_label);
+  const bool ignores = ignore_index == static_cast<L>(ignore_index);
+  const L ignored = static_cast<L>(ignore_index);
   for (int64_t i = 0; i < pixels; ++i) {
-    const uint8_t is_object = target[i] == 1, ignore = ignores & (target[i] == ignored);
+    const uint8_t is_object = target[i] != 0, ignore = ignores & (target[i] == ignored);
     const uint8_t error = (is_object ^ prediction[i]) & ~ignore;
     kinds[i] = error + (error & ~is_object);
   }
@@ -123,7 +123,7 @@ void deepest_errors(const Masks<L>& s, int32_t* depth, int64_t* index, const Loo
                [&](int64_t, int64_t begin, int64_t end) {
                  const int64_t own = begin * s.width;
                  fill_kinds(s.prediction + before + own, s.target + before + own,
-                            (end - begin) * s.width, s.ignore_label, s.kinds + own);
+                            (end - begin) * s.width, s.ignore_index, s.kinds + own);
                });
     const Errors errors{
         s.kinds, s.allowed ? s.allowed + before : nullptr, s.height, s.width, distances.middle(),

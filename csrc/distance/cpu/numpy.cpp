@@ -52,7 +52,7 @@ py::array transform_of_array(Array<bool> mask, bool squared, double row_spacing,
 // The deepest false negative and false positive of each image: depth and index, [images, 2].
 template <class L>
 py::tuple errors_of_arrays(Array<bool> prediction, Array<L> target,
-                           std::optional<Array<bool>> allowed, int64_t ignore_label) {
+                           std::optional<Array<bool>> allowed, int64_t ignore_index) {
   const int64_t images = target.shape(0), height = target.shape(1), width = target.shape(2);
   Array<int32_t> depth({images, int64_t{2}});
   Array<int64_t> index({images, int64_t{2}});
@@ -65,7 +65,7 @@ py::tuple errors_of_arrays(Array<bool> prediction, Array<L> target,
                          images,
                          height,
                          width,
-                         ignore_label,
+                         ignore_index,
                          nullptr,
                          kinds.get(),
                          rows.get()};

@@ -35,7 +35,7 @@ Tensor transform_of_mask(Tensor mask, bool squared, double row_spacing, double c
 }
 
 std::tuple<Tensor, Tensor> errors_of_masks(Tensor prediction, Tensor target,
-                                           std::optional<Tensor> allowed, int64_t ignore_label,
+                                           std::optional<Tensor> allowed, int64_t ignore_index,
                                            std::optional<Tensor> draws) {
   STD_TORCH_CHECK(prediction.is_contiguous() && prediction.scalar_type() == ScalarType::Bool,
                   "pixelkernels: the prediction must be contiguous, in bool");
@@ -57,7 +57,7 @@ std::tuple<Tensor, Tensor> errors_of_masks(Tensor prediction, Tensor target,
                                         images,
                                         height,
                                         width,
-                                        ignore_label,
+                                        ignore_index,
                                         draws ? data<int64_t>(*draws) : nullptr,
                                         data<uint8_t>(kinds),
                                         data<int16_t>(rows)};

@@ -147,12 +147,12 @@ std::tuple<Tensor, Tensor> background_distance_backward(Tensor grad_distance, Te
     const int64_t image = i / in.blocks, begin = i % in.blocks * in.block_pixels;
     const int64_t pixels = std::min(in.block_pixels, in.pixels - begin);
     fill(data(grad_distance), data(distance), data(coefficient), image * in.pixels + begin, pixels,
-         w.value(total, image) > 0, squared);
+         w.value(total, image) != 0, squared);
   });
   Tensor centre = w.pack(data(mean), nullptr);
   Tensor direction = w.statistics({in.batch, in.channels});
   w.sum(data(coefficient), data(centre), direction, [&](int64_t image, double) {
-    return w.value(total, image) > 0 ? -1 / w.value(total, image) : 0;
+    return w.value(total, image) != 0 ? -1 / w.value(total, image) : 0;
   });
   return w.backward(weights, centre, w.pack(data(direction), nullptr), data(coefficient));
 }

@@ -147,7 +147,7 @@ struct DirectionTable {
     const int64_t i = image * channels + channel;
     const float sum = total[image], divisor = sum + eps;
     float scale = divisor == 0.0f ? 0.0f : 1.0f / divisor;
-    if (slope) scale = sum > 0.0f ? -1.0f / sum : 0.0f;
+    if (slope) scale = sum != 0.0f ? -1.0f / sum : 0.0f;
     return make_float2(mean ? mean[i] : 0.0f, direction[i] * scale);
   }
 };
@@ -188,7 +188,7 @@ struct WeightedOp {
   }
   __device__ void finish(int64_t image, int pixel, const State& state, const float* sums) const {
     const bool readable = state.weight != 0.0f || isfinite(sums[0]);
-    const bool defined = !has_slope || slope.total[image] > 0.0f;
+    const bool defined = !has_slope || slope.total[image] != 0.0f;
     grad_weights[image * p.pixels + pixel] = readable && defined ? sums[0] : 0.0f;
   }
 };

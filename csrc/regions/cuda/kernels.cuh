@@ -32,7 +32,7 @@ struct PixelWeights {
     kHinge,  // values h: w u = h (f - centre) / d with d = h + delta, or h sign(f - centre) for
              // norm 1; q = h^2
     kSlope,  // values g: w = q = g / distance, or 2 g if squared; 0 where the distance is 0 or
-             // total[image] is not > 0
+             // total[image] is 0
   };
   Kind kind;
   const float* values;  // [B, P]

@@ -40,7 +40,7 @@ struct DistanceOp {
       value = value < 0.0f || state.region < 0 ? 0.0f : value;
       if (kind == kHingeWeight) value = hinge_weight(value, delta, norm);
     }
-    if (kind == kDistance && !(total[image] > 0.0f)) value = 0.0f;
+    if (kind == kDistance && total[image] == 0.0f) value = 0.0f;
     out[image * p.pixels + pixel] = value;
   }
 };

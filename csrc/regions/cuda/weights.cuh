@@ -18,7 +18,7 @@ __device__ inline float hinge_weight(float hinge, float delta, int norm) {
 
 __device__ inline float slope_weight(float gradient, float distance, float total, bool squared) {
   const float weight = squared ? 2.0f * gradient : gradient / distance;
-  return gradient == 0.0f || distance == 0.0f || !(total > 0.0f) ? 0.0f : weight;
+  return gradient == 0.0f || distance == 0.0f || total == 0.0f ? 0.0f : weight;
 }
 
 // Of pixel i of all images, where from.values[i] is already loaded.

@@ -204,7 +204,7 @@ void distance(const WeightedArgs& s, int64_t image, int64_t block) {
   using A = Accumulate<T>;
   const Input& in = s.input;
   const Plane<T> plane(in.features, image);
-  const bool defined = static_cast<const A*>(s.total)[image] > 0;
+  const bool defined = static_cast<const A*>(s.total)[image] != 0;
   Chunk chunk;
   A squares[kChunkPixels];
   for_chunks(chunk, in, plane, image, block, kChunkPixels, [&] {

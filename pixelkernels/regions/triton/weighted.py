@@ -113,7 +113,7 @@ def _merge_sums_kernel(
     if SLOPES:
         divisor = tl.load(total + image)
         # without weights every distance is the constant 0
-        acc = tl.where(divisor > 0, -tl.div_rn(acc, tl.zeros_like(acc) + divisor), 0.0)
+        acc = tl.where(divisor != 0, -tl.div_rn(acc, tl.zeros_like(acc) + divisor), 0.0)
     else:
         total_weight = tl.sum(weight, axis=0)
         tl.store(total + image, total_weight, mask=chunk == 0)
@@ -158,7 +158,7 @@ def _background_distance_kernel(
         acc += tl.sum(x * x, axis=1)
     if not SQUARED:
         acc = tl.sqrt_rn(acc)
-    acc = tl.where(tl.load(total + image) > 0, acc, 0.0)
+    acc = tl.where(tl.load(total + image) != 0, acc, 0.0)
     tl.store(distance + image * pixels + pixel, acc, mask=inside)
 
 
@@ -215,7 +215,7 @@ def _weighted_gradient_kernel(
     if DISTANCE:
         slope = tl.load(grad_distance + image * pixels + pixel, mask=inside, other=0.0)
         d = tl.load(distance + image * pixels + pixel, mask=inside, other=0.0)
-        slope = tl.where(total_weight > 0, distance_slope(slope, d, SQUARED), 0.0)
+        slope = tl.where(total_weight != 0, distance_slope(slope, d, SQUARED), 0.0)
     else:
         divisor = total_weight + eps
         share = tl.where(divisor == 0, 0.0, tl.div_rn(1.0, tl.where(divisor == 0, 1.0, divisor)))

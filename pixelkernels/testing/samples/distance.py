@@ -16,9 +16,9 @@ from ..arguments import (
     Flag,
     Generator,
     Integer,
-    Labels,
     Mask,
     Number,
+    ObjectLabels,
     Option,
     Points,
     Size,
@@ -139,22 +139,23 @@ next_click = Op(
     pk.next_click,
     {
         "prediction": Mask(),
-        "target": Labels(classes=2),
+        "target": ObjectLabels(),
         "not_clicked": Mask(optional=True),
-        "ignore_label": Integer((-1, 0, 1, 2, 300, 2**63 - 1)),
+        # the negative value that a sample has
+        "ignore_index": Integer((-1,)),
         "random": Flag(),
         "generator": Generator(),
     },
     {
         "": Case(),
-        "not clicked": Case({"ignore_label": 2}, ("not_clicked",)),
+        "not clicked": Case({}, ("not_clicked",)),
         "random": Case({"random": True}),
     },
     SIZES,
     numpy=pkn.next_click,
     draws=True,
     nothing=(0, 0, 0),
-    memory=lambda call: Memory(9 * MIB),
+    memory=lambda call: Memory(9 * MIB + 2 * call.arguments["target"].numel()),
 )
 
 simulate_clicks = Op(

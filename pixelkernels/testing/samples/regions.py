@@ -16,6 +16,7 @@ from ..arguments import (
     Integer,
     Labels,
     Number,
+    ObjectLabels,
     Option,
     Weights,
 )
@@ -51,11 +52,13 @@ def memory(call: Call) -> Memory:
 
 
 def ignored(call: Call) -> dict[str, Tensor]:
-    """Pixels whose label is none of the regions, or of a mask neither 0 nor 1."""
+    """Pixels whose label is none of the regions, or negative in a mask."""
     (features, *_), (labels, *_) = call.named(Features), call.named(Labels).values()
-    background = call.arguments.get("background")
-    outside = (labels < 0) | (labels >= call.arguments.get("num_regions", 2))
-    return {features: outside if background is None else outside | (labels == background)}
+    outside = labels < 0
+    if "num_regions" in call.arguments:
+        outside = outside | (labels >= call.arguments["num_regions"])
+    ignored = call.arguments.get("ignore_index")
+    return {features: outside if ignored is None else outside | (labels == ignored)}
 
 
 region_stats = Op(
@@ -133,11 +136,13 @@ metric_expression_loss = Op(
     pk.metric_expression_loss,
     {
         "features": Features(),
-        "mask": Labels(classes=2),
+        "mask": ObjectLabels(),
         "form": Choice(("means", "pairwise")),
         "normalize": Flag(),
         "mining": Choice((None, "hard")),
         "grad": Choice(("exact", "released")),
+        # the negative value that a sample has
+        "ignore_index": Integer((-1,)),
     },
     {
         "means": Case(),
@@ -183,17 +188,19 @@ discriminative_loss = Op(
         "delta_dist": Number((0.0, 1.5, 30.0), minimum=0),
         "weights": Option(((1.0, 1.0, 1e-3), (0.0, 1.0, 0.0), (2, -1, 0.5))),
         "norm": Choice((1, 2)),
-        "reduction": Choice(("cluster", "pixel")),
-        "background": Integer((None, 0, -1, 300, 2**63 - 1, -(2**63))),
+        "pixel_weighting": Choice(("cluster", "pixel")),
+        "ignore_index": Integer((None, 0, -1, 300, 2**63 - 1, -(2**63))),
     },
     {
         "cluster": Case(),
-        "pixel, norm 1": Case({"norm": 1, "reduction": "pixel", "background": 0, "delta_var": 0.1}),
+        "pixel, norm 1": Case(
+            {"norm": 1, "pixel_weighting": "pixel", "ignore_index": 0, "delta_var": 0.1}
+        ),
     },
     SIZES,
     bad={
         "two weights": (ValueError, "^weights: expected three", {"weights": (1, 2)}),
-        "background": (ValueError, "^background", {"background": 10**30}),
+        "ignore_index": (ValueError, "^ignore_index", {"ignore_index": 10**30}),
     },
     module=pk.DiscriminativeLoss,
     terms=loss_terms,
@@ -276,14 +283,14 @@ compact_labels = Op(
     pk.compact_labels,
     {
         "labels": Labels(),
-        "ignore": Option(((), (0,), (-1, 3, 2**63 - 1), (-(2**63),))),
+        "ignore_index": Option((None, 0, (), (-1, 3, 2**63 - 1), (-(2**63),))),
     },
-    {"": Case(), "ignoring": Case({"ignore": (-1, 1)}, nothing=(-1, 1))},
+    {"": Case(), "ignoring": Case({"ignore_index": (-1, 1)}, nothing=(-1, 1))},
     SIZES,
     bad={
-        "ignore a float": (TypeError, "^ignore: expected", {"ignore": (0.5,)}),
-        "ignore a number": (TypeError, "^ignore: expected some ints, got int", {"ignore": 3}),
-        "ignore too large": (ValueError, "^ignore: expected", {"ignore": (2**63,)}),
+        "ignore a float": (TypeError, "^ignore_index: expected", {"ignore_index": (0.5,)}),
+        "ignore a name": (TypeError, "^ignore_index: expected an int", {"ignore_index": "void"}),
+        "ignore too large": (ValueError, "^ignore_index: expected", {"ignore_index": (2**63,)}),
     },
     nothing=(0, 1),
     # the number of regions is an int

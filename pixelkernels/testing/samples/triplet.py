@@ -13,9 +13,10 @@ from ..arguments import (
     Features,
     Flag,
     Generator,
-    Labels,
+    Integer,
     Mask,
     Number,
+    ObjectLabels,
     Pixels,
 )
 from ..op import Call, Case, Memory, Op, Sizes, dims
@@ -87,9 +88,11 @@ is_triplet_loss = Op(
     pk.is_triplet_loss,
     {
         "features": Features(),
-        "mask": Labels(classes=2),
+        "mask": ObjectLabels(),
         "num_samples": Count("n", limited=False),
         **HINGE,
+        # the negative value that a sample has
+        "ignore_index": Integer((-1,)),
         "generator": Generator(),
     },
     {
@@ -100,7 +103,7 @@ is_triplet_loss = Op(
     module=pk.ISTripletLoss,
     draws=True,
     memory=memory,
-    ignored=lambda call: {"features": (call.arguments["mask"] < 0) | (call.arguments["mask"] > 1)},
+    ignored=lambda call: {"features": call.arguments["mask"] < 0},
 )
 
 sample_pixels = Op(
