@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+import pixelkernels as pk
 from pixelkernels.testing.arguments import How
 from tests.helpers import INTERPRETED, assert_same, needs_gpu, sampled
 
@@ -70,14 +71,15 @@ def seeded():
         yield
 
 
+@pytest.mark.parametrize("dynamic", [True, False])
 @sampled(*COMPILED, cost=2, when=lambda op, case: op.compiles)
-def test_compiles_to_one_graph_with_dynamic_shapes(sample, backend, device):
+def test_compiles_to_one_graph(sample, backend, device, dynamic):
     torch._dynamo.reset()
     function = sample.op.function
     # aot_eager traces, fakes and differentiates as inductor does, without its C++ compiler
-    compiled = torch.compile(function, fullgraph=True, dynamic=True, backend="aot_eager")
+    compiled = torch.compile(function, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     # the fake kernels of Triton are those of the compiled operators
-    for dims in (sample.tiny,) if INTERPRETED else sample.op.sizes.small[:2]:
+    for dims in (sample.tiny,) if INTERPRETED else sample.op.sizes.small[: 1 + dynamic]:
         call = sample.call(dims, device)
         drawing = {"generator": None} if call.op.draws else {}
         with seeded():
@@ -101,7 +103,7 @@ def test_second_derivative_raises(sample, backend, device):
             gradient.sum().backward(retain_graph=True)
 
 
-@sampled("cpu", when=lambda op, case: not op.draws and op.compiles)
+@sampled("cpu", when=lambda op, case: op.compiles)
 def test_vmap_falls_back_to_eager(sample, backend, device):
     call = sample.call(device=device)
     calls = [call, call.mapped(lambda x: x.flip(-1) if x.dim() else x)]
@@ -111,10 +113,17 @@ def test_vmap_falls_back_to_eager(sample, backend, device):
     def run(*tensors):
         return call.outputs(None, **dict(zip(names, tensors, strict=True)))
 
-    mapped = torch.func.vmap(run)(*stacked)
+    mapped = torch.func.vmap(run, randomness="same")(*stacked)
     for i, one in enumerate(calls):
         for name, expected in one.outputs("eager").items():
             torch.testing.assert_close(mapped[name][i], expected)
+
+
+def test_vmap_takes_bool_masks():
+    prediction, target = torch.rand(2, 3, 1, 5, 7, generator=torch.Generator().manual_seed(0)) < 0.5
+    mapped = torch.func.vmap(pk.next_click)(prediction, target)
+    for i, expected in enumerate(map(pk.next_click, prediction, target)):
+        assert all(torch.equal(x[i], y) for x, y in zip(mapped, expected, strict=True))
 
 
 def facts(outputs):
