@@ -5,14 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= gpu-check-out
 
-.PHONY: build demo test test-all cuda-on-cpu mutants fuzz sanitize lint format gpu-check bench gate report clean
+.PHONY: build demo test test-all test-inductor test-oldest cuda-on-cpu mutants fuzz sanitize lint format gpu-check bench gate report clean
 
 # torch first: the project is built against the headers of the torch that will run it
 $(VENV)/.installed: constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch torchvision triton numpy setuptools wheel
 	$(PIP) ninja pybind11 packaging pytest pytest-benchmark hypothesis scipy scikit-image pillow \
-	  tqdm matplotlib torchmetrics pytest-xdist ruff mypy clang-format \
+	  tqdm matplotlib torchmetrics pytest-xdist ruff mypy basedpyright clang-format \
 	  opencv-python-headless edt
 	touch $@
 
@@ -35,8 +35,24 @@ test: build
 
 # what `make test` leaves out: all cases and sizes, compilation ahead of time, large memory, fuzz
 test-all: build cuda-on-cpu
-	$(PYTEST) -m slow
-	$(INTERPRETED) -m slow
+	$(PYTEST) -m "slow and not inductor"
+	$(INTERPRETED) -m "slow and not inductor"
+
+# every function compiled by Inductor on the eager backend, half an hour
+test-inductor: build
+	$(PYTEST) -m inductor
+
+OLDEST := .venv-oldest
+$(OLDEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet --disable-pip-version-check torch==2.10.0 torchvision numpy scipy \
+	  scikit-image pillow torchmetrics tqdm matplotlib pytest pytest-xdist hypothesis
+	touch $@
+
+# what the oldest supported torch compiles and exports, half an hour
+test-oldest: build $(OLDEST)/.installed
+	OMP_WAIT_POLICY=passive $(OLDEST)/bin/python -m pytest -n 2 tests/promises/test_operators.py \
+	  tests/promises/test_inductor.py tests/promises/test_export.py $(ARGS)
 
 # the CUDA kernels on an emulated GPU
 cuda-on-cpu: build
@@ -86,21 +102,25 @@ gpu-check:
 	bash tools/gpu_check.sh $(OUT) $(STAGES)
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(PIP) mkdocs mkdocs-material mkdocstrings mkdocstrings-python
+	$(PIP) sphinx myst-parser pydata-sphinx-theme sphinx-design sphinx-copybutton latex2mathml ziamath fonttools
 	touch $@
 
-.PHONY: docs
+.PHONY: docs docs-shots
 
 # into site/, with warnings as errors
 docs: $(VENV)/.docs
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/sphinx-build -E -a -W -n -q --keep-going -d build/doctrees docs site
+
+# pictures of the site in a browser, into docs-shots/
+docs-shots: docs
+	$(BIN)/python -m tools.docs_shots
 
 # CUDA: the release of a toolkit (13.0), none (only the CPU library) or pure (no library)
 CUDA ?= none
 PYTHONS ?= $(PYTHON)
 TORCHES ?= 2.10.0 newest
 
-.PHONY: sdist wheel wheel-test
+.PHONY: sdist wheel wheel-test install-test
 
 sdist:
 	$(PYTHON) -m tools.wheels.build sdist
@@ -113,5 +133,10 @@ wheel:
 wheel-test:
 	$(PYTHON) -m tools.wheels.trial $(WHEEL) --torch $(TORCHES)
 
+# the sdist by `pip install .`, in an environment that has torch and nothing to build with; only the
+# optimisation is lower, to compile in less time
+install-test: build sdist
+	PIXELKERNELS_CUDA=0 CXXFLAGS=-O1 $(BIN)/python -m tools.wheels.trial dist/*.tar.gz --torch here
+
 clean:
-	rm -rf build build-sanitize demo-out train-out $(VENV) pixelkernels/*.so
+	rm -rf build build-sanitize demo-out train-out $(VENV) $(OLDEST) pixelkernels/*.so

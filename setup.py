@@ -14,7 +14,6 @@ headers and the libraries to link with are enough: it is not imported. Environme
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
@@ -28,9 +27,17 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
+from build_backend import (
+    PYPROJECT,
+    TORCH_TARGET,
+    find_compiler,
+    find_torch,
+    is_compiled,
+    require_all,
+)
+
 ROOT = Path(__file__).resolve().parent
-VERSION = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
-TORCH_TARGET = "2.10"
+VERSION = re.search(r'^version = "(.+)"', PYPROJECT, re.M)[1]
 # a wheel has machine code for those that the toolkit knows, and PTX of the last of them
 WHEEL_ARCHITECTURES = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 # the baseline serves old machines alone, and takes longest to compile
@@ -43,10 +50,6 @@ if platform.machine() in ("x86_64", "AMD64"):
     )
     # what extends the kernels of avx512
     CAPABILITY_FLAGS["amx"] = CAPABILITY_FLAGS["avx512"] + " -mamx-tile -mamx-bf16"
-
-
-def find_compiler() -> str | None:
-    return os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 
 
 def known_capabilities() -> dict[str, str]:
@@ -66,19 +69,9 @@ def find_nvcc() -> str | None:
     return nvcc if os.environ.get("PIXELKERNELS_CUDA") != "0" else None
 
 
-def find_torch() -> tuple[Path, str]:
-    """The folder of the torch to build against, and its version."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        sys.exit(f"pixelkernels: there is no torch to build against; torch>={TORCH_TARGET} will do")
-    folder = Path(spec.origin).parent
-    version = re.search(r"^__version__ = '(.+)'", (folder / "version.py").read_text(), re.M)
-    return folder, version[1]
-
-
 def extensions() -> list[Extension]:
     """What will be built, said in one line each."""
-    if os.environ.get("PIXELKERNELS_EXTENSION") == "0" or find_compiler() is None:
+    if not is_compiled():
         print("pixelkernels: building no compiled library: backends eager and triton only")
         return []
     found = [Extension("pixelkernels._C", sources("*/cpu/*.cpp", "common/*.cpp", "module.cpp"))]
@@ -111,10 +104,11 @@ def cuda_architectures(nvcc: str, developer: bool) -> list[str]:
     """Those asked for; else, for a developer, the GPU's here (or 9.0); else the wheel's."""
     asked = os.environ.get("TORCH_CUDA_ARCH_LIST")
     if not asked and developer:
-        import torch
-
-        has_gpu = torch.cuda.is_available()
-        return ["{}.{}".format(*torch.cuda.get_device_capability())] if has_gpu else ["9.0"]
+        if not shutil.which("nvidia-smi"):
+            return ["9.0"]
+        query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+        listed = subprocess.run(query, stdout=subprocess.PIPE, text=True).stdout
+        return re.findall(r"^\d+\.\d+$", listed, re.M)[:1] or ["9.0"]
     compiles = subprocess.check_output([nvcc, "--list-gpu-arch"], text=True).split()
     names = re.split(r"[;\s]+", asked.strip()) if asked else WHEEL_ARCHITECTURES
     known = [name for name in names if f"compute_{number(name)}" in compiles]
@@ -142,13 +136,15 @@ class NinjaBuild(build_ext):
     def build_extensions(self) -> None:
         import ninja
 
+        require_all()
         # pip would give an editable build an empty folder each time
         build = ROOT / "build" if self.developer else Path(self.build_temp).resolve()
         build.mkdir(parents=True, exist_ok=True)
         (build / "build.ninja").write_text(self.rules(build))
         jobs = os.environ.get("MAX_JOBS")
         command = [Path(ninja.BIN_DIR) / "ninja", "-C", build, *(["-j", jobs] if jobs else [])]
-        subprocess.run(command, check=True)
+        if subprocess.run(command).returncode:
+            sys.exit("pixelkernels: the build ended with the error of the compiler printed above")
 
     def rules(self, build: Path) -> str:
         import pybind11
@@ -183,8 +179,10 @@ class NinjaBuild(build_ext):
         libraries = f"-L{torch / 'lib'}"
         if self.developer:
             libraries += f" -Xlinker -rpath -Xlinker {torch / 'lib'}"
-        undefined = (
-            "-undefined dynamic_lookup" if sys.platform == "darwin" else "-Wl,--no-as-needed"
+        # A shared libgcc older than GCC 12 lacks the conversions of _Float16: they are linked
+        # statically. Exceptions need the one shared unwinder, which is searched after that.
+        system = (
+            "-undefined dynamic_lookup" if sys.platform == "darwin" else "-lgcc -Wl,--no-as-needed"
         )
         codes = " ".join(
             f"-gencode arch=compute_{number(a)},code=sm_{number(a)}"
@@ -210,14 +208,16 @@ class NinjaBuild(build_ext):
             f"libraries = {libraries} -ltorch -ltorch_cpu",
             "rule cxx",
             "  command = $cxx -MMD -MF $out.d $first $flags $extra $asked -c $in -o $out",
+            "  description = compile $out",
             "  depfile = $out.d",
             "  deps = gcc",
             "rule nvcc",
             "  command = $nvcc -MMD -MF $out.d $cudaflags -c $in -o $out",
+            "  description = compile $out",
             "  depfile = $out.d",
             "  deps = gcc",
             "rule link",
-            f"  command = $cxx -shared $in -o $out {undefined} $libraries"
+            f"  command = $cxx -shared $in -o $out {system} $libraries"
             f" {os.environ.get('LDFLAGS', '')}",
             "rule link_cuda",
             # nothing on the device is linked, and where it looked would stand in the library

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
+import build_backend
+import pixelkernels
+from pixelkernels.__main__ import main
 from tests.helpers import ROOT
-from tools.wheels import audit, build, smoke
+from tools.wheels import audit, build, smoke, trial
 
 LIBRARIES = sorted((ROOT / "pixelkernels").glob("_*.so"))
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
@@ -43,12 +46,13 @@ def test_sdist_has_what_a_build_needs_and_no_more(sdist):
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
         info = archive.extractfile(f"{sdist.name.removesuffix('.tar.gz')}/PKG-INFO").read().decode()
-    needed = {"setup.py", "pyproject.toml", "LICENSE", "README.md", "CHANGELOG.md"}
+    needed = {"setup.py", "build_backend.py", "pyproject.toml"}
+    needed |= {"LICENSE", "README.md", "CHANGELOG.md"}
     for pattern in ("csrc/**/*.*", "pixelkernels/**/*.py", "pixelkernels/py.typed"):
         needed |= {str(path.relative_to(ROOT)) for path in ROOT.glob(pattern)}
     assert needed <= names
-    others = ("tests", "benchmarks", "examples", "tools", "build")
-    assert not [name for name in names if name.startswith(others)]
+    others = {"tests", "benchmarks", "examples", "tools", "build"}
+    assert not others & {name.partition("/")[0] for name in names}
     assert not [name for name in names if name.endswith((".so", ".pyc", ".o"))]
     version = re.search(r"^Version: (.+)", info, re.M)[1]
     assert re.fullmatch(r"\d+\.\d+\.\d+", version), "only wheels have a local version"
@@ -62,6 +66,8 @@ def test_pure_wheel_suits_every_python_and_passes_the_audit(pure):
         packaged = {name for name in archive.namelist() if name.startswith("pixelkernels/")}
         folder = f"pixelkernels-{pure.name.split('-')[1]}.dist-info"
         assert archive.read(f"{folder}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
+        scripts = archive.read(f"{folder}/entry_points.txt").decode()
+        assert "\npixelkernels = pixelkernels.__main__:main" in scripts
     modules = (path.relative_to(ROOT) for path in (ROOT / "pixelkernels").rglob("*.py"))
     assert packaged == {*map(str, modules), "pixelkernels/py.typed"}
 
@@ -70,30 +76,55 @@ def test_local_version_is_in_the_wheel_only(sdist, tmp_path, monkeypatch):
     settings = build.settings
     monkeypatch.setattr(build, "settings", lambda kind, python: settings("pure", python))
     source = build.unpack(sdist, tmp_path / "source")
-    wheel = build.build_wheel("none", sys.executable, source, tmp_path / "dist")
-    version = sdist.name.removesuffix(".tar.gz") + "+cpu"
+    wheel = build.build_wheel("13.0", sys.executable, source, tmp_path / "dist")
+    version = sdist.name.removesuffix(".tar.gz") + "+cu130"
     assert wheel.name == f"{version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         metadata = archive.read(f"{version}.dist-info/METADATA").decode()
     assert "\nVersion: " + version.partition("-")[2] in metadata
-    # the name promises the CPU library, and none was compiled
-    assert audit.complaints(wheel) == [
-        "has no library, its name promises _C",
-        "is tagged py3 and any",
-    ]
+    # the name promises both libraries, and none was compiled
+    assert audit.complaints(wheel) == ["has no library, its name promises _C, _cuda"]
+
+
+@pytest.mark.parametrize(
+    ("name", "faults"),
+    [
+        ("0.1.0-py3-none-any", []),
+        ("0.1.0-cp312-cp312-manylinux_2_34_x86_64", []),
+        ("0.1.0-cp312-cp312-manylinux_2_17_x86_64.manylinux2014_x86_64", []),
+        ("0.1.0+cu130-cp312-cp312-manylinux_2_28_x86_64", []),
+        ("0.1.0-cp312-cp312-manylinux_2_35_x86_64", ["is tagged manylinux_2_35_x86_64"]),
+        ("0.1.0-cp312-cp312-linux_x86_64", ["is tagged linux_x86_64"]),
+        ("0.1.0+cpu-cp312-cp312-manylinux_2_28_x86_64", ["has _C", "has the local version cpu"]),
+        ("0.1.0-cp310-cp310-manylinux_2_28_x86_64", ["has a module for another Python"]),
+    ],
+)
+def test_audit_compares_the_name_of_a_wheel_with_its_libraries(name, faults):
+    files = [] if name.endswith("-any") else ["pixelkernels/_C.cpython-312-x86_64-linux-gnu.so"]
+    files += ["pixelkernels/_cuda.so"] if "+cu" in name else []
+    found = list(audit._label(f"pixelkernels-{name}.whl", files))
+    assert len(found) == len(faults), found
+    assert all(map(str.startswith, found, faults)), found
 
 
 def test_wheels_are_compiled_against_the_oldest_supported_torch():
     required = re.search(r'"torch>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
-    target = re.search(r'^TORCH_TARGET = "(.+)"', (ROOT / "setup.py").read_text(), re.M)[1]
-    assert required == target
-    assert f"{target}.0" == build.TORCH
+    assert required == build_backend.TORCH_TARGET
+    assert f"{required}.0" == build.TORCH
+
+
+def test_command_prints_the_version_of_the_package(capsys):
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main(["--version"])
+    version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)[1]
+    assert capsys.readouterr().out == f"pixelkernels {version}\n"
+    assert pixelkernels.__version__ == version
 
 
 @pytest.mark.parametrize(
-    ("kind", "local"), [("13.0", "+cu130"), ("12.8", "+cu128"), ("none", "+cpu"), ("pure", "")]
+    ("kind", "local"), [("13.0", "+cu130"), ("12.8", "+cu128"), ("none", ""), ("pure", "")]
 )
-def test_local_version_names_the_libraries(kind, local):
+def test_local_version_names_the_toolkit(kind, local):
     assert build.local_version(kind) == local
 
 
@@ -165,6 +196,15 @@ def test_audit_reports_every_fault_of_a_wheel(pure, tmp_path):
         "needs at::add()",
     ):
         assert complaint in found, found
+
+
+def test_trial_environment_has_the_packages_of_this_python_but_for_those_of_a_build(tmp_path):
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    packages.mkdir(parents=True)
+    trial.link_packages(tmp_path / "bin" / "python")
+    names = {path.name for path in packages.iterdir()}
+    assert {"torch", "numpy"} <= names
+    assert not [name for name in names if name.startswith(("setuptools", "ninja", "pixelkernels"))]
 
 
 def test_smoke_test_passes_in_this_checkout():

@@ -19,6 +19,8 @@ from pathlib import Path
 NEEDED = re.compile(
     r"lib(torch|torch_cpu)\.so$|lib(c|m|dl|rt|pthread|stdc\+\+|gcc_s)\.so\.\d+$|ld-linux"
 )
+# that of RHEL 9; Ubuntu 22.04 and Debian 12 have newer ones
+NEWEST_GLIBC = 34
 UNSTABLE = re.compile(r"\b(at|c10|torch|caffe2)::")
 
 
@@ -70,12 +72,16 @@ def _label(name: str, names: list[str]) -> Iterator[str]:
     local = name.split("-")[1].partition("+")[2]
     python, _, platform = name.removesuffix(".whl").split("-")[-3:]
     libraries = {re.sub(r"\..*", "", Path(n).name) for n in names if n.endswith(".so")}
-    expected = {"_C", "_cuda"} if local.startswith("cu") else {"_C"} if local else set()
+    is_pure = (python, platform) == ("py3", "any")
+    expected = {"_C", "_cuda"} if local else set() if is_pure else {"_C"}
     if libraries != expected:
         held = ", ".join(sorted(libraries)) or "no library"
         yield f"has {held}, its name promises {', '.join(sorted(expected)) or 'none'}"
-    if (platform == "any") != (not expected) or (python == "py3") != (not expected):
-        yield f"is tagged {python} and {platform}"
+    if local and not re.fullmatch(r"cu\d+", local):
+        yield f"has the local version {local}, which no index takes and no toolkit has"
+    levels = [int(level) for level in re.findall(r"manylinux_2_(\d+)_", platform)]
+    if not is_pure and min(levels, default=NEWEST_GLIBC + 1) > NEWEST_GLIBC:
+        yield f"is tagged {platform}, expected manylinux_2_{NEWEST_GLIBC} or older"
     if any(f.endswith(".so") and f"-{python[2:]}-" not in f for f in names if "/_C." in f):
         yield f"has a module for another Python than {python}"
 

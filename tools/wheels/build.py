@@ -2,13 +2,14 @@
 
   python -m tools.wheels.build sdist
   python -m tools.wheels.build 13.0 [PYTHON ...]    with the CUDA library of that toolkit: +cu130
-  python -m tools.wheels.build none [PYTHON ...]    with the CPU library alone: +cpu
+  python -m tools.wheels.build none [PYTHON ...]    with the CPU library alone
   python -m tools.wheels.build pure                 without a compiled library
 
 A wheel is compiled against the headers of the oldest supported torch, in a separate environment,
-and audited. Its local version names the libraries in it; the sdist and other builds have none. A
-toolkit of the requested release is taken from CUDA_HOME or PATH, else from NVIDIA's packages on
-PyPI. build/wheels keeps environments and objects for the next build.
+and audited. One with the CUDA library has a local version that names the toolkit; the others have
+none, so that an index takes them and pip chooses by their tags. A toolkit of the requested release
+is taken from CUDA_HOME or PATH, else from NVIDIA's packages on PyPI. build/wheels keeps
+environments and objects for the next build.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ SOURCES = (
     "pixelkernels",
     "csrc",
     "setup.py",
+    "build_backend.py",
     "pyproject.toml",
     "MANIFEST.in",
     "README.md",
@@ -126,7 +128,7 @@ def settings(kind: str, python: Path) -> dict[str, str]:
 
 
 def local_version(kind: str) -> str:
-    return {"pure": "", "none": "+cpu"}.get(kind, f"+cu{kind.replace('.', '')}")
+    return "" if kind in ("pure", "none") else f"+cu{kind.replace('.', '')}"
 
 
 def copy_sources(folder: Path) -> Path:
@@ -145,7 +147,7 @@ def backend(call: str, kind: str, python: Path, source: Path, dist: Path, *optio
     """The file that a call of the build backend writes; `options` go to setuptools' commands."""
     shutil.rmtree(dist, ignore_errors=True)
     config = {"--global-option": ["-q", *map(str, options)]}
-    code = f"from setuptools import build_meta; build_meta.{call}({str(dist)!r}, {config})"
+    code = f"import build_backend; build_backend.{call}({str(dist)!r}, {config})"
     run([python, "-c", code], cwd=source, env=settings(kind, python))
     (result,) = dist.iterdir()
     return result
