@@ -21,12 +21,20 @@ from torch import Tensor
 import pixelkernels as pk
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
+# legible on white and on black: the background is transparent
+GREY = "#80868b"
 STYLE = {
     "font.family": "DejaVu Sans",
-    "font.size": 8,
-    "axes.titlesize": 8.5,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlecolor": GREY,
+    "axes.edgecolor": GREY,
+    "axes.facecolor": "#f4f4f4",
+    "xtick.color": GREY,
+    "figure.facecolor": "none",
+    "savefig.facecolor": "none",
     "image.interpolation": "nearest",
-    "savefig.dpi": 110,
+    "savefig.dpi": 120,
 }
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 
@@ -41,7 +49,7 @@ def regions() -> Figure:
         optimizer.zero_grad()
         pk.discriminative_loss(features, labels[None], count).backward()
         optimizer.step()
-    figure, axes = _panels(4, 2.3, 2.3)
+    figure, axes = _panels()
     _labels(axes[0], labels, count)
     axes[0].set_title("labels")
     for ax, x, title in (
@@ -56,7 +64,9 @@ def regions() -> Figure:
             ax.plot(*centre, "k+")
             radius = float(stats.variance[0, r].sqrt())
             ax.add_patch(matplotlib.patches.Circle(centre, radius, fill=False, linewidth=0.8))
-        ax.set(title=title, xticks=[], yticks=[], aspect="equal", xlim=(-4, 4), ylim=(-4, 4))
+        ax.set(
+            title=title, xticks=[], yticks=[], aspect="equal", xlim=(-16 / 3, 16 / 3), ylim=(-4, 4)
+        )
     weights = (labels == 0).float()[None]
     _map(axes[3], pk.background_distance(before, weights)[0], "background_distance", "magma")
     return figure
@@ -71,7 +81,7 @@ def distance() -> Figure:
     points, kinds = pk.simulate_clicks(
         target[None], 4, 5, strategy="background", band=22, generator=generator
     )
-    figure, axes = _panels(4, 2.1, 1.85)
+    figure, axes = _panels()
     _map(axes[0], pk.distance_transform(target), "distance_transform", "viridis")
     for ax, options in (
         (axes[1], {"encoding": "euclidean", "truncate": 40.0}),
@@ -108,17 +118,16 @@ def similarity() -> Figure:
     found = pk.label_transfer(query, reference, kinds, count, metric="cosine", reduce="mean")
     prior = pk.prior_mask(query, features, (labels == 2).float()[None])
     drawn = (features[0, :, :, :, None] == reference[0, :, None, None]).all(0).any(-1).nonzero()
-    figure, axes = _panels(5, 2.0, 1.75)
+    figure, axes = _panels()
     _labels(axes[0], labels, count)
-    axes[0].plot(*drawn.flip(1).T.numpy(), "k.", markersize=2)
+    axes[0].plot(*drawn.flip(1).T.numpy(), "k.", markersize=3)
     axes[0].set_title("sample_reference")
     low, high = query[0, :3].amin(), query[0, :3].amax()
     axes[1].imshow(((query[0, :3] - low) / (high - low)).movedim(0, -1).numpy())
     axes[1].set(title="the next image", xticks=[], yticks=[])
     _labels(axes[2], found.labels[0], count)
     axes[2].set_title("label_transfer")
-    _map(axes[3], found.scores[0, 2], "scores of a class", "magma")
-    _map(axes[4], prior[0], "prior_mask", "magma")
+    _map(axes[3], prior[0], "prior_mask", "magma")
     return figure
 
 
@@ -137,17 +146,20 @@ def triplet() -> Figure:
         optimizer.step()
     sides = (mask, mask, ~mask, ~mask)
     sets = [pk.sample_pixels(side, rows, generator=generator)[0] for side in sides]
-    figure, axes = _panels(3, 2.6, 2.2)
-    axes[0].imshow(mask[0].numpy(), cmap=ListedColormap(["#f3f3f3", "#d9e3ee"]))
+    figure, axes = _panels()
     points = [torch.stack([s % width, s // width], 1).tolist() for s in sets]
-    for (anchor, positive, negative), colour in (((0, 1, 2), COLOURS[0]), ((2, 3, 1), COLOURS[1])):
+    for ax, (anchor, positive, negative), colour, title in (
+        (axes[0], (0, 1, 2), COLOURS[0], "anchors in the object"),
+        (axes[1], (2, 3, 1), COLOURS[1], "anchors outside"),
+    ):
+        ax.imshow(mask[0].numpy(), cmap=ListedColormap(["#f3f3f3", "#d9e3ee"]))
         for own, near, far in zip(points[anchor], points[positive], points[negative], strict=True):
-            axes[0].plot(*zip(own, near, strict=True), "-", color=colour, linewidth=0.9)
-            axes[0].plot(*zip(own, far, strict=True), "--", color=colour, linewidth=0.5)
-            axes[0].plot(*own, ".", color=colour, markersize=5)
-    axes[0].set(title="rows of a draw", xticks=[], yticks=[])
+            ax.plot(*zip(own, near, strict=True), "-", color=colour, linewidth=1.4)
+            ax.plot(*zip(own, far, strict=True), "--", color=colour, linewidth=0.8)
+            ax.plot(*own, ".", color=colour, markersize=9)
+        ax.set(title=title, xticks=[], yticks=[])
     many = [pk.sample_pixels(side, 600, generator=generator)[0] for side in sides[:3]]
-    for ax, x, title in ((axes[1], before, "before"), (axes[2], features.detach(), "trained")):
+    for ax, x, title in ((axes[2], before, "before"), (axes[3], features.detach(), "trained")):
         anchor, positive, negative = (x[0].flatten(1)[:, index[:600]] for index in many)
         for other, name, colour in ((positive, "positive", 2), (negative, "negative", 1)):
             distance = (anchor - other).norm(dim=0).numpy()
@@ -176,9 +188,10 @@ def write(folder: Path) -> list[Path]:
     return paths
 
 
-def _panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(count * width, height), layout="constrained")
-    return figure, list(figure.subplots(1, count))
+def _panels() -> tuple[Figure, list[Axes]]:
+    """Two by two: a phone shows no more beside each other."""
+    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
+    return figure, list(figure.subplots(2, 2).flat)
 
 
 def _map(ax: Axes, values: Tensor, title: str, colours: str) -> None:

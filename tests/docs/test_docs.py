@@ -6,10 +6,10 @@ import importlib
 import importlib.util
 import inspect
 import re
-import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -28,73 +28,83 @@ models = pytest.importorskip("pixelkernels.models", exc_type=ModuleNotFoundError
 DOCS = ROOT / "docs"
 README = (ROOT / "README.md").read_text()
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text() for path in DOCS.rglob("*.md")}
-CODE = re.compile(r"^```python\n(.*?)^```", re.M | re.S)
-SNIPPET = re.compile(r'^ *--8<-- "(.+?)(?::([\w-]+))?"$', re.M)
+# an example, and the text block that may follow it: what it prints
+EXAMPLE = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.M | re.S)
 
 
-def own_examples(page: str) -> list[str]:
-    """Without those that the page includes from README, which are tested there."""
-    return [code for code in CODE.findall(page) if not SNIPPET.search(code)]
-
-
-def run_examples(examples: list[str]) -> dict[str, Any]:
-    scope: dict[str, Any] = {}
+def run_examples(page: str) -> None:
+    scope: dict[str, object] = {}
     threads, state = torch.get_num_threads(), torch.get_rng_state()
     try:
-        for code in examples:
-            exec(code, scope)
+        for code, expected in EXAMPLE.findall(page):
+            printed = StringIO()
+            with redirect_stdout(printed):
+                exec(code, scope)
+            if expected:
+                assert printed.getvalue() == expected
     finally:
         torch.set_num_threads(threads)
         torch.set_rng_state(state)
-    return scope
 
 
-@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if own_examples(page)])
+@pytest.mark.parametrize("name", [name for name, page in PAGES.items() if EXAMPLE.search(page)])
 def test_examples_of_a_page_run(name: str) -> None:
-    run_examples(own_examples(PAGES[name]))
+    run_examples(PAGES[name])
 
 
-def test_examples_of_readme_run() -> None:
-    scope = run_examples(CODE.findall(README))
-    assert scope["features"].grad.isfinite().all()
+def test_examples_of_readme_run_and_print_what_it_says() -> None:
+    assert EXAMPLE.search(README)
+    run_examples(README)
 
 
 def test_every_operation_has_an_example() -> None:
     operations = {name for name in pk.__all__ if name.islower()} - {"use_backend"}
-    examples = "".join(code for page in PAGES.values() for code in own_examples(page))
+    examples = "".join(code for page in PAGES.values() for code, _ in EXAMPLE.findall(page))
     assert {name for name in operations if f"pk.{name}(" not in examples} == set()
 
 
-def test_every_page_is_in_the_navigation() -> None:
-    nav = re.search(r"^nav:\n(.*?)^\S", (ROOT / "mkdocs.yml").read_text(), re.M | re.S)
-    assert nav
-    listed = re.findall(r"\S+\.md", nav[1])
-    assert sorted(listed) == sorted(PAGES)
+def test_every_page_is_in_the_navigation_once() -> None:
+    trees = re.findall(r"^```\{toctree\}\n(.*?)^```", PAGES["index.md"], re.M | re.S)
+    entries = [line for line in "".join(trees).splitlines() if line and not line.startswith(":")]
+    listed = [re.sub(r"^.*<(.+)>$", r"\1", entry) + ".md" for entry in entries]
+    assert sorted(["index.md", *listed]) == sorted(PAGES)
 
 
-def test_reference_pages_document_exactly_the_public_names() -> None:
-    documented = re.findall(r"^::: (\S+)$", "\n".join(PAGES.values()), re.M)
-    assert len(documented) == len(set(documented))
+DOCUMENTED = re.findall(r"^\.\. auto\w+:: (\S+)$", "\n".join(PAGES.values()), re.M)
+DROP_INS = {
+    path.stem: importlib.import_module(f"pixelkernels.compat.{path.stem}")
+    for path in (ROOT / "pixelkernels" / "compat").glob("[a-z]*.py")
+}
+
+
+def test_reference_documents_exactly_the_public_names_once() -> None:
     modules = {"pixelkernels": pk, "pixelkernels.models": models, "pixelkernels.numpy": arrays}
     modules["pixelkernels.compat"] = compat
     public = {f"{where}.{name}" for where, module in modules.items() for name in module.__all__}
     # module docstrings, which describe what the functions of a page share
     public |= modules.keys() - {"pixelkernels"}
     public |= {f"pixelkernels.{name}" for name in ("regions", "distance", "similarity", "triplet")}
-    public |= {
-        f"pixelkernels.compat.{path.stem}"
-        for path in (ROOT / "pixelkernels" / "compat").glob("[a-z]*.py")
+    public |= {f"pixelkernels.compat.{name}" for name in DROP_INS}
+    assert len(DOCUMENTED) == len(set(DOCUMENTED))
+    assert {name for name in DOCUMENTED if not is_drop_in(name)} == public
+
+
+def is_drop_in(name: str) -> bool:
+    return name.startswith("pixelkernels.compat.") and name.count(".") == 3
+
+
+def test_reference_documents_every_drop_in_where_it_is_defined() -> None:
+    documented = {name for name in DOCUMENTED if is_drop_in(name)}
+    for name in documented:
+        module, _, last = name.rpartition(".")
+        assert getattr(importlib.import_module(module), last).__module__ == module, name
+    replacements = {
+        f"{value.__module__}.{value.__qualname__}"
+        for module in DROP_INS.values()
+        for value in getattr(module, "REPLACES", {}).values()
     }
-    assert set(documented) == public
-
-
-def test_included_sections_exist() -> None:
-    for page in PAGES.values():
-        for file, section in SNIPPET.findall(page):
-            text = (ROOT / file).read_text()
-            if section:
-                begin, end = (text.index(f"8<-- [{side}:{section}]") for side in ("start", "end"))
-                assert begin < end
+    named = set(re.findall(r"pixelkernels\.compat\.\w+\.\w+", PAGES["drop-ins.md"]))
+    assert replacements | named <= documented
 
 
 @pytest.mark.parametrize("project", PROJECTS)
@@ -120,16 +130,16 @@ FUNCTIONS = {
 }
 
 
-def test_table_of_ops_in_readme_agrees_with_the_dispatcher() -> None:
+def test_table_of_ops_and_backends_agrees_with_the_dispatcher() -> None:
     columns = ("eager", "cpu", "triton", "cuda")
-    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|" + r" (yes|no) \|" * 4, README, re.M)
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \|" + r" (yes|no) \|" * 4, PAGES["backends.md"], re.M)
     assert {name for name, *_ in rows} == FUNCTIONS
     for name, *cells in rows:
         available = dispatch.IMPLEMENTED.get(name, dispatch.BACKENDS)
         assert cells == ["yes" if column in available else "no" for column in columns], name
 
 
-def test_every_environment_variable_is_in_readme() -> None:
+def test_every_environment_variable_is_documented() -> None:
     variable = re.compile(r"PIXELKERNELS_[A-Z]+(?:_[A-Z]+)*")
     sources = [
         ROOT / "setup.py",
@@ -138,7 +148,7 @@ def test_every_environment_variable_is_in_readme() -> None:
         *ROOT.glob("csrc/**/*.h"),
     ]
     used = {name for path in sources for name in variable.findall(path.read_text())}
-    assert used <= set(variable.findall(README))
+    assert used <= set(variable.findall(PAGES["install.md"]))
 
 
 def load(path: Path) -> ModuleType:
@@ -160,36 +170,43 @@ def test_committed_pictures_are_up_to_date(tmp_path: Path) -> None:
         assert abs(old - new).mean() < 0.02, f"{path.name}: run docs/pictures.py"
 
 
-def test_docstrings_become_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
-    if importlib.util.find_spec("griffe") is None:
-        griffe = ModuleType("griffe")
-        griffe.Extension = griffe.Object = object  # type: ignore[attr-defined]
-        monkeypatch.setitem(sys.modules, "griffe", griffe)
-    markdown = load(DOCS / "docstrings.py").markdown
-    docstring = """The product <q, r> of `q_i` and [B, L*n] points.
+def test_docstrings_become_restructured_text() -> None:
+    restructured = load(DOCS / "docstrings.py").restructured
+    docstring = """The product <q, r> of `q_i` and [B, L*n] points, a|b:
 
     pixels = code[mask * 2]
 
 Args:
     scale, shift: numbers,
         or tensors <= 1.
-    k: `k_best`.
+    k: `k_best`'s.
 
 Returns:
     A scalar.
-Memory: 8 bytes. Source: eq. 1.
+Memory: 8 bytes. Source: eq. 1_a.
+
+Example:
+
+    >>> pk.f(2 * 3)
 """
-    assert markdown(docstring) == (
-        r"""The product &lt;q, r&gt; of `q_i` and \[B, L\*n\] points.
+    assert restructured(docstring) == (
+        r"""The product <q, r> of ``q_i`` and [B, L\*n] points, a\|b:
+
+.. code-block:: none
 
     pixels = code[mask * 2]
 
-Args:
-    scale: numbers, or tensors &lt;= 1.
-    shift: numbers, or tensors &lt;= 1.
-    k: `k_best`.
+:param scale: numbers, or tensors <= 1.
+:param shift: numbers, or tensors <= 1.
+:param k: ``k_best``\ 's.
 
 **Returns**: A scalar.
 
-**Memory**: 8 bytes. **Source**: eq. 1."""
+**Memory**: 8 bytes. **Source**: eq. 1\_a.
+
+**Example**:
+
+.. code-block:: pycon
+
+    >>> pk.f(2 * 3)"""
     )
