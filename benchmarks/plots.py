@@ -1,10 +1,10 @@
-"""Plot the committed results: speed-ups, roofline and growth.
+"""Plot the committed results: README's summary, speed-ups, roofline and growth.
 
     python -m benchmarks.plots [--check]
 
-Writes benchmarks/results/<machine>/plots/{speed,roofline,scaling}.{png,svg}. Each file contains a
-hash of the results that it shows. --check writes nothing and exits 1 if a plot is missing, out of
-date or without results.
+Writes benchmarks/results/<machine>/plots/{summary,speed,roofline,scaling}.{png,svg}. Each file
+contains a hash of the results that it shows. --check writes nothing and exits 1 if a plot is
+missing, out of date or without results.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from benchmarks.report import default_rows
 from benchmarks.run import RESULTS
+from benchmarks.summary import chosen, pairs
+from benchmarks.tables import default_rows, measured_on
 from benchmarks.workload import BOTH
 
 Row = dict[str, Any]
@@ -57,23 +58,38 @@ COLUMN_COUNT = 3
 TIME, MEMORY = COLOURS[:2]
 
 
-def conditions(contents: dict[str, Row]) -> str:
-    """The machine and the measured commits."""
-    facts = next(iter(contents.values()))["environment"]
-    parts = [f"torch {facts['torch']}"]
-    parts += [f"{facts['torch_threads']} threads"] if facts["device"] == "cpu" else []
-    commits: dict[str, list[str]] = {}
-    for name, content in contents.items():
-        commits.setdefault(content["environment"]["commit"] or "unknown", []).append(name)
-    if len(commits) == 1:
-        parts += [f"commit {commit}" for commit in commits]
-    else:
-        parts += [f"{' and '.join(names)} at {commit}" for commit, names in commits.items()]
-    return f"{facts['machine']} ({', '.join(parts)})"
-
-
 def footer(figure: Figure, *lines: str) -> None:
     figure.supxlabel("\n".join(lines), fontsize=7, color=PALE, x=0.01, ha="left")
+
+
+def summary(results: dict[str, Row]) -> Figure:
+    """Two bars per workload of README: the speed-up and the memory saved."""
+    rows = chosen(pairs(results))
+    figure = Figure(figsize=(WIDTH, 0.34 * len(rows) + 0.9), layout="constrained")
+    axes = figure.subplots()
+    for y, (ours, best) in enumerate(rows):
+        for at, ratio, colour in (
+            (y - 0.19, ours["times_faster"], TIME),
+            (y + 0.19, best["extra_mib"] / ours["extra_mib"], MEMORY),
+        ):
+            axes.barh(at, ratio - 1, left=1, height=0.36, color=colour)
+            axes.annotate(
+                f"{ratio:.1f}",
+                (max(ratio, 1), at),
+                (3, 0),
+                textcoords="offset points",
+                va="center",
+                color=INK,
+            )
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.set_yticks(range(len(rows)), [ours["title"] for ours, _ in rows])
+    _ratio_axis(axes, max(axes.get_xlim()))
+    keys = [Patch(color=TIME, label="times faster"), Patch(color=MEMORY, label="times less memory")]
+    figure.legend(handles=keys, loc="outside upper right", ncols=2, frameon=False)
+    figure.suptitle(
+        f"Compared with the best peer, {_machine(results)}", x=0.01, ha="left", fontsize=10
+    )
+    return figure
 
 
 def speed(results: dict[str, Row]) -> Figure:
@@ -122,25 +138,30 @@ def speed(results: dict[str, Row]) -> Figure:
             )
             ticks.append((y, row["title"]))
         top += len(rows) + 1
-    axes.set_xscale("log")
+    _ratio_axis(axes, 1.5 * max(values))
     # leave space for the names of the peers
     axes.set_xlim(0.85 * min(1, *values), 10 * max(values))
     axes.set_ylim(top - 0.3, -0.7)
     axes.set_yticks([y for y, _ in ticks], [title for _, title in ticks], fontsize=7.5)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.axvline(1, color=INK, linewidth=1)
-    marks = [mark for mark in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100) if mark <= 1.5 * max(values)]
-    axes.xaxis.set_major_locator(FixedLocator(marks))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
-    axes.grid(axis="x", alpha=0.25)
     axes.set_xlabel("times faster than the best peer, whose name stands at the right (log axis)")
     title = f"Times faster than the best peer, {_machine(results)}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     modes = "Forward + backward where there is a gradient, else forward; float32."
-    footer(figure, conditions(results), modes)
+    footer(figure, measured_on(results), modes)
     return figure
+
+
+def _ratio_axis(axes: Axes, largest: float) -> None:
+    """A log axis of ratios, with marks up to the largest, for horizontal bars that start at 1."""
+    axes.set_xscale("log")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.axvline(1, color=INK, linewidth=1)
+    marks = [mark for mark in (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100) if mark <= largest]
+    axes.xaxis.set_major_locator(FixedLocator(marks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}x"))
+    axes.grid(axis="x", alpha=0.25)
 
 
 def roofline(results: dict[str, Row]) -> Figure:
@@ -188,7 +209,7 @@ def roofline(results: dict[str, Row]) -> Figure:
     keys = [Patch(color=c, label=f) for f, c in zip(results, _colours(), strict=False)]
     axes.legend(handles=keys, loc="lower right", frameon=False)
     counted = "Counted: what no implementation can avoid. Percentages: share of that floor reached."
-    footer(figure, conditions(results), counted)
+    footer(figure, measured_on(results), counted)
     return figure
 
 
@@ -258,7 +279,11 @@ def growth(results: dict[str, Row]) -> Figure:
         Line2D([], [], linestyle=":", color=INK, label="bound of theory"),
     ]
     figure.legend(handles=keys, loc="outside upper right", ncols=3, frameon=False, fontsize=7.5)
-    footer(figure, conditions(results), "Bars: 20th to 80th percentile. Slopes: least squares.")
+    footer(
+        figure,
+        measured_on(results),
+        "Bars: 20th to 80th percentile. Slopes: least squares.",
+    )
     return figure
 
 
@@ -304,6 +329,7 @@ def _power(what: str, exponent: float, theory: float, variable: str) -> str:
 
 
 DRAW: dict[str, Callable[[Results], Figure]] = {
+    "summary": summary,
     "speed": speed,
     "roofline": roofline,
     "scaling": growth,
@@ -315,7 +341,7 @@ def sources(machine: Path) -> dict[str, Results]:
     found = {path.stem: json.loads(path.read_text()) for path in sorted(machine.glob("*.json"))}
     families = {name: content for name, content in found.items() if "ceilings" in content}
     growth = machine / "scaling" / "scaling.json"
-    pictures = {"speed": families, "roofline": families} if families else {}
+    pictures = dict.fromkeys(("summary", "speed", "roofline"), families) if families else {}
     if growth.exists():
         pictures["scaling"] = {"scaling": json.loads(growth.read_text())}
     return pictures

@@ -1,277 +1,24 @@
-"""Generate the benchmark tables from the committed result files.
+"""Write the committed results into the pages that show them.
 
     python -m benchmarks.report [--check]
 
-Every row goes to benchmarks/results/README.md, a summary to README.md and docs/<family>.md, all
-between `<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`. README.md also has tables of the
-reference networks, and docs/drop-ins.md of the drop-ins, between markers named models and compat.
+README.md gets a summary, docs/benchmarks.md and docs/<family>.md a table per family,
+docs/models.md the reference networks, docs/drop-ins.md the drop-ins, and
+benchmarks/results/README.md every row. All stand between comments such as
+`<!-- benchmarks:begin -->` and `<!-- benchmarks:end -->`.
 --check writes nothing and exits 1 if a page is out of date.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+from benchmarks import summary, tables
 from benchmarks.ops import FAMILIES
-from benchmarks.workload import BOTH, FORWARD
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTHING = "No results are committed yet."
-MODES = {BOTH: "forward + backward, float32", FORWARD: "forward"}
-Row = dict[str, Any]
-NAMES = {
-    "coseg": "`CoSegNet`",
-    "menet": "`MEnet`",
-    "cas": "`CASNet`",
-    "transfer": "`LabelTransferNet`",
-    "interactive": "`FewShotInteractiveNet`",
-}
-LOSSES = {
-    "cas": "CAS",
-    "class_agnostic_cross_entropy": "class-agnostic cross entropy",
-    "cross_entropy": "cross entropy",
-}
-PLACES = {None: "none", "after": "f-BRS after the junction", "before": "f-BRS before it"}
-# pairs of "machine folder/family" and the content of the file
-Results = list[tuple[str, Row]]
-
-
-def load(results: Path) -> Results:
-    return [
-        (f"{path.parent.name}/{path.stem}", json.loads(path.read_text()))
-        for path in sorted(results.glob("*/*.json"))
-    ]
-
-
-def readme(results: Results) -> str:
-    """A table per file and mode: the default backend compared with the best peer."""
-    sections = []
-    for _, content in results:
-        tables = [_summary(content["rows"], mode) for mode in MODES]
-        sections += [_conditions(content), *(table for table in tables if table)]
-    return "\n\n".join(sections) or NOTHING
-
-
-def default_rows(rows: list[Row]) -> Iterator[Row]:
-    """The row of the default backend for each workload, on its first input; with the backward pass
-    if there is one.
-    """
-    trained = {row["workload"] for row in rows if row["mode"] == BOTH}
-    first: dict[str, str] = {}
-    for row in rows:
-        name = row["workload"]
-        complete = (row["mode"] == BOTH) == (name in trained)
-        if row["variant"] == first.setdefault(name, row["variant"]) and row["default"] and complete:
-            yield row
-
-
-def _summary(rows: list[Row], mode: str) -> str:
-    lines = [
-        [row["title"], *_against_best_peer(row, rows)]
-        for row in default_rows(rows)
-        if row["mode"] == mode
-    ]
-    header = [MODES[mode], "best peer", "peer, ms", "ours, ms", "times faster"]
-    header += ["peer, extra MiB", "ours, extra MiB", "share of floor"]
-    return markdown(header, lines) if lines else ""
-
-
-def full(results: Results) -> str:
-    """Every row of every file, with the environment."""
-    header = ["workload", "input", "mode", "implementation", "ms", "p20", "p80", "graph ms"]
-    header += ["times faster than the best peer", "extra MiB", "share of floor"]
-    sections = []
-    for name, content in results:
-        facts = "\n".join(f"- {key}: {value}" for key, value in content["environment"].items())
-        ceilings = "\n".join(f"- {key}: {value:.3g}" for key, value in content["ceilings"].items())
-        missing = ", ".join(content["not_measured"])
-        parts = [f"## {name}", f"{facts}\n{ceilings}", markdown(header, _all(content["rows"]))]
-        parts += [f"Not measured: {missing}."] if missing else []
-        sections.append("\n\n".join(parts))
-    return "\n\n".join(sections) or NOTHING
-
-
-def _conditions(content: Row) -> str:
-    facts = content["environment"]
-    names = ["torch", "triton", "driver", "commit", "date"]
-    known = ", ".join(f"{name} {facts[name]}" for name in names if facts.get(name))
-    threads = f"{facts['torch_threads']} threads, " if facts["device"] == "cpu" else ""
-    return f"**{facts['machine']}** ({threads}{known})"
-
-
-def _against_best_peer(ours: Row, rows: list[Row]) -> list[str]:
-    if "ms" not in ours:
-        return ["", "", f"not timed: {ours['problem']}", "", "", "", ""]
-    same = ("workload", "variant", "mode", "name")
-    wanted = [ours[key] for key in same[:-1]]
-    best = next(
-        (row for row in rows if [row[key] for key in same] == [*wanted, ours.get("best_peer")]),
-        None,
-    )
-    share = f"{ours['share_of_floor']:.0%}"
-    mine = _number(ours["ms"]["p50"])
-    if best is None:
-        return ["none", "", mine, "", "", _memory(ours), share]
-    return [
-        best["name"],
-        _number(best["ms"]["p50"]),
-        mine,
-        f"{ours['times_faster']:.2f}",
-        _memory(best),
-        _memory(ours),
-        share,
-    ]
-
-
-def _all(rows: list[Row]) -> list[list[str]]:
-    lines = []
-    for row in rows:
-        name = f"**{row['name']}**" if row["side"] == "library" else row["name"]
-        line = [row["title"], row["variant"], row["mode"], name]
-        if "ms" not in row:
-            lines.append([*line, f"not timed: {row['problem']}", *[""] * 6])
-            continue
-        spread = [_number(row["ms"][key]) for key in ("p50", "p20", "p80")]
-        graph = _number(row["graph_ms"]["p50"]) if "graph_ms" in row else ""
-        faster = f"{row['times_faster']:.2f}" if "times_faster" in row else ""
-        lines.append([*line, *spread, graph, faster, _memory(row), f"{row['share_of_floor']:.0%}"])
-    return lines
-
-
-def _number(milliseconds: float) -> str:
-    return f"{milliseconds:.2f}" if milliseconds >= 1 else f"{milliseconds:.4f}"
-
-
-def _memory(row: Row) -> str:
-    return "" if row["extra_mib"] is None else f"{row['extra_mib']:.1f}"
-
-
-def _networks(content: Row) -> str:
-    height, width = content["size"]
-    facts = content["environment"]
-    flipped = [[LOSSES[row["loss"]], _with_spread(row["iou"])] for row in content["flipped_labels"]]
-    parts = [
-        "Small networks trained from scratch on real photographs, cropped around the object to"
-        f" {height} x {width} pixels, on **{facts['machine']}** ({facts['torch_threads']} threads,"
-        f" torch {facts['torch']}, commit {facts['commit']}), by `benchmarks/ops/models.py`."
-        " Results on the training images:",
-        _overfit(content["overfit"]),
-        "A training step with the eager and with the default backend; the networks' own"
-        " convolutions take most of the time:",
-        _costs(content["step_costs"]),
-        "Small versions of the papers' experiments on held-out images: mean and standard deviation"
-        " of the IoU over seeds. The two labels of each image swapped with probability 0.5:",
-        markdown(("loss", "IoU"), flipped),
-        "Dice alone and with the IS-Triplet loss, during training:",
-        _triplets(content["with_triplets"]),
-        "Clicks on the largest error, with and without f-BRS:",
-        _clicks(content["over_clicks"]),
-    ]
-    return "\n\n".join(parts)
-
-
-def _overfit(rows: list[Row]) -> str:
-    header = ("network", "images", "steps", "seconds", "loss, first to last", "IoU",
-              "largest difference of eager and default losses")  # fmt: skip
-    lines = [
-        [
-            *(NAMES[row["model"]], str(row["images"]), str(row["steps"]), f"{row['seconds']:.0f}"),
-            *(f"{row['first_loss']:.3g} to {row['last_loss']:.3g}", f"{row['iou']:.3f}"),
-            f"{row['largest_relative_difference']:.0e}",
-        ]
-        for row in rows
-    ]
-    return markdown(header, lines)
-
-
-def _costs(rows: list[Row]) -> str:
-    header = ("network", "eager, ms", "default, ms", "times faster", "eager, extra MiB",
-              "default, extra MiB")  # fmt: skip
-    lines = [
-        [
-            *(NAMES[row["model"]], f"{row['eager_ms']:.0f}", f"{row['default_ms']:.0f}"),
-            f"{row['eager_ms'] / row['default_ms']:.2f}",
-            *(f"{row['eager_mib']:.0f}", f"{row['default_mib']:.0f}"),
-        ]
-        for row in rows
-    ]
-    return markdown(header, lines)
-
-
-def _triplets(rows: list[Row]) -> str:
-    header = ("loss", *(f"IoU after {steps} steps" for steps in rows[0]["steps"]))
-    named = {0.0: "Dice", 1.0: "Dice + IS-Triplet"}
-    lines = [
-        [named[row["triplet_weight"]], *map(_with_spread, zip(*row["iou"], strict=True))]
-        for row in rows
-    ]
-    return markdown(header, lines)
-
-
-def _clicks(rows: list[Row]) -> str:
-    counts = range(1, len(rows[0]["iou"]) + 1)
-    header = ("refinement", *(f"IoU after {n}" for n in counts), "clicked pixels right at the end")
-    lines = [
-        [
-            *(PLACES[row["refinement"]], *(f"{iou:.3f}" for iou in row["iou"])),
-            f"{row['clicked_pixels_right'][-1]:.0%}",
-        ]
-        for row in rows
-    ]
-    return markdown(header, lines)
-
-
-def _with_spread(values: Any) -> str:
-    values = list(values)
-    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
-
-
-def networks(results: Path) -> str:
-    """The tables of the reference networks for each machine."""
-    found = sorted(results.glob("*/models/models.json"))
-    return "\n\n".join(_networks(json.loads(p.read_text())) for p in found) or NOTHING
-
-
-def drop_ins(results: Path) -> str:
-    """The drop-ins of `pixelkernels.compat` compared with the originals, for each machine."""
-    header = ("project", "function", "`pixelkernels.compat.`", "compared", "on",
-              "largest difference", "original, ms", "ours, ms", "times faster",
-              "original, extra MiB", "ours, extra MiB", "what differs")  # fmt: skip
-    parts = []
-    for path in sorted(results.glob("*/compat/compat.json")):
-        content = json.loads(path.read_text())
-        lines = [
-            [
-                *(row["project"], row["function"], f"`{row['ours_is']}`", *_compared(row)),
-                *(f"{row[f'{side}_ms']:.2f}" for side in ("theirs", "ours")),
-                f"{row['theirs_ms'] / row['ours_ms']:.1f}",
-                *(f"{row[f'{side}_mib']:.1f}" for side in ("theirs", "ours")),
-                row["differs"],
-            ]
-            for row in content["rows"]
-        ]
-        parts += [_conditions(content), markdown(header, lines)]
-    return "\n\n".join(parts) or NOTHING
-
-
-def _compared(row: Row) -> list[str]:
-    """What was compared, on what, and the largest relative difference."""
-    differences = row["differences"]
-    kinds = [*differences, *["signature"] * row["signature"]]
-    largest = [f"{kind} {x:.0e}" if x else f"{kind} 0" for kind, x in differences.items()]
-    return [", ".join(kinds), row["sizes"], ", ".join(largest) or "random draws"]
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, the first column to the left and the others to the right."""
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *rows))
 
 
 def replaced(page: str, block: str, name: str, kind: str = "benchmarks") -> str:
@@ -286,18 +33,21 @@ def replaced(page: str, block: str, name: str, kind: str = "benchmarks") -> str:
 def update(root: Path, *, check: bool) -> list[str]:
     """Update the pages under `root` unless `check`; the names of those that were out of date."""
     directory = root / "benchmarks" / "results"
-    results = load(directory)
+    results, docs = tables.load(directory), root / "docs"
     blocks = {
         root / "README.md": {
-            "benchmarks": readme(results),
-            "models": networks(directory),
+            "why": summary.why(directory),
+            "speed": summary.speed(directory),
+            "drop-ins": summary.drop_ins(directory),
         },
-        root / "docs" / "drop-ins.md": {"compat": drop_ins(directory)},
-        directory / "README.md": {"benchmarks": full(results)},
+        docs / "benchmarks.md": {"benchmarks": tables.workloads(results)},
+        docs / "models.md": {"models": tables.networks(directory)},
+        docs / "drop-ins.md": {"compat": tables.drop_ins(directory)},
+        directory / "README.md": {"benchmarks": tables.full(results)},
     }
     for family in FAMILIES:
         own = [(name, content) for name, content in results if Path(name).name == family]
-        blocks[root / "docs" / f"{family}.md"] = {"benchmarks": readme(own)}
+        blocks[docs / f"{family}.md"] = {"benchmarks": tables.workloads(own)}
     texts = {}
     for path, kinds in blocks.items():
         name = str(path.relative_to(root))

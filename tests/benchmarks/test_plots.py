@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 import pixelkernels as pk
-from benchmarks import growth, measure, plots
+from benchmarks import growth, measure, plots, summary
 from benchmarks.growth import SERIES, Series
 from benchmarks.plots import spread
 from benchmarks.run import RESULTS
@@ -106,10 +106,11 @@ def family(name: str, names: list[str]) -> dict[str, Any]:
         for variant, mode in itertools.product(("first", "second"), (FORWARD, BOTH)):
             about = {"workload": workload, "title": workload, "variant": variant, "mode": mode}
             floor = {"floor_bytes": 10**6, "floor_operations": 10 ** (4 + number)}
-            ours = {"default": True, "ms": {"p50": 1.0}, "share_of_floor": 0.5}
-            peer = {"best_peer": "eager", "times_faster": 0.5 + number}
+            ours = {"default": True, "name": "cpu", "ms": {"p50": 1.0}, "share_of_floor": 0.5}
+            peer = {"best_peer": "eager", "times_faster": 0.5 + number, "extra_mib": 2.0}
             found.append(about | floor | ours | peer)
-            found.append(about | floor | {"default": False, "ms": {"p50": 2.0}})
+            other = {"default": False, "name": "eager", "ms": {"p50": 2.0}, "extra_mib": 6.0}
+            found.append(about | floor | other)
     ceilings = {"copy_bytes_per_second": 3e10, "float32_operations_per_second": 2e11}
     return {
         "environment": environment | {"commit": name},
@@ -121,6 +122,7 @@ def family(name: str, names: list[str]) -> dict[str, Any]:
 @pytest.fixture
 def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(plots.STYLE, "savefig.dpi", 40)
+    monkeypatch.setattr(summary, "WORKLOADS", ("a", "c"))
     machine = tmp_path / "a-cpu"
     (machine / "scaling").mkdir(parents=True)
     for name, names in {"regions": ["a", "b"], "distance": ["c"]}.items():
@@ -166,7 +168,16 @@ def test_plots_are_out_of_date_when_results_change(
     assert set(plots.update(results, check=True)) == names
     monkeypatch.setattr(plots, "write", lambda *_: None)
     plots.update(results, check=False)
-    assert {path.stem for path in folder.iterdir()} == {"speed", "roofline"}
+    assert {path.stem for path in folder.iterdir()} == {"summary", "speed", "roofline"}
+
+
+def test_summary_has_two_bars_per_chosen_workload(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summary, "WORKLOADS", ("a", "c"))
+    found = {"regions": family("regions", ["a", "b"]), "distance": family("distance", ["c"])}
+    (axes,) = plots.summary(found).axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "c"]
+    # times faster, then times less memory
+    assert [text.get_text() for text in axes.texts] == ["1.5", "3.0", "1.5", "3.0"]
 
 
 def test_command_lists_plots_that_are_out_of_date(
