@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
@@ -19,12 +21,14 @@ class Folder:
     """Normalised `images` [N, 3, H, W] and `labels` [N, H, W] int64, held in memory.
 
     An image belongs to the mask of the same stem; images without a mask are skipped. A mask holds
-    labels as pixel values or as palette indices.
+    labels as pixel values or as palette indices. `digest` is a hash of the names and files.
 
     Args:
         images, masks: folders.
         size: (height, width) of the result. Images are resized bilinearly, masks to the nearest.
         ignore: the masks' value for unlabelled pixels, which become -1.
+
+    Raises ValueError where a folder or a file is not as described.
     """
 
     def __init__(
@@ -34,8 +38,12 @@ class Folder:
         self.names = sorted(found[0].keys() & found[1].keys())
         if not self.names:
             raise ValueError(f"no image in {images} has a mask of the same name in {masks}")
+        self.skipped = len(found[0]) - len(self.names)
         self.images = torch.stack([_image(found[0][name], size) for name in self.names])
         self.labels = torch.stack([_labels(found[1][name], size, ignore) for name in self.names])
+        if not (self.labels > 0).any():
+            raise ValueError(f"no mask in {masks} has an object: a pixel above 0, and not ignored")
+        self.digest = _digest(self.names, *found)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -50,23 +58,44 @@ def pixels(images: Tensor) -> Tensor:
 def _files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ValueError(f"expected a folder, got {folder}")
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+    return {p.stem: p for p in files}
+
+
+def _digest(names: list[str], images: dict[str, Path], masks: dict[str, Path]) -> str:
+    total = hashlib.sha256()
+    for name in names:
+        # hashes have one length, so no two data sets give the same bytes
+        for part in (os.fsencode(name), images[name].read_bytes(), masks[name].read_bytes()):
+            total.update(hashlib.sha256(part).digest())
+    return total.hexdigest()
+
+
+def _decoded(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image)
+    except Exception as error:  # a decoder of damaged bytes raises whatever it stumbles over
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "no known format" if unknown else str(error) or type(error).__name__
+        raise ValueError(f"{path}: cannot be read as an image: {reason}") from error
 
 
 def _image(path: Path, size: Sequence[int]) -> Tensor:
-    with Image.open(path) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-        scaled = upright.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    image = _decoded(path)
+    if image.mode.startswith(("I", "F")):  # which Pillow would clip to 255
+        raise ValueError(f"{path}: expected 8 bits for each channel, got mode {image.mode}")
+    scaled = image.convert("RGB").resize((size[1], size[0]), Image.Resampling.BILINEAR)
     values = torch.from_numpy(np.array(scaled)).movedim(-1, 0).float() / 255
     mean, deviation = _statistics(values)
     return (values - mean) / deviation
 
 
 def _labels(path: Path, size: Sequence[int], ignore: int | None) -> Tensor:
-    with Image.open(path) as image:
-        if image.mode not in ("1", "L", "P", "I", "I;16"):
-            raise ValueError(f"{path}: expected one number for each pixel, got mode {image.mode}")
-        scaled = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
+    image = _decoded(path)
+    if image.mode not in ("1", "L", "P", "I", "I;16"):
+        raise ValueError(f"{path}: expected one number for each pixel, got mode {image.mode}")
+    scaled = image.resize((size[1], size[0]), Image.Resampling.NEAREST)
     labels = torch.from_numpy(np.array(scaled).astype(np.int64))
     return labels if ignore is None else torch.where(labels == ignore, -1, labels)
 

@@ -5,7 +5,10 @@ that was never interrupted.
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from tqdm import tqdm
 
 import pixelkernels as pk
 
+from . import checkpoint
 from .folder import Folder, pixels
 from .tasks import Task
 
@@ -33,6 +37,7 @@ class Run:
         backend: of every library call; None is the dispatcher's choice.
         seed: of the generator of all randomness after the network's initialisation.
         device: of the network.
+        fingerprint: what a run must share with the run that it resumes, see `checkpoint.load`.
     """
 
     task: Task
@@ -42,6 +47,7 @@ class Run:
     backend: str | None = None
     seed: int = 0
     device: str = "cpu"
+    fingerprint: dict[str, Any] = field(default_factory=dict)
     losses: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -68,6 +74,7 @@ class Run:
 
     def state(self) -> dict[str, Any]:
         return {
+            "fingerprint": self.fingerprint,
             "network": self.task.network.state_dict(),
             "optimizer": self._optimizer.state_dict(),
             "generator": self._generator.get_state(),
@@ -83,33 +90,52 @@ class Run:
 
 def train(run: Run, steps: int, out: Path, *, every: int = 50) -> None:
     """Train until the run has `steps` steps. Resume from `out`/checkpoint.pt if it exists; write it
-    every `every` steps, at the end and on interruption.
+    every `every` steps, at the end, and on interruption after the step.
     """
     out.mkdir(parents=True, exist_ok=True)
     file = out / "checkpoint.pt"
     if file.exists():
-        run.load(torch.load(file, map_location=run.device, weights_only=True))
-    try:
+        state = checkpoint.load(file, run.fingerprint, run.device)
+        try:
+            run.load(state)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{file}: does not fit this version of the network; {checkpoint.ADVICE}"
+            ) from error
+    checkpoint.require_writable(file)
+    with _interrupted_between_steps() as interrupted:
         for done in _progress(run, steps):
-            if done % every == 0:
-                _save(run, file)
+            if done % every == 0 or done == steps or interrupted.is_set():
+                checkpoint.save(run.state(), file)
+            if interrupted.is_set():
+                raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupted_between_steps() -> Iterator[threading.Event]:
+    """The event is set by the first interruption: half a step cannot be resumed. A second one
+    interrupts at once.
+    """
+    interrupted = threading.Event()
+
+    def note(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        interrupted.set()
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
     finally:
-        _save(run, file)
+        signal.signal(signal.SIGINT, before)
 
 
 def _progress(run: Run, steps: int) -> Iterator[int]:
-    with tqdm(total=steps, initial=len(run.losses), unit="step") as progress:
+    # None: not in a log
+    with tqdm(total=steps, initial=len(run.losses), unit="step", disable=None) as progress:
         while len(run.losses) < steps:
-            progress.set_postfix(loss=f"{run.step():.4g}")
+            progress.set_postfix(loss=f"{run.step():.4g}", refresh=False)
             progress.update()
             yield len(run.losses)
-
-
-def _save(run: Run, file: Path) -> None:
-    # renaming is atomic: an interruption keeps the previous checkpoint
-    fresh = file.with_suffix(".new")
-    torch.save(run.state(), fresh)
-    fresh.replace(file)
 
 
 def write_loss_curve(losses: list[float], file: Path) -> None:
@@ -122,12 +148,11 @@ def write_loss_curve(losses: list[float], file: Path) -> None:
     figure.savefig(file)
 
 
-def write_predictions(data: Folder, predicted: Tensor, out: Path) -> list[Path]:
-    """One file per image: the image, its labels, the predicted labels."""
-    largest = int(torch.maximum(data.labels.max(), predicted.max().cpu()))
-    files = []
+def write_predictions(data: Folder, truth: Tensor, predicted: Tensor, out: Path) -> None:
+    """One file per image: the image, the labels to predict, the predicted ones."""
+    largest = int(torch.maximum(truth.max(), predicted.max()))
     for name, image, labels, prediction in zip(
-        data.names, pixels(data.images), data.labels, predicted.cpu(), strict=True
+        data.names, pixels(data.images), truth.cpu(), predicted.cpu(), strict=True
     ):
         figure = Figure(figsize=(9, 3), layout="constrained")
         panels = {"image": image, "labels": labels, "prediction": prediction}
@@ -135,6 +160,4 @@ def write_predictions(data: Folder, predicted: Tensor, out: Path) -> list[Path]:
             axes.imshow(values.numpy(), vmin=-1, vmax=max(largest, 1), interpolation="nearest")
             axes.set_title(title)
             axes.set_axis_off()
-        files.append(out / f"{name}.png")
-        figure.savefig(files[-1])
-    return files
+        figure.savefig(out / f"{name}.png")

@@ -38,10 +38,20 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+# the papers' rates are of pretrained networks, or of 100 000 steps; these are of small networks
+# from scratch and a few hundred steps
+SMALL_RATES = {"coseg": 0.02, "menet": 0.03, "cas": 0.05, "transfer": 0.03, "interactive": 0.02}
+
+
 class Task(Protocol):
     """A network on a data set. All randomness comes from the generator, so a run can resume."""
 
     network: nn.Module
+
+    @property
+    def truth(self) -> Tensor:
+        """Labels [N, H, W], the best possible prediction; -1 where unlabelled."""
+        ...
 
     def loss(self, batch: int, generator: torch.Generator, epoch: int) -> Tensor:
         """Of `batch` random items. An epoch is as many items as the data set has."""
@@ -62,16 +72,27 @@ class _Task:
         self.data = data
         self.images, self.labels = data.images.to(device), data.labels.to(device)
 
+    @property
+    def truth(self) -> Tensor:
+        """1 is object, whatever its label."""
+        return torch.where(self.labels < 0, -1, (self.labels > 0).long())
+
     def draw(self, batch: int, count: int, generator: torch.Generator) -> Tensor:
-        """[batch, count] indices of different images."""
-        if len(self.data) < count:
-            raise ValueError(f"expected at least {count} images, got {len(self.data)}")
-        weights = torch.ones(batch, len(self.data), device=self.images.device)
-        return torch.multinomial(weights, count, generator=generator)
+        """[batch, count] indices. The images of a row differ, and those of the whole batch as far
+        as the data set reaches: batch norm of one image several times, whose deepest map is a
+        single pixel, sees no variance, and the loss jumps.
+        """
+        images = len(self.data)
+        if images < count:
+            raise ValueError(f"expected at least {count} images, got {images}")
+        order = torch.randperm(images, generator=generator, device=self.images.device)
+        turns = torch.arange(batch * count, device=order.device).view(batch, count)
+        return order[turns % images]
 
     def sgd(self, rate: float, weight_decay: float, given: float | None) -> torch.optim.Optimizer:
+        chosen = rate if given is None else given
         return torch.optim.SGD(
-            self.network.parameters(), lr=given or rate, momentum=0.9, weight_decay=weight_decay
+            self.network.parameters(), lr=chosen, momentum=0.9, weight_decay=weight_decay
         )
 
 
@@ -115,7 +136,10 @@ class SaliencyTask(_Task):
         return self.sgd(0.1, 1e-8, rate)
 
     def predict(self) -> Tensor:
-        return self.network.predict(self.images).long()
+        """Half of the largest saliency of the image. The paper's threshold, twice the mean, exceeds
+        every saliency where an object covers most of its image: nothing would be predicted.
+        """
+        return (self.network.saliency(self.images) >= 0.5).long()
 
 
 class ClassAgnosticTask(_Task):
@@ -124,7 +148,7 @@ class ClassAgnosticTask(_Task):
     def __init__(self, data: Folder, device: str, *, kind: str = "cas", **options: Any) -> None:
         super().__init__(CASNet(**options), data, device)
         self.kind = kind
-        self.regions, self.num_regions = compact_labels(self.labels)
+        self.regions, self.num_regions = compact_labels(self.labels, ignore_index=-1)
 
     def loss(self, batch: int, generator: torch.Generator, epoch: int) -> Tensor:
         chosen = self.draw(batch, 1, generator)[:, 0]
@@ -136,9 +160,10 @@ class ClassAgnosticTask(_Task):
         return self.sgd(1e-3, 1e-4, rate)
 
     def predict(self) -> Tensor:
-        """The channel of the largest value."""
+        """Object is where the channel that correlates with the objects has the largest value."""
+        channel = self.network.choose_channel(self.images, self.labels > 0)
         with torch.no_grad():
-            return self.network(self.images).argmax(1)
+            return (self.network(self.images).argmax(1) == channel).long()
 
 
 class LabelTransferTask(_Task):
@@ -156,6 +181,10 @@ class LabelTransferTask(_Task):
         index = torch.searchsorted(self.classes, self.labels.clamp(min=int(self.classes[0])))
         self.targets = torch.where(self.labels >= 0, index, -1)
 
+    @property
+    def truth(self) -> Tensor:
+        return self.labels
+
     def loss(self, batch: int, generator: torch.Generator, epoch: int) -> Tensor:
         pairs = self.draw(batch, 2, generator)
         return self.network.loss(
@@ -165,7 +194,7 @@ class LabelTransferTask(_Task):
         )
 
     def optimizer(self, rate: float | None) -> torch.optim.Optimizer:
-        rate = rate or 2.5e-4
+        rate = 2.5e-4 if rate is None else rate
         decoder = [*self.network.pyramid.parameters(), *self.network.decoder.parameters()]
         others = [*self.network.backbone.parameters(), *self.network.similarity.parameters()]
         groups: list[dict[str, Any]] = [{"params": others}, {"params": decoder, "lr": 2 * rate}]
