@@ -44,8 +44,6 @@ autodoc_preserve_defaults = True
 autodoc_inherit_docstrings = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 76
-# a step of click_loop, which has no public name
-nitpick_ignore = [("py:class", "pixelkernels.models.refinement.Step")]
 toc_object_entries_show_parents = "hide"
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "

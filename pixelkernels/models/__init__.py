@@ -8,7 +8,7 @@ from .coseg import CoSegmentation, CoSegNet
 from .interactive import Clicks, FewShotInteractiveNet, Support
 from .losses import class_agnostic_cross_entropy, dice_loss
 from .menet import MEnet, Saliency, adaptive_mask
-from .refinement import click_loop, refined_logits
+from .refinement import Step, click_loop, refined_logits
 from .transfer import LabelTransferNet
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "LabelTransferNet",
     "MEnet",
     "Saliency",
+    "Step",
     "Support",
     "adaptive_mask",
     "class_agnostic_cross_entropy",

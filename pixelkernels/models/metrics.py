@@ -17,12 +17,12 @@ from .menet import adaptive_mask
 
 def jaccard(prediction: Tensor, target: Tensor) -> float:
     """Intersection over union of all pixels of two masks; 0 if both are empty."""
-    return float(binary_jaccard_index(prediction.long(), target.long()))
+    return float(binary_jaccard_index((prediction != 0).long(), (target != 0).long()))
 
 
 def pixel_precision(prediction: Tensor, target: Tensor) -> float:
     """The share of correct pixels, object and background (co-segmentation)."""
-    return float(binary_accuracy(prediction.long(), target.long()))
+    return float(binary_accuracy((prediction != 0).long(), (target != 0).long()))
 
 
 def mean_iou(predictions: Sequence[Tensor], targets: Sequence[Tensor]) -> float:
@@ -43,8 +43,9 @@ def saliency_measures(saliency: Tensor, target: Tensor) -> dict[str, float]:
 
     Args:
         saliency: [B, H, W] in [0, 1].
-        target: [B, H, W], 0/1.
+        target: [B, H, W], nonzero is the object.
     """
+    target = target != 0
     scores = [
         float(binary_fbeta_score(found.long(), mask.long(), beta=0.3**0.5))
         for found, mask in zip(adaptive_mask(saliency), target, strict=True)

@@ -149,13 +149,14 @@ def click_loop(
         network: in evaluation mode.
         images: [B, 3, H, W].
         support: annotated images of the class.
-        target: [B, H, W], 0/1, the mask the user wants.
+        target: [B, H, W], the mask that the user wants; nonzero is the object.
         num_clicks: clicks per image.
         refinement: None, or the `place` of `refined_logits`.
 
     Yields: a Step per click. The click of an image without an error is padding.
     """
     check_like("target", target, images)
+    target = target != 0
     prediction = torch.zeros_like(target, dtype=torch.bool)
     not_clicked = torch.ones_like(prediction)
     points, labels = [], []
@@ -172,6 +173,6 @@ def click_loop(
         else:
             logits = refined_logits(network, images, clicks, support, place=refinement)
         prediction = logits > 0
-        overlap = (prediction & (target == 1)).sum((1, 2))
-        union = (prediction | (target == 1)).sum((1, 2))
+        overlap = (prediction & target).sum((1, 2))
+        union = (prediction | target).sum((1, 2))
         yield Step(clicks, logits, overlap / union.clamp(min=1))

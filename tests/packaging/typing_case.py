@@ -110,6 +110,7 @@ def networks(images: Tensor, masks: Tensor) -> Iterator[Tensor]:
     interactive = models.FewShotInteractiveNet()
     support = models.Support(images, masks)
     for step in models.click_loop(interactive, images, support, masks, refinement="after"):
+        assert_type(step, models.Step)
         assert_type(step.clicks, models.Clicks)
         logits = models.refined_logits(interactive, images, step.clicks, support)
         assert_type(models.dice_loss(logits, masks), Tensor)
