@@ -38,7 +38,7 @@ test-all: build cuda-on-cpu
 	$(PYTEST) -m "slow and not inductor"
 	$(INTERPRETED) -m "slow and not inductor"
 
-# every function compiled by Inductor on the eager backend, half an hour
+# every function compiled by Inductor on the eager backend
 test-inductor: build
 	$(PYTEST) -m inductor
 
@@ -49,7 +49,7 @@ $(OLDEST)/.installed: pyproject.toml
 	  scikit-image pillow torchmetrics tqdm matplotlib pytest pytest-xdist hypothesis
 	touch $@
 
-# what the oldest supported torch compiles and exports, half an hour
+# what the oldest supported torch compiles and exports
 test-oldest: build $(OLDEST)/.installed
 	OMP_WAIT_POLICY=passive $(OLDEST)/bin/python -m pytest -n 2 tests/promises/test_operators.py \
 	  tests/promises/test_inductor.py tests/promises/test_export.py $(ARGS)
