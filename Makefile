@@ -38,7 +38,7 @@ test-all: build cuda-on-cpu
 	$(PYTEST) -m "slow and not inductor"
 	$(INTERPRETED) -m "slow and not inductor"
 
-# every function compiled by Inductor on the eager backend
+# every function compiled by Inductor on eager, and with dynamic shapes
 test-inductor: build
 	$(PYTEST) -m inductor
 

@@ -1,7 +1,7 @@
 """Every public function under torch.compile's default backend, which compiles C++ for the CPU.
 
 A cold compilation takes seconds to a minute: `make test` has those of few kernels, `make test-all`
-those of the compiled backend, and `make test-inductor` also those of eager.
+those of the compiled backend with static shapes, and `make test-inductor` the others.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ def samples():
     for op in OPS.values():
         for backend in ("cpu", "eager") if op.compiles else ():
             for dynamic in (False, True):
-                quick = op.name in QUICK and not dynamic
+                few = op.name in QUICK
+                quick = few and backend == "cpu" and not dynamic
                 marks = [] if quick else [pytest.mark.slow]
-                if backend == "eager":
-                    marks = [pytest.mark.slow, pytest.mark.inductor]
+                if backend == "eager" or (dynamic and not few):
+                    marks.append(pytest.mark.inductor)
                 yield pytest.param(
                     Sample(op, op.quick_cases[0]),
                     backend,

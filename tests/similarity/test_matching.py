@@ -249,6 +249,24 @@ def test_class_of_nan_loses_to_one_of_minus_infinity(reduce, classes, backend, d
         assert (best == last).all()
 
 
+@pytest.mark.parametrize("backend", COMPILED)
+@pytest.mark.parametrize(
+    "order", [[1, 0, 2, 1, 0], [1, 2, 0, 1, 2, 0], [2, 1, 0, 2, 1, 0], [1, 1, 0, 0]]
+)
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_of_equal_points_the_first_are_among_the_best(k, order, backend, device):
+    values = 5.0 - torch.tensor(order)
+    query = torch.ones(1, 1, 1, 1, device=device, requires_grad=True)
+    points = values.to(device).view(1, 1, -1).requires_grad_()
+    labels = torch.zeros(1, len(order), dtype=torch.int64, device=device)
+    score = pk.matching_scores(query, points, labels, 1, reduce="topk", k=k, backend=backend)
+    by_query, by_points = torch.autograd.grad(score.sum(), (query, points))
+    best = values.argsort(descending=True, stable=True)[:k]
+    expected = torch.zeros(len(order)).scatter(0, best, 1 / k)
+    torch.testing.assert_close(by_points.flatten().cpu(), expected)
+    torch.testing.assert_close(by_query.flatten().cpu(), values[best].mean()[None])
+
+
 @pytest.mark.parametrize("backend", ALL)
 @pytest.mark.parametrize("reduce", ["mean", "max", "softmax"])
 @pytest.mark.parametrize("metric", METRICS)

@@ -162,8 +162,10 @@ struct Best {
           A* slot = row(state, i, v);
           const Vec<A> have = load(slot);
           const Integers<A> from = places(slot);
-          const Integers<A> better =
-              (candidate > have) | (from < 0) | ((candidate != candidate) & (have == have));
+          // the candidate may be a displaced one, which comes before later ones of its value
+          const Integers<A> better = (candidate > have) | (from < 0) |
+                                     ((candidate == have) & (argbest < from)) |
+                                     ((candidate != candidate) & (have == have));
           put(slot, better ? candidate : have, better ? argbest : from);
           candidate = better ? have : candidate;
           argbest = better ? from : argbest;

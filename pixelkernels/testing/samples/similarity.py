@@ -99,13 +99,16 @@ def matching_terms(call: Call) -> dict[str, float]:
     found = {"value": largest, "scores": largest}
     # of a squared distance: q times the sum of the slopes, less the sum of the slopes times p
     parts = 2 if options.get("metric") == "sqeuclidean" else 1
-    for name, other in (("query", points), ("reference", query)):
+    for name, own, other in (("query", query, points), ("reference", points, query)):
         gradient = results[f"gradient in {name}"]
         if gradient.numel():
             size = float(gradient.abs().max())
+            weight = abs(scale) * slope * float(cotangent(scores).abs().max())
             if options.get("reduce") == "softmax":  # a difference: one point has no gradient
-                weight = float(cotangent(scores).abs().max())
-                size = max(size, abs(scale) * slope * weight * float(other.abs().max()))
+                size = max(size, weight * float(other.abs().max()))
+            if options.get("metric") == "cosine":  # a difference: parallel features have none
+                lengths = own.double().flatten(2).norm(dim=1).clamp(min=1e-12)
+                size = max(size, weight / float(lengths.min()))
             found[f"gradient in {name}"] = parts * condition * size
     for name in ("scale", "shift"):
         found[f"gradient in {name}"] = condition * terms
