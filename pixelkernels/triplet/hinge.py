@@ -219,7 +219,8 @@ class ISTripletLoss(OptionsModule):
     """`is_triplet_loss` as a module: `loss(features, mask)`.
 
     Args:
-        num_samples, margin, squared, eps, ignore_index, backend: as in `is_triplet_loss`.
+        num_samples, margin, squared, eps, ignore_index, generator, backend: as in
+            `is_triplet_loss`.
 
     Example:
 
@@ -236,19 +237,23 @@ class ISTripletLoss(OptionsModule):
         squared: bool = False,
         eps: float = 1e-6,
         ignore_index: int = -1,
+        generator: Generator | None = None,
         backend: str | None = None,
     ) -> None:
         _check_is_triplet(num_samples, margin, squared, eps, ignore_index)
-        options = {"num_samples": num_samples, "margin": margin, "squared": squared, "eps": eps}
-        super().__init__(**options, ignore_index=ignore_index, backend=backend)
+        super().__init__(
+            num_samples=num_samples,
+            margin=margin,
+            squared=squared,
+            eps=eps,
+            ignore_index=ignore_index,
+            generator=generator,
+            backend=backend,
+        )
 
-    def forward(
-        self, features: Tensor, mask: Tensor, *, generator: Generator | None = None
-    ) -> Tensor:
-        return is_triplet_loss(features, mask, generator=generator, **self.options)
+    def forward(self, features: Tensor, mask: Tensor) -> Tensor:
+        return is_triplet_loss(features, mask, **self.options)
 
     if TYPE_CHECKING:
 
-        def __call__(
-            self, features: Tensor, mask: Tensor, *, generator: Generator | None = None
-        ) -> Tensor: ...
+        def __call__(self, features: Tensor, mask: Tensor) -> Tensor: ...

@@ -302,7 +302,7 @@ def test_modules_have_the_options_of_their_functions(name):
     options = {
         parameter: value.default
         for parameter, value in inspect.signature(MODULES[name].function).parameters.items()
-        if value.kind is inspect.Parameter.KEYWORD_ONLY and parameter != "generator"
+        if value.kind is inspect.Parameter.KEYWORD_ONLY
     }
     own = inspect.signature(getattr(pk, name)).parameters
     shared = {parameter: own[parameter].default for parameter in options if parameter in own}

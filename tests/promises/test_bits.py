@@ -99,10 +99,8 @@ def test_ignored_pixels_may_hold_nan(sample, backend, device):
 def test_module_is_its_function(sample, backend, device):
     call = sample.call(device=device)
     required, options = call.op.split(call.arguments)
-    module = call.op.module(**options, backend=backend)
-    assert_same(
-        named_outputs(module(*required.values(), **call.generator())), call.outputs(backend)
-    )
+    module = call.op.module(**options, **call.generator(), backend=backend)
+    assert_same(named_outputs(module(*required.values())), call.outputs(backend))
     defaults = inspect.signature(call.op.module).parameters
     for name, value in call.case.options.items():
         assert (f"{name}={value!r}" in repr(module)) == (value is not defaults[name].default)
