@@ -38,7 +38,7 @@ test-all: build cuda-on-cpu
 	$(PYTEST) -m "slow and not inductor"
 	$(INTERPRETED) -m "slow and not inductor"
 
-# every function compiled by Inductor on eager, and with dynamic shapes
+# every function compiled by Inductor on eager and with dynamic shapes, and AOTInductor's packages
 test-inductor: build
 	$(PYTEST) -m inductor
 
@@ -135,7 +135,7 @@ wheel-test:
 
 # the sdist by `pip install .`, in an environment that has torch and nothing to build with; only the
 # optimisation is lower, to compile in less time
-install-test: build sdist
+install-test: $(VENV)/.installed sdist
 	PIXELKERNELS_CUDA=0 CXXFLAGS=-O1 $(BIN)/python -m tools.wheels.trial dist/*.tar.gz --torch here
 
 clean:

@@ -185,10 +185,8 @@ torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name",
-    ["losses", *(pytest.param(x, marks=[pytest.mark.inductor]) for x in ("click", "transfer"))],
-)
+@pytest.mark.inductor
+@pytest.mark.parametrize("name", PACKAGES)
 def test_packages_of_aotinductor_load_after_the_import(name, tmp_path):
     module, arguments = PACKAGES[name]
     program = torch.export.export(module, arguments)
