@@ -26,7 +26,7 @@ from benchmarks import environment, measure
 from benchmarks.run import RESULTS
 from examples.train.folder import Folder
 from examples.train.run import Run
-from examples.train.tasks import SMALL, TASKS, InteractiveTask
+from examples.train.tasks import SMALL, SMALL_RATES, TASKS, InteractiveTask
 from pixelkernels import testing
 from pixelkernels.models import CASNet, MEnet, click_loop
 from pixelkernels.models.layers import resized_labels
@@ -34,13 +34,13 @@ from pixelkernels.models.metrics import jaccard, saliency_measures
 
 SIZE, READ = (128, 224), (480, 840)
 SEEDS = (0, 1, 2)
-# per network: images, steps, batch size, learning rate
+# per network: images, steps, batch size
 LEARNING = {
-    "coseg": (3, 100, 2, 0.02),
-    "menet": (3, 150, 3, 0.03),
-    "cas": (3, 100, 3, 0.05),
-    "transfer": (3, 100, 2, 0.03),
-    "interactive": (3, 100, 3, 0.02),
+    "coseg": (3, 100, 2),
+    "menet": (3, 150, 3),
+    "cas": (3, 100, 3),
+    "transfer": (3, 100, 2),
+    "interactive": (3, 100, 3),
 }
 COMPARED = 3  # steps with both backends
 Row = dict[str, Any]
@@ -84,10 +84,10 @@ def spread_over(whole: Data, count: int) -> list[int]:
     return [round(i * (len(whole) - 1) / (count - 1)) for i in range(count)]
 
 
-def started(name: str, data: Any, batch: int, rate: float, seed: int = 0, **options: Any) -> Run:
+def started(name: str, data: Any, batch: int, seed: int = 0, **options: Any) -> Run:
     torch.manual_seed(seed)
     task = TASKS[name](data, "cpu", **{**SMALL[name], **options})
-    return Run(task, len(data), batch, rate, seed=seed)
+    return Run(task, len(data), batch, SMALL_RATES[name], seed=seed)
 
 
 def trained(run: Run, steps: int, title: str) -> Run:
@@ -109,16 +109,16 @@ def object_iou(task: Any) -> float:
 
 def overfit(whole: Data) -> Iterator[Row]:
     """Overfit each network to a few images; compare the first losses of both backends."""
-    for name, (images, steps, batch, rate) in LEARNING.items():
+    for name, (images, steps, batch) in LEARNING.items():
         data = whole.part(spread_over(whole, images))
         sides = {}
         for backend in ("eager", None):
-            run = started(name, data, batch, rate)
+            run = started(name, data, batch)
             run.backend = backend
             with testing.same_draws():
                 sides[backend] = [run.step() for _ in range(COMPARED)]
         begin = time.perf_counter()
-        run = trained(started(name, data, batch, rate), steps, name)
+        run = trained(started(name, data, batch), steps, name)
         row: Row = {
             "model": name,
             "images": images,
@@ -139,12 +139,12 @@ def overfit(whole: Data) -> Iterator[Row]:
 
 def step_costs(whole: Data) -> Iterator[Row]:
     """Time and memory of a training step, eager and default backend alternately."""
-    for name, (_, _, batch, rate) in LEARNING.items():
+    for name, (_, _, batch) in LEARNING.items():
         data = whole.part(spread_over(whole, 4))
         options = {"transfer": {"pairs": "all"}}.get(name, {})
         sides = {}
         for side, backend in (("eager", "eager"), ("default", None)):
-            sides[side] = started(name, data, batch, rate, **options)
+            sides[side] = started(name, data, batch, **options)
             sides[side].backend = backend
         calls: dict[str, Callable[[], object]] = {side: run.step for side, run in sides.items()}
         for call in calls.values():
@@ -171,9 +171,7 @@ def flipped_labels(whole: Data) -> Iterator[Row]:
             train, test = (whole.part(chosen) for chosen in half)
             flip = torch.rand(len(train), generator=torch.Generator().manual_seed(seed)) < 0.5
             train.labels = ((train.labels > 0) ^ flip[:, None, None]).long()
-            run = trained(
-                started("cas", train, 3, 0.05, seed, kind=kind), 70, f"{kind}, seed {seed}"
-            )
+            run = trained(started("cas", train, 3, seed, kind=kind), 70, f"{kind}, seed {seed}")
             network = run.task.network
             target = test.labels > 0
             if kind == "cross_entropy":
@@ -191,7 +189,7 @@ def with_triplets(whole: Data) -> Iterator[Row]:
         curves = []
         for seed in SEEDS:
             train, test = (whole.part(chosen) for chosen in half)
-            run = started("coseg", train, 2, 0.02, seed, triplet_weight=weight)
+            run = started("coseg", train, 2, seed, triplet_weight=weight)
             curve = []
             for _ in range(4):
                 trained(run, 20, f"triplet weight {weight:g}, seed {seed}")
@@ -206,7 +204,7 @@ def over_clicks(whole: Data) -> Iterator[Row]:
     """Clicks on held-out images, without f-BRS and with it after and before the junction."""
     half = [list(range(start, len(whole), 2)) for start in (0, 1)]
     train, test = (whole.part(chosen) for chosen in half)
-    run = trained(started("interactive", train, 3, 0.02), 100, "interactive")
+    run = trained(started("interactive", train, 3), 100, "interactive")
     task: InteractiveTask = run.task
     task.images, task.labels = test.images, test.labels
     count = len(test)
