@@ -102,6 +102,7 @@ def require_all() -> None:
         require([f"torch>={TORCH_TARGET}"])
 
 
+# before the import, which an old setuptools would fail in pages of output
 require(REQUIRES)
 
 from setuptools import build_meta  # noqa: E402

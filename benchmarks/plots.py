@@ -279,11 +279,8 @@ def growth(results: dict[str, Row]) -> Figure:
         Line2D([], [], linestyle=":", color=INK, label="bound of theory"),
     ]
     figure.legend(handles=keys, loc="outside upper right", ncols=3, frameon=False, fontsize=7.5)
-    footer(
-        figure,
-        measured_on(results),
-        "Bars: 20th to 80th percentile. Slopes: least squares.",
-    )
+    legend = "Bars: 20th to 80th percentile. Slopes: least squares."
+    footer(figure, measured_on(results), legend)
     return figure
 
 

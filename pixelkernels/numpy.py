@@ -51,7 +51,7 @@ def click_maps(
         >>> pixelkernels.numpy.click_maps(points, labels, (6, 8))[:, 0, 0]
         array([  5., 255.], dtype=float32)
     """
-    single = _is_one(points, 2)
+    single = _is_one_image(points)
     if single:
         points, labels = points[None], _batch_of_one(labels)
     height, width = maps.check_clicks(_tensor("points", points), _tensor("labels", labels), size)
@@ -110,7 +110,7 @@ def next_click(
         >>> pixelkernels.numpy.next_click(np.zeros_like(target), target).points
         array([4, 5])
     """
-    single = _is_one(prediction, 2)
+    single = _is_one_image(prediction)
     if single:
         prediction, target = prediction[None], _batch_of_one(target)
         not_clicked = _batch_of_one(not_clicked)
@@ -134,9 +134,9 @@ def next_click(
     return NextClick(*(x[0] for x in click)) if single else click
 
 
-def _is_one(array: Any, dimensions: int) -> bool:
-    """Whether it is an array without the dimension of the batch."""
-    return isinstance(array, np.ndarray) and array.ndim == dimensions
+def _is_one_image(array: Any) -> bool:
+    """Whether points [N, 2] or a mask [H, W] come without the dimension of the batch."""
+    return isinstance(array, np.ndarray) and array.ndim == 2
 
 
 def _batch_of_one(array: Any) -> Any:

@@ -127,7 +127,7 @@ def why_not(backend: str, op: str, tensors: tuple[Tensor, ...]) -> list[str]:
     reasons = [extension.REASONS[backend]] if extension.REASONS[backend] else []
     if backend not in IMPLEMENTED[op]:
         reasons.append(f"{op} has no {backend} implementation")
-    if not torch.compiler.is_compiling() and any(_is_transformed(tensor) for tensor in tensors):
+    if not torch.compiler.is_compiling() and any(is_transformed(tensor) for tensor in tensors):
         reasons.append("the tensors are under a torch.func transform, which only eager supports")
     for tensor in tensors:
         if tensor.is_floating_point() and tensor.dtype not in DTYPES[backend]:
@@ -198,7 +198,7 @@ def _known(name: str | None, source: str) -> str | None:
     return name
 
 
-def _is_transformed(tensor: Tensor) -> bool:
+def is_transformed(tensor: Tensor) -> bool:
     return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 

@@ -101,6 +101,31 @@ class Kernel:
             )
 
 
+def _define_pointwise(
+    signature: str, run: Callable[..., Tensor], dtype: torch.dtype | None = None
+) -> Callable[..., Tensor]:
+    """Define an operator whose result has the shape of its first argument, contiguous, and under
+    vmap its batch dimension; its dtype, too, unless one is given.
+    """
+    name = signature.split("(", 1)[0]
+    _library.define(signature)
+    _library.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(
+        f"pixelkernels::{name}",
+        lambda values, *_: torch.empty(
+            values.shape, dtype=dtype or values.dtype, device=values.device
+        ),
+        lib=_library,
+    )
+    operator: Callable[..., Tensor] = getattr(torch.ops.pixelkernels, name).default
+    torch.library.register_vmap(
+        f"pixelkernels::{name}",
+        lambda info, dims, *inputs: (operator(*inputs), dims[0]),
+        lib=_library,
+    )
+    return operator
+
+
 def define_check(
     name: str,
     argument: str,
@@ -141,23 +166,12 @@ def define_check(
         (values,) = ctx.saved_tensors
         return torch.where(invalid(values), 0, grad)
 
-    _library.define(f"{name}(Tensor values{', SymInt limit' if limit else ''}) -> Tensor")
-    _library.impl(name, check, "CompositeExplicitAutograd")
-    torch.library.register_fake(
-        f"pixelkernels::{name}",
-        lambda values, *_: torch.empty(values.shape, dtype=values.dtype, device=values.device),
-        lib=_library,
-    )
+    signature = f"{name}(Tensor values{', SymInt limit' if limit else ''}) -> Tensor"
+    checked = _define_pointwise(signature, check)
     if not limit:  # only checks of integers have limits
         torch.library.register_autograd(
             f"pixelkernels::{name}", backward, setup_context=save, lib=_library
         )
-    checked = getattr(torch.ops.pixelkernels, name).default
-    torch.library.register_vmap(
-        f"pixelkernels::{name}",
-        lambda info, dims, *inputs: (checked(*inputs), dims[0]),
-        lib=_library,
-    )
     return checked
 
 
@@ -180,7 +194,7 @@ def to_mask(name: str, values: Tensor) -> Tensor:
         return values
     # `values != 0` is the mask; the operator only adds the check
     if values.device.type == "cpu" and values.dtype.is_signed:
-        return torch.ops.pixelkernels.object_labels.default(values, name, None) > 0
+        return object_labels(values, name, None) > 0
     return values != 0
 
 
@@ -192,7 +206,7 @@ def to_object_labels(name: str, values: Tensor, ignore_index: int) -> Tensor:
     """
     if values.dtype == torch.bool and ignore_index not in (0, 1):
         return values
-    return torch.ops.pixelkernels.object_labels.default(values, name, ignore_index)
+    return object_labels(values, name, ignore_index)
 
 
 def _object_labels(values: Tensor, name: str, ignore_index: int | None) -> Tensor:
@@ -234,22 +248,10 @@ def refuse_what_is_no_mask(
             )
 
 
-_library.define("object_labels(Tensor values, str name, int? ignore_index) -> Tensor")
-_library.impl("object_labels", _object_labels, "CompositeExplicitAutograd")
-torch.library.register_fake(
-    "pixelkernels::object_labels",
-    lambda values, name, ignore_index: torch.empty(
-        values.shape, dtype=torch.int8, device=values.device
-    ),
-    lib=_library,
-)
-torch.library.register_vmap(
-    "pixelkernels::object_labels",
-    lambda info, dims, *inputs: (
-        torch.ops.pixelkernels.object_labels.default(*inputs),
-        dims[0],
-    ),
-    lib=_library,
+object_labels = _define_pointwise(
+    "object_labels(Tensor values, str name, int? ignore_index) -> Tensor",
+    _object_labels,
+    torch.int8,
 )
 
 

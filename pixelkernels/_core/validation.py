@@ -55,6 +55,10 @@ def floating(name: str, value: Any) -> Tensor:
     return value
 
 
+def bool_or_floating(name: str, value: Any) -> Tensor:
+    return value if tensor(name, value).dtype == torch.bool else floating(name, value)
+
+
 def features(name: str, value: Any) -> Tensor:
     """A floating-point [B, C, H, W] tensor."""
     floating(name, value)
@@ -149,8 +153,7 @@ def weights(
     name: str, value: Any, like_name: str, like: Tensor, *, same_size: bool = True
 ) -> Tensor:
     """A bool or floating-point [B, H, W] tensor on the device of the features `like`."""
-    if tensor(name, value).dtype != torch.bool:
-        floating(name, value)
+    bool_or_floating(name, value)
     if same_size:
         return per_pixel(name, value, like_name, like)
     if value.dim() != 3 or value.shape[0] != like.shape[0]:

@@ -81,7 +81,7 @@ def next_click(
     if random:
         draws = random_integers(2**62, target.shape[:1], torch.int64, target.device, generator)
     find = ops.deepest_errors if chosen == "cpu" else _deepest_errors
-    depth, index = find(chosen, prediction, target, allowed, -1, draws)
+    depth, index = find(chosen, prediction, target, allowed, draws)
     positive = depth[:, 0] > depth[:, 1]
     valid = depth.amax(1) > 0
     flat = torch.where(positive, index[:, 0], index[:, 1])
@@ -105,14 +105,13 @@ def _deepest_errors(
     prediction: Tensor,
     target: Tensor,
     allowed: Tensor | None,
-    ignored: int,
     draws: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     is_object = target > 0
     # where there is no false negative, and where there is no false positive
     right = torch.stack([~is_object | prediction, ~prediction | is_object], 1)
     if target.dtype != torch.bool:
-        right |= (target == ignored)[:, None]
+        right |= (target < 0)[:, None]
     depth = _squared_distance(backend, right.flatten(0, 1), border=True).view(right.shape)
     if allowed is not None:
         depth = torch.where(allowed[:, None], depth, 0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._core import validation as check
-from .._core.dispatch import choose
+from .._core.dispatch import choose, is_transformed
 from .._core.modules import OptionsModule
 from . import ops
 
@@ -114,7 +114,7 @@ def _can_be_read(points: Tensor) -> bool:
     """Without synchronising or breaking a graph."""
     if torch.compiler.is_compiling() or type(points) is not Tensor or points.device.type != "cpu":
         return False
-    return not torch._C._functorch.is_functorch_wrapped_tensor(points)
+    return not is_transformed(points)
 
 
 def _warn_of_swapped_coordinates(points: Tensor, labels: Tensor, height: int, width: int) -> None:

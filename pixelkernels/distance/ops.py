@@ -48,13 +48,14 @@ distance_transform = kernel(
     eager=reference.distance_transform,
 )
 
-# prediction [B, H, W] bool, target [B, H, W], allowed [B, H, W] bool, draws [B] int64 >= 0 -> for
-# false negatives and false positives: depth [B, 2] int32, the largest squared depth of an allowed
-# error pixel (0 without any); index [B, 2] int64, the first pixel with it. With draws, the index of
-# the deeper kind is pixel (draws modulo n) of the n allowed ones deeper than half of the maximum.
+# prediction [B, H, W] bool, target [B, H, W] as from `to_object_labels`, allowed [B, H, W] bool,
+# draws [B] int64 >= 0 -> for false negatives and false positives: depth [B, 2] int32, the largest
+# squared depth of an allowed error pixel (0 without any); index [B, 2] int64, the first pixel with
+# it. With draws, the index of the deeper kind is pixel (draws modulo n) of the n allowed ones that
+# are deeper than half of the maximum.
 deepest_errors = kernel(
-    "deepest_errors(Tensor prediction, Tensor target, Tensor? allowed, int ignore_index,"
-    " Tensor? draws) -> (Tensor depth, Tensor index)",
+    "deepest_errors(Tensor prediction, Tensor target, Tensor? allowed, Tensor? draws)"
+    " -> (Tensor depth, Tensor index)",
     lambda prediction, *rest: (
         prediction.new_empty((prediction.shape[0], 2), dtype=torch.int32),
         prediction.new_empty((prediction.shape[0], 2), dtype=torch.int64),

@@ -137,8 +137,9 @@ class CASLoss(OptionsModule):
         backend: str | None = None,
     ) -> None:
         _check_cas(2 if num_regions is None else num_regions, alpha, variant, divisor)
-        options = {"alpha": alpha, "variant": variant, "divisor": divisor, "backend": backend}
-        super().__init__(num_regions=num_regions, **options)
+        super().__init__(
+            num_regions=num_regions, alpha=alpha, variant=variant, divisor=divisor, backend=backend
+        )
 
     def forward(
         self, descriptors: Tensor, labels: Tensor, num_regions: int | None = None

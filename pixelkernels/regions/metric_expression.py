@@ -165,8 +165,14 @@ class MetricExpressionLoss(OptionsModule):
         backend: str | None = None,
     ) -> None:
         _check_metric_expression(form, normalize, mining, grad, ignore_index)
-        options = {"form": form, "normalize": normalize, "mining": mining, "grad": grad}
-        super().__init__(**options, ignore_index=ignore_index, backend=backend)
+        super().__init__(
+            form=form,
+            normalize=normalize,
+            mining=mining,
+            grad=grad,
+            ignore_index=ignore_index,
+            backend=backend,
+        )
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         return metric_expression_loss(features, mask, **self.options)

@@ -73,8 +73,7 @@ def prior_mask(
             f"support: expected shape {expected} (or without S) for a query of shape "
             f"{list(query.shape)}, got {list(support.shape)}"
         )
-    if check.tensor("weights", weights).dtype != torch.bool:
-        check.floating("weights", weights)
+    check.bool_or_floating("weights", weights)
     if weights.dim() != 4 or weights.shape[:2] != support.shape[:2]:
         raise ValueError(
             f"weights: expected shape {[*support.shape[:2], 'H', 'W']} (or [B, H, W] for a support "
@@ -162,8 +161,9 @@ class PriorMask(OptionsModule):
         backend: str | None = None,
     ) -> None:
         _check_options(eps, minmax_eps, reduce, normalize)
-        options = {"eps": eps, "minmax_eps": minmax_eps, "reduce": reduce}
-        super().__init__(**options, normalize=normalize, backend=backend)
+        super().__init__(
+            eps=eps, minmax_eps=minmax_eps, reduce=reduce, normalize=normalize, backend=backend
+        )
 
     def forward(self, query: Tensor, support: Tensor, weights: Tensor) -> Tensor:
         return prior_mask(query, support, weights, **self.options)

@@ -35,7 +35,7 @@ Tensor transform_of_mask(Tensor mask, bool squared, double row_spacing, double c
 }
 
 std::tuple<Tensor, Tensor> errors_of_masks(Tensor prediction, Tensor target,
-                                           std::optional<Tensor> allowed, int64_t ignore_index,
+                                           std::optional<Tensor> allowed,
                                            std::optional<Tensor> draws) {
   STD_TORCH_CHECK(prediction.is_contiguous() && prediction.scalar_type() == ScalarType::Bool,
                   "pixelkernels: the prediction must be contiguous, in bool");
@@ -44,6 +44,7 @@ std::tuple<Tensor, Tensor> errors_of_masks(Tensor prediction, Tensor target,
       "pixelkernels: what is allowed must be contiguous, in bool");
   STD_TORCH_CHECK(!draws || (draws->is_contiguous() && draws->scalar_type() == ScalarType::Long),
                   "pixelkernels: the draws must be contiguous, in int64");
+  constexpr int64_t kIgnored = -1;
   const int64_t images = target.size(0), height = target.size(1), width = target.size(2);
   const int64_t pixels = pixels_at_a_time(images, height * width);
   Tensor kinds = output(target, {pixels}, ScalarType::Byte);
@@ -57,7 +58,7 @@ std::tuple<Tensor, Tensor> errors_of_masks(Tensor prediction, Tensor target,
                                         images,
                                         height,
                                         width,
-                                        ignore_index,
+                                        kIgnored,
                                         draws ? data<int64_t>(*draws) : nullptr,
                                         data<uint8_t>(kinds),
                                         data<int16_t>(rows)};
