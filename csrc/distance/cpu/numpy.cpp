@@ -29,6 +29,7 @@ py::array maps_of_arrays(Array<float> points, Array<int64_t> labels, int64_t hei
   float* out = maps.mutable_data();
   {
     py::gil_scoped_release released;
+    const SubnormalsAsZero mode;
     click_maps(from, kinds, images, clicks, height, width, encoding, radius, truncate, out, alone);
   }
   return maps;

@@ -9,6 +9,12 @@ namespace pixelkernels::distance {
 namespace {
 
 const auto threads = [](int64_t n, int64_t work, const auto& body) { parallel(n, work, body); };
+// the squares of a small sampling may be subnormal
+const auto threads_with_subnormals = [](int64_t n, int64_t work, const auto& body) {
+  torch::stable::parallel_for(0, n, grain_of(work), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(i);
+  });
+};
 
 Tensor maps_of_clicks(Tensor points, Tensor labels, int64_t height, int64_t width, int64_t encoding,
                       double radius, double truncate) {
@@ -30,7 +36,7 @@ Tensor transform_of_mask(Tensor mask, bool squared, double row_spacing, double c
   Tensor distance =
       output(mask, {images, height, width}, squared ? ScalarType::Int : ScalarType::Float);
   distance_transform(data<bool>(mask), images, height, width, squared, row_spacing, column_spacing,
-                     border, data(distance), threads);
+                     border, data(distance), threads_with_subnormals);
   return distance;
 }
 

@@ -69,7 +69,7 @@ class Rounds {
       for (g.chunk = 0; g.chunk < count; g.chunk += chunk_) {
         g.points = std::min(chunk_, count - g.chunk);
         if (g.split_points) split();
-        torch::stable::parallel_for(0, g.blocks, 1, [&](int64_t begin, int64_t end) {
+        parallel_ranges(g.blocks, 1, [&](int64_t begin, int64_t end) {
           const Workspace scratch(kMC * kPixelBlock * sizeof(A) + split::weights_bytes(g.matching));
           for (int64_t block = begin; block < end; ++block)
             weights_of_block(g, block, scratch.data());
@@ -104,7 +104,7 @@ class Rounds {
   }
   void gather() {
     const int64_t groups = (tiles_of(g.points) + kGatheredTiles - 1) / kGatheredTiles;
-    torch::stable::parallel_for(0, groups, 1, [&](int64_t begin, int64_t end) {
+    parallel_ranges(groups, 1, [&](int64_t begin, int64_t end) {
       const Workspace scratch(kGatheredTiles * kMR * depth_.tiled() * sizeof(A) +
                               split::gather_bytes(g));
       for (int64_t group = begin; group < end; ++group) run_.gather(g, group, scratch.data());

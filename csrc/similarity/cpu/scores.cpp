@@ -12,7 +12,7 @@ void score(const Matching& m, const Kernels& run) {
   const int64_t blocks = (m.pixels + kPixelBlock - 1) / kPixelBlock;
   const int64_t each = std::clamp<int64_t>(blocks / kMinTasks, 1, most) * kPixelBlock;
   const int64_t pieces = (m.pixels + each - 1) / each, bytes = run.scores_scratch(m);
-  torch::stable::parallel_for(0, pieces, 1, [&](int64_t begin, int64_t end) {
+  parallel_ranges(pieces, 1, [&](int64_t begin, int64_t end) {
     const Workspace scratch(bytes);
     for (int64_t i = begin * each; i < end * each && i < m.pixels; i += each)
       run.scores(m, i, std::min(each, m.pixels - i), scratch.data());
