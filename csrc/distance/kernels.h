@@ -57,13 +57,13 @@ struct Inner {
   int64_t chosen;
 };
 
-// `count` pixels of each image: those of the largest `order`, or each the farthest from the earlier
+// `count` pixels of each image: those of the largest rank, or each the farthest from the earlier
 // ones.
 struct Picks {
   uint8_t* allowed;      // [B, H, W], to be overwritten
-  const int32_t* order;  // [B, H, W]
+  const int64_t* seeds;  // [B], of random ranks
   const uint8_t* farthest;
-  int32_t* gaps;  // [B, H, W], to be written
+  int32_t* ranks;  // [B, H, W], to be written: random, or squared distances to the earlier picks
   int64_t height, width, count;
   int32_t squared_spacing;  // the least squared distance between picks
   int64_t reach;            // pixels with a smaller one are within so many rows and columns

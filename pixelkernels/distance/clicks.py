@@ -186,7 +186,7 @@ def simulate_clicks(
     chosen = choose("simulate_clicks", (target,), backend)
     target, device = to_mask("target", target), target.device
     # draw the same numbers whatever the arguments: `strategy` does not change the positive clicks
-    order = random_integers(NOWHERE, (2, *target.shape), torch.int32, device, generator)
+    seeds = random_integers(2**62, (2, target.shape[0]), torch.int64, device, generator)
     strategies = random_integers(
         len(STRATEGIES) - 1, target.shape[:1], torch.int64, device, generator
     )
@@ -208,8 +208,8 @@ def simulate_clicks(
     farthest = strategies == STRATEGIES.index("boundary")
     never = torch.zeros_like(farthest)
     gap = max(_square(spacing), 1)
-    positive = ops.pick_pixels(chosen, inside.contiguous(), order[0], never, num_positive, gap)
-    negative = ops.pick_pixels(chosen, allowed.contiguous(), order[1], farthest, num_negative, gap)
+    positive = ops.pick_pixels(chosen, inside.contiguous(), seeds[0], never, num_positive, gap)
+    negative = ops.pick_pixels(chosen, allowed.contiguous(), seeds[1], farthest, num_negative, gap)
     points = torch.cat([positive, negative], 1)
     labels = torch.zeros_like(points[..., 0])
     labels[:, :num_positive] = 1

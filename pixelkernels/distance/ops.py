@@ -64,9 +64,9 @@ deepest_errors = kernel(
 )
 # see reference.pick_pixels
 pick_pixels = kernel(
-    "pick_pixels(Tensor allowed, Tensor order, Tensor farthest, int count, int squared_spacing)"
+    "pick_pixels(Tensor allowed, Tensor seeds, Tensor farthest, int count, int squared_spacing)"
     " -> Tensor",
-    lambda allowed, order, farthest, count, squared_spacing: allowed.new_empty(
+    lambda allowed, seeds, farthest, count, squared_spacing: allowed.new_empty(
         (allowed.shape[0], count, 2), dtype=torch.int64
     ),
     eager=reference.pick_pixels,

@@ -77,12 +77,28 @@ def _minimum_along_rows(values: Tensor, spacing: float) -> Tensor:
     return torch.stack([(row[:, None] + cost).amin(2) for row in values.unbind(1)], 1)
 
 
+def random_ranks(seeds: Tensor, pixels: int) -> Tensor:
+    """For each seed [B] a random rank of every pixel, [B, pixels] int32 >= 0: its index, hashed by
+    MurmurHash3's finaliser with both halves of the seed.
+    """
+    word = 2**32 - 1
+    # modulo 2^32, and as negative numbers, so that no product exceeds an int64
+    weyl, first, second = (x - 2**32 for x in (0x9E3779B1, 0x85EBCA6B, 0xC2B2AE35))
+    h = torch.arange(pixels, device=seeds.device)
+    for key in (seeds & word, seeds >> 32 & word):
+        h = h * weyl + key[:, None] & word
+        h = (h ^ h >> 16) * first & word
+        h = (h ^ h >> 13) * second & word
+        h = h ^ h >> 16
+    return (h >> 1).int()
+
+
 def pick_pixels(
-    allowed: Tensor, order: Tensor, farthest: Tensor, count: int, squared_spacing: int
+    allowed: Tensor, seeds: Tensor, farthest: Tensor, count: int, squared_spacing: int
 ) -> Tensor:
     """Pick `count` allowed pixels whose squared distances are >= `squared_spacing`; [B, count, 2].
 
-    Each pick is the allowed pixel with the largest `order` [B, H, W], random int32 >= 0, so it is
+    Each pick is the allowed pixel with the largest of the random ranks of `seeds` [B], so it is
     uniform. In images with `farthest` [B], the second and later picks are the pixels farthest from
     the previous ones. (-1, -1) if no pixel is left.
     """
@@ -92,6 +108,7 @@ def pick_pixels(
         return points
     rows = torch.arange(height, dtype=torch.int32, device=allowed.device)[:, None]
     columns = torch.arange(width, dtype=torch.int32, device=allowed.device)
+    order = random_ranks(seeds, height * width).view(allowed.shape)
     gap = torch.full_like(order, NOWHERE)
     for i in range(count):
         rank = torch.where(farthest[:, None, None], gap, order) if i else order

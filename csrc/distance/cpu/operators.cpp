@@ -73,21 +73,22 @@ std::tuple<Tensor, Tensor> errors_of_masks(Tensor prediction, Tensor target,
   return {depth, index};
 }
 
-Tensor pick_pixels(Tensor allowed, Tensor order, Tensor farthest, int64_t count,
+Tensor pick_pixels(Tensor allowed, Tensor seeds, Tensor farthest, int64_t count,
                    int64_t squared_spacing) {
   STD_TORCH_CHECK(allowed.is_contiguous() && allowed.scalar_type() == ScalarType::Bool &&
                       farthest.is_contiguous() && farthest.scalar_type() == ScalarType::Bool,
                   "pixelkernels: what is allowed and farthest must be contiguous, in bool");
-  STD_TORCH_CHECK(order.is_contiguous() && order.scalar_type() == ScalarType::Int,
-                  "pixelkernels: the order must be contiguous, in int32");
+  STD_TORCH_CHECK(seeds.is_contiguous() && seeds.scalar_type() == ScalarType::Long,
+                  "pixelkernels: the seeds must be contiguous, in int64");
   const int64_t images = allowed.size(0), height = allowed.size(1), width = allowed.size(2);
-  Tensor left = output_like(allowed), gaps = output_like(order);
-  Tensor points = output(order, {images, count, 2}, ScalarType::Long);
+  Tensor left = output_like(allowed);
+  Tensor ranks = output(allowed, {images, height, width}, ScalarType::Int);
+  Tensor points = output(allowed, {images, count, 2}, ScalarType::Long);
   std::copy_n(data<uint8_t>(allowed), allowed.numel(), data<uint8_t>(left));
   Picks problem{data<uint8_t>(left),
-                data<int32_t>(order),
+                data<int64_t>(seeds),
                 data<uint8_t>(farthest),
-                data<int32_t>(gaps),
+                data<int32_t>(ranks),
                 height,
                 width,
                 count,

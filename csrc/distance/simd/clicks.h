@@ -164,13 +164,28 @@ inline int64_t first_largest(const uint8_t* allowed, const int32_t* rank, int64_
   return found;
 }
 
+// A random rank for every pixel, as reference.random_ranks.
+inline void fill_ranks(uint64_t seed, int64_t pixels, int32_t* rank) {
+  const uint32_t keys[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
+  for (int64_t i = 0; i < pixels; ++i) {
+    uint32_t h = static_cast<uint32_t>(i);
+    for (const uint32_t key : keys) {
+      h = h * 0x9E3779B1u + key;
+      h = (h ^ (h >> 16)) * 0x85EBCA6Bu;
+      h = (h ^ (h >> 13)) * 0xC2B2AE35u;
+      h ^= h >> 16;
+    }
+    rank[i] = static_cast<int32_t>(h >> 1);
+  }
+}
+
 inline void pick(const Picks& s, int64_t image) {
   const int64_t pixels = s.height * s.width;
   uint8_t* allowed = s.allowed + image * pixels;
-  int32_t* gap = s.gaps + image * pixels;
+  int32_t* rank = s.ranks + image * pixels;
   const bool farthest = s.farthest[image];
+  fill_ranks(static_cast<uint64_t>(s.seeds[image]), pixels, rank);
   for (int64_t k = 0; k < s.count; ++k) {
-    const int32_t* rank = farthest && k > 0 ? gap : s.order + image * pixels;
     const int64_t found = first_largest(allowed, rank, pixels);
     const int64_t row = found < 0 ? -1 : found / s.width, column = found < 0 ? -1 : found % s.width;
     int64_t* point = s.points + (image * s.count + k) * 2;
@@ -189,7 +204,7 @@ inline void pick(const Picks& s, int64_t image) {
     }
     for (int64_t r = 0; farthest && r < s.height; ++r) {
       const int32_t down = static_cast<int32_t>(r - row);
-      int32_t* at = gap + r * s.width;
+      int32_t* at = rank + r * s.width;
       for (int64_t c = 0; c < s.width; ++c) {
         const int32_t aside = static_cast<int32_t>(c - column);
         const int32_t d2 = down * down + aside * aside;
