@@ -135,8 +135,13 @@ PK_INLINE float scalar(BFloat16 x) {
   return v;
 }
 PK_INLINE float scalar(Half x) {
-  Half padded[kLanes] = {x};
-  return load(padded)[0];
+#if defined(__F16C__)
+  return _cvtsh_ss(x.bits);
+#else
+  _Float16 value;
+  std::memcpy(&value, &x, sizeof value);
+  return static_cast<float>(value);
+#endif
 }
 
 template <class T>
@@ -144,6 +149,52 @@ PK_INLINE void store_scalar(T* p, Accumulate<T> x) {
   T padded[kLanes];
   store(padded, splat(x));
   *p = padded[0];
+}
+PK_INLINE void store_scalar(Half* p, float x) {
+#if defined(__F16C__)
+  p->bits = _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT);
+#else
+  const _Float16 value = static_cast<_Float16>(x);
+  std::memcpy(p, &value, sizeof value);
+#endif
+}
+
+// A vector whose lanes from `count` on are replaced by 0.
+template <class V>
+PK_INLINE V first_lanes(V v, int64_t count) {
+  typedef decltype(v < v) Lanes;
+  const Lanes lane = {0, 1, 2, 3, 4, 5, 6, 7};
+  return lane < Lanes{} + static_cast<decltype(lane[0] + 0)>(count) ? v : V{};
+}
+
+// `count` elements in the first lanes, and 0 in the others, which are not read.
+template <class T>
+PK_INLINE Vec<Accumulate<T>> load_some(const T* p, int64_t count) {
+  if (count >= kLanes) return load(p);
+  T padded[kLanes] = {};
+  for (int i = 0; i < count; ++i) padded[i] = p[i];
+  return load(padded);
+}
+#if defined(__AVX512VL__)
+PK_INLINE __mmask8 mask_of(int64_t count) {
+  return static_cast<__mmask8>(count >= kLanes ? 0xff : (1u << count) - 1);
+}
+PK_INLINE Vec<float> load_some(const float* p, int64_t count) {
+  return (Vec<float>)_mm256_maskz_loadu_ps(mask_of(count), p);
+}
+PK_INLINE Vec<double> load_some(const double* p, int64_t count) {
+  return (Vec<double>)_mm512_maskz_loadu_pd(mask_of(count), p);
+}
+PK_INLINE Vec<float> load_some(const Half* p, int64_t count) {
+  return (Vec<float>)_mm256_cvtph_ps(_mm_maskz_loadu_epi16(mask_of(count), p));
+}
+#endif
+
+// The first `count` lanes; nothing past them is written.
+template <class A>
+PK_INLINE void store_some(A* p, Vec<A> v, int64_t count) {
+  if (count >= kLanes) return store(p, v);
+  for (int i = 0; i < count; ++i) p[i] = v[i];
 }
 
 // to[i] = from[i], with non-temporal stores, which do not read a line before writing it: half the

@@ -56,13 +56,31 @@ PK_INLINE void load_tile(const Plane<T>& plane, int64_t start, int64_t pixel, in
   TileRows have = TileRows::kChannels;
   if (start >= 0 && plane.pixel_stride == 1) {
     const T* p = plane.data + start + channel * plane.channel_stride;
+    // one branch instead of eight
+    if (channels == kLanes) {
 #pragma GCC unroll 8
-    for (int i = 0; i < kLanes; ++i)
-      out[i] = i < channels ? load(p + i * plane.channel_stride) : Vec<A>{};
+      for (int i = 0; i < kLanes; ++i) out[i] = load(p + i * plane.channel_stride);
+    } else {
+#pragma GCC unroll 8
+      for (int i = 0; i < kLanes; ++i)
+        out[i] = i < channels ? load(p + i * plane.channel_stride) : Vec<A>{};
+    }
   } else if (start >= 0 && plane.channel_stride == 1 && channels == kLanes) {
     const T* p = plane.data + start + channel;
 #pragma GCC unroll 8
     for (int i = 0; i < kLanes; ++i) out[i] = load(p + i * plane.pixel_stride);
+    have = TileRows::kPixels;
+  } else if (start >= 0 && plane.channel_stride == 1) {
+    // whole vectors as long as they end within the tile, without the channels of the next pixel
+    const T* p = plane.data + start + channel;
+    const int64_t end = (kLanes - 1) * plane.pixel_stride + channels;
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes; ++i) {
+      const T* pixel = p + i * plane.pixel_stride;
+      out[i] = first_lanes(
+          i * plane.pixel_stride + kLanes <= end ? load(pixel) : load_some(pixel, channels),
+          channels);
+    }
     have = TileRows::kPixels;
   } else {
     A buffer[kLanes][kLanes] = {};
@@ -83,9 +101,14 @@ PK_INLINE void store_tile(const Plane<T>& plane, int64_t start, int64_t pixel, i
   if (start >= 0 && plane.pixel_stride == 1) {
     if (rows != TileRows::kChannels) transpose(in);
     T* p = plane.data + start + channel * plane.channel_stride;
+    if (channels == kLanes) {
 #pragma GCC unroll 8
-    for (int i = 0; i < kLanes; ++i)
-      if (i < channels) store(p + i * plane.channel_stride, in[i]);
+      for (int i = 0; i < kLanes; ++i) store(p + i * plane.channel_stride, in[i]);
+    } else {
+#pragma GCC unroll 8
+      for (int i = 0; i < kLanes; ++i)
+        if (i < channels) store(p + i * plane.channel_stride, in[i]);
+    }
     return;
   }
   if (rows != TileRows::kPixels) transpose(in);
@@ -95,7 +118,13 @@ PK_INLINE void store_tile(const Plane<T>& plane, int64_t start, int64_t pixel, i
     for (int i = 0; i < kLanes; ++i) store(p + i * plane.pixel_stride, in[i]);
     return;
   }
-  for (int i = 0; i < kLanes && i < pixels; ++i) {
+  int i = 0;
+  if (start >= 0 && plane.channel_stride == 1 && plane.pixel_stride == channels) {
+    // each vector overwrites what the one before wrote past its pixel
+    T* p = plane.data + start + channel;
+    for (; i * channels + kLanes <= kLanes * channels; ++i) store(p + i * channels, in[i]);
+  }
+  for (; i < kLanes && i < pixels; ++i) {
     A buffer[kLanes];
     store(buffer, in[i]);
     T* p = plane.data + plane.offset(pixel + i) + channel * plane.channel_stride;

@@ -80,6 +80,11 @@ inline int twice_visited(const Input& in) {
   const int64_t pixels = 65536 / (in.channels + 1) / kLanes * kLanes;
   return static_cast<int>(pixels < 256 ? 256 : pixels > kChunkPixels ? kChunkPixels : pixels);
 }
+// So do those that read it once, if channels are interleaved: the groups share cache lines.
+template <class T>
+int once_visited(const Input& in, const Plane<T>& plane) {
+  return plane.pixel_stride == 1 ? kChunkPixels : twice_visited(in);
+}
 
 template <class T, class Visit>
 PK_INLINE void for_chunks(Chunk& chunk, const Input& in, const Plane<T>& plane, int64_t image,
@@ -170,6 +175,47 @@ struct FewCursor {
   PK_INLINE Vec<A> pixel(const A* values, int) const { return load(values + tile * kLanes); }
 };
 
+// The cursor of a tile with several regions and so few channels that transposing costs more than
+// taking each pixel's value alone: rows are channels.
+constexpr int kFewChannels = 2;
+struct LaneCursor {
+  static constexpr TileRows kLayout = TileRows::kChannels;
+  const Chunk& chunk;
+  int tile, channels;
+
+  PK_INLINE int64_t row(int lane) const {
+    return int64_t{chunk.label[tile * kLanes + lane]} * kLanes;
+  }
+  template <class A>
+  PK_INLINE Vec<A> region(const A* group_table, int i) const {
+    Vec<A> value = {};
+    if (i >= channels) return value;
+#pragma GCC unroll 8
+    for (int lane = 0; lane < kLanes; ++lane) value[lane] = group_table[row(lane) + i];
+    return value;
+  }
+  template <class A>
+  PK_INLINE Vec<A> pixel(const A* values, int) const {
+    return load(values + tile * kLanes);
+  }
+  template <class A>
+  PK_INLINE Vec<A> fixed(const A* group_table, int region, int i) const {
+    return splat(group_table[region * kLanes + i]);
+  }
+  template <class V>
+  PK_INLINE void add_to_regions(double* group_table, V terms[kLanes]) const {
+#pragma GCC unroll 8
+    for (int i = 0; i < kLanes; ++i) {
+      if (i >= channels) continue;
+      for (int lane = 0; lane < kLanes; ++lane) group_table[row(lane) + i] += terms[i][lane];
+    }
+  }
+  template <class V>
+  PK_INLINE V over_channels(V values[kLanes]) const {
+    return sum_rows(values);
+  }
+};
+
 // body(cursor, x, channels) for every tile of one channel group; x is unset unless kRead
 template <bool kRead = true, bool kPickRegions = false, class T, class Body>
 PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t group,
@@ -196,6 +242,11 @@ PK_INLINE void for_tiles(const Chunk& chunk, const Plane<T>& plane, int64_t grou
         body(FewCursor<A>{chunk, t, regions, labels_of<A>(chunk, t)}, x, channels);
         continue;
       }
+    }
+    if (channels <= kFewChannels && start >= 0 && plane.pixel_stride == 1) {
+      load_channels();
+      body(LaneCursor{chunk, t, channels}, x, channels);
+      continue;
     }
     if (kRead) load_tile<TileRows::kPixels>(plane, start, pixel, pixels, channel, channels, x);
     body(Cursor<TileRows::kPixels>{chunk, t}, x, channels);

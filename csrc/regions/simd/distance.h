@@ -162,9 +162,7 @@ void weighted_block(const WeightedArgs& s, int64_t image, int64_t block) {
   double total[kLanes] = {};
   Chunk chunk;
   A weights[kChunkPixels];
-  // interleaved channels: the groups share cache lines
-  const int most = plane.pixel_stride == 1 ? kChunkPixels : twice_visited(in);
-  for_chunks(chunk, in, plane, image, block, most, [&] {
+  for_chunks(chunk, in, plane, image, block, once_visited(in, plane), [&] {
     read_pixels(s.weights, in, image, chunk, weights);
     for (int t = 0; t < chunk.tiles;) {
       V run = {};
@@ -207,7 +205,7 @@ void distance(const WeightedArgs& s, int64_t image, int64_t block) {
   const bool defined = static_cast<const A*>(s.total)[image] != 0;
   Chunk chunk;
   A squares[kChunkPixels];
-  for_chunks(chunk, in, plane, image, block, kChunkPixels, [&] {
+  for_chunks(chunk, in, plane, image, block, once_visited(in, plane), [&] {
     A* out = static_cast<A*>(s.distance) + image * in.pixels + chunk.begin;
     const int pixels = chunk.pixels;
     if (!defined) {
@@ -232,7 +230,7 @@ void weighted_backward(const WeightedArgs& s, int64_t image, int64_t block) {
   const A* direction = table_of<A>(s.direction, in, image);
   Chunk chunk;
   A weights[kChunkPixels], coefficient[kChunkPixels], along[kChunkPixels];
-  for_chunks(chunk, in, plane, image, block, kChunkPixels, [&] {
+  for_chunks(chunk, in, plane, image, block, once_visited(in, gradient.plane), [&] {
     gradient.begin(chunk);
     read_pixels(s.weights, in, image, chunk, weights);
     if (s.coefficient)
@@ -271,7 +269,7 @@ void weighted_share(const WeightedArgs& s, int64_t image, int64_t block) {
   const A* direction = table_of<A>(s.direction, in, image);
   Chunk chunk;
   A weights[kChunkPixels];
-  for_chunks(chunk, in, gradient.plane, image, block, kChunkPixels, [&] {
+  for_chunks(chunk, in, gradient.plane, image, block, once_visited(in, gradient.plane), [&] {
     gradient.begin(chunk);
     read_pixels(s.weights, in, image, chunk, weights);
     for (int64_t group = 0; group < in.groups(); ++group) {

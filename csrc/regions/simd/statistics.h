@@ -206,6 +206,20 @@ PK_INLINE void accumulate(const Chunk& chunk, const Plane<T>& plane, int64_t gro
     V x[kLanes];
     load_tile<TileRows::kPixels>(plane, start, chunk.begin + t * kLanes, chunk.pixels - t * kLanes,
                                  channel, channels, x);
+    if (region >= 0) {
+      const V about = load(shift + int64_t{region} * kLanes);
+      V square[kLanes];
+#pragma GCC unroll 8
+      for (int i = 0; i < kLanes; ++i) {
+        if (kNormalize) x[i] *= splat(inverse[t * kLanes + i]);
+        x[i] -= about;
+        square[i] = x[i] * x[i];
+      }
+      add(sums + int64_t{region} * kLanes, sum_rows(x));
+      add(squares + int64_t{region} * kLanes, sum_rows(square));
+      ++t;
+      continue;
+    }
 #pragma GCC unroll 8
     for (int i = 0; i < kLanes; ++i) {
       const int pixel = t * kLanes + i;
@@ -230,7 +244,8 @@ void stats_block(const StatsArgs& s, int64_t image, int64_t block) {
   A inverse[kNormalize ? kChunkPixels : 1];
   int32_t fresh_region[kChunkPixels];
   int fresh_pixel[kChunkPixels];
-  for_chunks(chunk, in, plane, image, block, kNormalize ? twice_visited(in) : kChunkPixels, [&] {
+  const int most = kNormalize ? twice_visited(in) : once_visited(in, plane);
+  for_chunks(chunk, in, plane, image, block, most, [&] {
     const int fresh = count_pixels(chunk, out.counts, fresh_region, fresh_pixel);
     if (kNormalize) inverse_norms(chunk, plane, in, inverse);
     for (int f = 0; f < fresh; ++f)

@@ -91,7 +91,8 @@ void stats_backward(const StatsBackwardArgs& s, int64_t image, int64_t block) {
   const auto direct = [&](auto at, V y, const A* mean_group, const A* offset_group, int i) {
     return guarded(at.pixel(scale, i), y - at.region(mean_group, i)) + at.region(offset_group, i);
   };
-  for_chunks(chunk, in, plane, image, block, kNormalize ? twice_visited(in) : kChunkPixels, [&] {
+  const int most = kNormalize ? twice_visited(in) : once_visited(in, gradient.plane);
+  for_chunks(chunk, in, plane, image, block, most, [&] {
     gradient.begin(chunk);
     if (kRead && !kNormalize && in.channels > 0 && in.channels <= 2 && in.regions > kFewRegions &&
         plane.pixel_stride == 1 && gradient.plane.pixel_stride == 1) {

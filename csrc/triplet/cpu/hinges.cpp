@@ -54,7 +54,7 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
       });
       return;
     }
-    for (int64_t b = 0; b < images; ++b) {
+    for_images(features, [&](int64_t b) {
       Rows rows = rows_of(features, sets, b, squared, eps);
       const std::vector<int64_t> offset = offsets_of(rows);
       rows.offset = offset.data();
@@ -68,7 +68,7 @@ std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double m
         const int64_t begin = i * kRowBlock, end = std::min(begin + kRowBlock, all);
         finish(rows, begin, end, sums.data(), groups);
       });
-    }
+    });
   });
   return {result, distances};
 }
@@ -78,13 +78,13 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
   check_indices(features, sets);
   const Element element = element_of(features);
   const Kernels& run = kernels()[element];
-  const int64_t images = sets.size(0), hinges = sets.size(1) - 2;
+  const int64_t hinges = sets.size(1) - 2;
   Tensor gradient = output_like(features);
   const View view = view_of(gradient);
   const bool by_pixel = side_by_side(view_of(features)) && side_by_side(view);
   with_value(element, [&](auto zero) {
     using A = decltype(zero);
-    for (int64_t b = 0; b < images; ++b) {
+    for_images(features, [&](int64_t b) {
       const int64_t channels = std::max<int64_t>(features.size(1), 1);
       const int64_t together =
           by_pixel ? std::max<int64_t>(kPageValues / channels, 1) : kPagePixels;
@@ -115,13 +115,13 @@ Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets,
                    std::vector<A> scratch(page);
                    run.gradient_by_pixel(g, begin, end, scratch.data());
                  });
-        continue;
+        return;
       }
       for_groups(rows, [&](int64_t, int64_t begin, int64_t end) {
         std::vector<A> scratch(2 * rows.sets * rows.rows + kPagePixels);
         run.gradient(g, begin, end, scratch.data());
       });
-    }
+    });
   });
   return gradient;
 }

@@ -105,11 +105,24 @@ inline int64_t groups_of(const Rows& rows) {
   return rows.pixels ? (rows.channels + each - 1) / each : 0;
 }
 
+// body(image): one after the other, if there are channels enough for the threads, else in parallel
+template <class Body>
+void for_images(const Tensor& features, const Body& body) {
+  constexpr int64_t kFewChannels = 4;
+  const int64_t images = features.size(0);
+  if (features.size(1) > kFewChannels)
+    for (int64_t image = 0; image < images; ++image) body(image);
+  else
+    parallel_ranges(images, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t image = begin; image < end; ++image) body(image);
+    });
+}
+
 // body(group, begin, end): channels [begin, end)
 template <class Body>
 void for_groups(const Rows& rows, const Body& body) {
   const int64_t each = group_of(rows);
-  torch::stable::parallel_for(0, groups_of(rows), 1, [&](int64_t first, int64_t last) {
+  parallel_ranges(groups_of(rows), 1, [&](int64_t first, int64_t last) {
     for (int64_t i = first; i < last; ++i)
       body(i, i * each, std::min((i + 1) * each, rows.channels));
   });

@@ -62,20 +62,6 @@ PK_INLINE void fetch(const Rows& s, const Plane<T>& plane, int64_t row) {
     for (int64_t c = 0; c < s.channels; c += 64 / sizeof(T)) __builtin_prefetch(pixels.at[set] + c);
 }
 
-// One vector of channels, padded with zeros.
-template <class T>
-PK_INLINE Vec<Accumulate<T>> load_some(const T* p, int64_t count) {
-  if (count >= kLanes) return load(p);
-  T padded[kLanes] = {};
-  std::memcpy(padded, p, sizeof(T) * count);
-  return load(padded);
-}
-template <class A>
-PK_INLINE void store_some(A* p, Vec<A> values, int64_t count) {
-  if (count >= kLanes) return store(p, values);
-  std::memcpy(p, &values, sizeof(A) * count);
-}
-
 // sum[pair] += the squared differences in one vector of channels, or in `count` < kLanes of them
 template <int kSets, class T, class A>
 PK_INLINE void add_squares(const Pixels<T>& pixels, int64_t c, int64_t count, Vec<A> eps,
