@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 OUT ?= gpu-check-out
 
-.PHONY: build demo test test-all test-inductor test-oldest cuda-on-cpu mutants fuzz sanitize lint format gpu-check bench gate report clean
+.PHONY: build demo test test-all test-inductor test-oldest cuda-on-cpu mutants fuzz sanitize lint format gpu-check bench sweep gate report clean
 
 # torch first: the project is built against the headers of the torch that will run it
 $(VENV)/.installed: constraints.txt pyproject.toml
@@ -89,6 +89,10 @@ fuzz: build
 # the CPU library a second time, in build-sanitize/
 sanitize: build
 	$(BIN)/python -m tools.sanitize
+
+# cases that are slower than eager, dear for their size, or slowed down by their values; ten minutes
+sweep: build
+	$(BIN)/python -m benchmarks.sweep
 
 gate: build
 	$(BIN)/python -m benchmarks.gate

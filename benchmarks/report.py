@@ -40,7 +40,10 @@ def update(root: Path, *, check: bool) -> list[str]:
             "speed": summary.speed(directory),
             "drop-ins": summary.drop_ins(directory),
         },
-        docs / "benchmarks.md": {"benchmarks": tables.workloads(results)},
+        docs / "benchmarks.md": {
+            "benchmarks": tables.workloads(results),
+            "sweep": tables.sweep(directory),
+        },
         docs / "models.md": {"models": tables.networks(directory)},
         docs / "drop-ins.md": {"compat": tables.drop_ins(directory)},
         directory / "README.md": {"benchmarks": tables.full(results)},

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.sweep import lists
 from benchmarks.workload import BOTH, FORWARD
 
 NOTHING = "No results are committed yet."
@@ -262,6 +263,41 @@ def drop_ins(results: Path) -> str:
             for row in content["rows"]
         ]
         parts += [conditions(content), markdown(header, lines)]
+    return "\n\n".join(parts) or NOTHING
+
+
+def sweep(results: Path) -> str:
+    """The cases of a sweep that cost much for their size, and how many were timed."""
+    header = (
+        "operation",
+        "case",
+        "mode",
+        "sizes",
+        "dtype",
+        "layout",
+        "ms",
+        "times the median",
+        "why",
+    )
+    parts = []
+    for path in sorted(results.glob("*/sweep/sweep.json")):
+        content = json.loads(path.read_text())
+        found = lists.lists(content["rows"])
+        counts = (
+            f"{len(content['rows'])} cases: {len(found[lists.BEHIND])} slower than eager, "
+            f"{len(found[lists.SLOWED])} slowed down by their values, {len(found[lists.COSTLY])} "
+            "that cost much for their size."
+        )
+        lines = [
+            [
+                *(row[key] for key in ("op", "case", "mode", "size", "dtype", "layout")),
+                milliseconds(row["ms"]),
+                f"{row['ratio']:.1f}",
+                row["reason"],
+            ]
+            for row in found[lists.COSTLY]
+        ]
+        parts += [conditions(content), counts, markdown(header, lines)]
     return "\n\n".join(parts) or NOTHING
 
 

@@ -69,6 +69,10 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (docs / "drop-ins.md").write_text(marked.format("compat"))
     for page in (results / "README.md", *(docs / f"{n}.md" for n in ("benchmarks", *FAMILIES))):
         page.write_text(f"before\n\n{marked.format('benchmarks')}after\n")
+    tables = tmp_path / TABLES
+    tables.write_text(
+        tables.read_text().replace("before\n\n", f"before\n\n{marked.format('sweep')}")
+    )
     return tmp_path
 
 

@@ -1,0 +1,1 @@
+"""Look for inputs on which an operation is slow."""

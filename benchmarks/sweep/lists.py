@@ -1,0 +1,72 @@
+"""The cases of a sweep that are slow, and why."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+BEHIND, COSTLY, SLOWED = "slower than eager", "costly for their size", "slowed down by values"
+# a case is in a list from this ratio on
+LEAST = {BEHIND: 1.0, COSTLY: 3.0, SLOWED: 1.3}
+Row = dict[str, Any]
+
+
+def lists(rows: list[Row]) -> dict[str, list[Row]]:
+    """The entries of the three lists, each with the `ratio` for which it is there."""
+    costs: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        if not row["value"]:
+            costs.setdefault((row["op"], row["mode"]), []).append(row["ms"] / row["elements"])
+    found: dict[str, list[Row]] = {title: [] for title in LEAST}
+    for row in rows:
+        ratio = row["ms"] / row["other_ms"]
+        ratios = {SLOWED: ratio} if row["value"] else {BEHIND: ratio}
+        if not row["value"]:
+            median = statistics.median(costs[row["op"], row["mode"]])
+            ratios[COSTLY] = row["ms"] / row["elements"] / median
+        for title, value in ratios.items():
+            if value > LEAST[title]:
+                why = reason(row) if title == COSTLY else ""
+                found[title].append({**row, "ratio": value, "reason": why})
+    return {title: sorted(each, key=lambda row: -row["ratio"]) for title, each in found.items()}
+
+
+def reason(row: Row) -> str:
+    """Why a case costs much for its size, or nothing."""
+    sizes = {word[0]: int(word[1:]) for word in row["size"].split()}
+    return next((why for applies, why in REASONS if applies(row, sizes)), "")
+
+
+FEW_CHANNELS = 3
+ON_PAIRS = ("matching_scores", "label_transfer", "prior_mask", "pair_similarity_loss")
+SAMPLING = ("is_triplet_loss", "sample_reference")
+
+REASONS: tuple[tuple[Callable[[Row, dict[str, int]], bool], str], ...] = (
+    (
+        lambda row, sizes: row["case"] == "points without a grid",
+        "the case has one row of pixels, so a call takes 0.1 ms, most of it in PyTorch",
+    ),
+    (
+        lambda row, sizes: row["op"] in ON_PAIRS and sizes["D"] <= FEW_CHANNELS,
+        "each pair is transformed and reduced once, however few multiplications it takes",
+    ),
+    (
+        lambda row, sizes: row["op"] in ON_PAIRS and sizes["P"] == 1,
+        "five points: packing the queries costs as much as multiplying them",
+    ),
+    (
+        lambda row, sizes: (
+            row["op"] in SAMPLING and sizes.get("C", sizes.get("D", 0)) <= FEW_CHANNELS
+        ),
+        "drawing the pixels takes as long for few channels as for many",
+    ),
+    (
+        lambda row, sizes: row["op"] == "discriminative_loss" and sizes["R"] == 300,
+        "300 regions: the push term compares all pairs of them",
+    ),
+    (
+        lambda row, sizes: sizes.get("C", FEW_CHANNELS + 1) <= FEW_CHANNELS,
+        "the work for a pixel's label or weight is shared by few channels",
+    ),
+)
