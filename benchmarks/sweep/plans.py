@@ -71,13 +71,12 @@ SCORE_VALUES = VALUES | {"underflow": changed_features(lambda x: 8 * x)}
 
 @dataclass(frozen=True)
 class Plan:
-    """The first size is timed in every way, the others in fewer."""
+    """How an operation is called: the first size in every way, the others in fewer."""
 
     sizes: tuple[str, ...]
     # the multiply-adds or pixels of a call, which its time should follow
     elements: Callable[[Call], int]
     values: dict[str, Change]
-    cases: tuple[str, ...] = ()
     layouts: tuple[str, ...] = tuple(LAYOUTS)
     dtypes: tuple[str, ...] = tuple(DTYPES)
 
@@ -99,11 +98,6 @@ class Point:
         how = How(dims(self.size), DTYPES[self.dtype], layout=self.layout)
         call = op.call(self.case, how)
         return PLANS[self.op].values[self.value](call) if self.value else call
-
-    @property
-    def name(self) -> str:
-        words = (self.case, self.mode, self.size, self.dtype, self.layout, self.value)
-        return ", ".join([self.op, *filter(None, words)])
 
 
 def first_numel(call: Call) -> int:

@@ -33,7 +33,6 @@ SIZES = Sizes(
     ),
     ordinary=(
         dims("B2 C2 H5 W7 R2 X9 Y9"),
-        dims("B2 C1 H13 W23 R9 X20 Y31"),
         dims("B2 C21 H20 W33 R300 X60 Y66"),
     ),
     threads=dims("B2 C19 H70 W130 R20 X100 Y50"),
@@ -249,17 +248,14 @@ background_distance = Op(
 
 
 def pool_terms(call: Call) -> dict[str, float]:
-    """A mean is as exact as its terms, which cancel. The gradient in a weight is
-    g . (f - mean) / (sum of weights + eps).
-    """
+    """The gradient in a weight is g . (f - mean) / (sum of weights + eps)."""
     features, weights = call.first, call.arguments["weights"]
     if not features.numel() or not weights.numel():
         return {}
     pulls = cotangent(call.outputs("eager")["value"]).abs().sum(1) * float(features.abs().max())
     totals = weights.sum((1, 2))
     terms = (pulls / totals.where(totals > 0, torch.inf)).max()
-    largest = float(features.abs().max())
-    return {"value": largest, "gradient in weights": float(terms.nan_to_num(0, 0, 0))}
+    return {"gradient in weights": float(terms.nan_to_num(0, 0, 0))}
 
 
 masked_average_pool = Op(
