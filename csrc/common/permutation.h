@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "common/hash.h"
+
 // Compiled for several instruction sets, of which the loader takes the best. Integer results are
 // the same in all.
 #if defined(__x86_64__) && defined(__gnu_linux__)
@@ -79,13 +81,6 @@ class Permutation {
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     return static_cast<uint32_t>(z ^ (z >> 31));
-  }
-  // the finaliser of MurmurHash3
-  static uint32_t mix(uint32_t key, uint32_t value) {
-    uint32_t h = value * 0x9E3779B1u + key;
-    h = (h ^ (h >> 16)) * 0x85EBCA6Bu;
-    h = (h ^ (h >> 13)) * 0xC2B2AE35u;
-    return h ^ (h >> 16);
   }
 
   uint32_t n_;

@@ -1,4 +1,4 @@
-"""One or two channels with many regions, which the CPU kernels take by themselves."""
+"""Numbers of channels that do not fill a vector, with many regions."""
 
 import pytest
 import torch

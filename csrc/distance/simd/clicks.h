@@ -1,6 +1,7 @@
 // The choice of click pixels: the deepest of an error, random ones, or farthest ones.
 #pragma once
 
+#include "common/hash.h"
 #include "distance/simd/transform.h"
 
 namespace pixelkernels::distance::PK_ISA {
@@ -166,17 +167,9 @@ inline int64_t first_largest(const uint8_t* allowed, const int32_t* rank, int64_
 
 // A random rank for every pixel, as reference.random_ranks.
 inline void fill_ranks(uint64_t seed, int64_t pixels, int32_t* rank) {
-  const uint32_t keys[2] = {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)};
-  for (int64_t i = 0; i < pixels; ++i) {
-    uint32_t h = static_cast<uint32_t>(i);
-    for (const uint32_t key : keys) {
-      h = h * 0x9E3779B1u + key;
-      h = (h ^ (h >> 16)) * 0x85EBCA6Bu;
-      h = (h ^ (h >> 13)) * 0xC2B2AE35u;
-      h ^= h >> 16;
-    }
-    rank[i] = static_cast<int32_t>(h >> 1);
-  }
+  const uint32_t low = static_cast<uint32_t>(seed), high = static_cast<uint32_t>(seed >> 32);
+  for (int64_t i = 0; i < pixels; ++i)
+    rank[i] = static_cast<int32_t>(mix(high, mix(low, static_cast<uint32_t>(i))) >> 1);
 }
 
 inline void pick(const Picks& s, int64_t image) {

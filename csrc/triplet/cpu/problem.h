@@ -109,13 +109,11 @@ inline int64_t groups_of(const Rows& rows) {
 template <class Body>
 void for_images(const Tensor& features, const Body& body) {
   constexpr int64_t kFewChannels = 4;
-  const int64_t images = features.size(0);
-  if (features.size(1) > kFewChannels)
+  const int64_t images = features.size(0), channels = features.size(1);
+  if (channels > kFewChannels)
     for (int64_t image = 0; image < images; ++image) body(image);
   else
-    parallel_ranges(images, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t image = begin; image < end; ++image) body(image);
-    });
+    parallel(images, channels * features.size(2) * features.size(3), body);
 }
 
 // body(group, begin, end): channels [begin, end)
