@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag, pad
 
 from .._core.numerics import wide
 from .._core.operators import Kernel
@@ -136,38 +137,62 @@ def _scores_gradient(backend: str, ctx: Any, grad_scores: Tensor, *_: None) -> A
 
 def _save_prior(ctx: Any, inputs: Any, output: Any) -> None:
     query, support, weights, ctx.eps = inputs
-    ctx.save_for_backward(query, support, weights, output[1])
+    ctx.save_for_backward(query, support, weights, *output)
     ctx.mark_non_differentiable(output[1])
 
 
 def _prior_gradient(backend: str, ctx: Any, grad_scores: Tensor, _: None) -> Any:
-    """The gradient of the cosine with the best support pixel: gather, quotient rule, scatter."""
-    query, support, weights, index = ctx.saved_tensors
-    if weights.numel() == 0:
+    """The gradient of c_i = q_i.u_j / (|q_i| |u_j| + eps), where j is the best support pixel of i
+    and u_j = w_j s_j. With g_i the gradient of the score, divided by that divisor, and ^ a unit
+    vector:
+
+        dq_i = g_i (u_j - c_i |u_j| ^q_i)
+        du_j = sum_i g_i q_i less its part along ^u_j, plus ^u_j eps/|u_j| sum_i g_i c_i
+        dw_j = s_j.du_j = eps/w_j sum_i g_i c_i
+
+    In the last two the terms of q_i.u_j cancel but for eps, which no subtraction has to find.
+    """
+    query, support, weights, scores, index = ctx.saved_tensors
+    if 0 in (query.numel(), weights.numel()):
         return *(torch.zeros_like(x) for x in (query, support, weights)), None
-    image = torch.arange(query.shape[0], device=query.device)[:, None]
+    # rows of channels: of queries, and of points with one more for the queries that have none
+    q = wide(query).flatten(2).mT.flatten(0, 1)
+    s, w = wide(support).flatten(2).mT, weights.flatten(1)[..., None]
+    u = pad(torch.where(w != 0, s, 0) * w, (0, 0, 0, 1))
+    batch, points = w.shape[:2]
+    image = torch.arange(batch, device=query.device)[:, None]
     found = index.flatten(1) >= 0
-    best = index.flatten(1).clamp(min=0).long()
-    q = wide(query).flatten(2).mT
-    s = torch.where(found[..., None], wide(support).flatten(2).mT[image, best], 0)
-    w = weights.flatten(1).gather(1, best)[..., None]
-    u = w * s
-    norm_q, norm_u = (torch.linalg.vector_norm(x, dim=2, keepdim=True) for x in (q, u))
-    divisor = norm_q * norm_u + ctx.eps
-    divisor = torch.where(divisor == 0, 1, divisor)  # for eps = 0 and a zero vector
-    g = torch.where(found, grad_scores.flatten(1), 0)[..., None] / divisor
-    cosine = (q * u).sum(2, keepdim=True) / divisor
-    grad_q = g * (u - cosine * norm_u * q / torch.where(norm_q == 0, 1, norm_q))
-    grad_u = g * (q - cosine * norm_q * u / torch.where(norm_u == 0, 1, norm_u))
-    # index_put_ accumulates in a fixed order on every device
-    grad_s = torch.zeros_like(support, dtype=q.dtype).flatten(2).mT.contiguous()
-    grad_s.index_put_((image, best), w * grad_u, accumulate=True)
-    grad_w = torch.zeros_like(weights).flatten(1)
-    grad_w.index_put_((image, best), (s * grad_u).sum(2), accumulate=True)
+    best = torch.where(found, index.flatten(1), points).long()
+    of_best = (best + image * (points + 1)).flatten()
+    norm_q, norm_u = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (q, u))
+    norm_of_best = norm_u.flatten()[of_best, None]
+    divisor = norm_q * norm_of_best + ctx.eps
+    # for eps = 0 or a zero vector
+    divisor, over_q, over_u = (torch.where(x == 0, 1, x) for x in (divisor, norm_q, norm_u))
+    g, cosine = (torch.where(found, x.flatten(1), 0).view(-1, 1) for x in (grad_scores, scores))
+    g = g / divisor
+    cosine = cosine * g
+    grad_q = u.flatten(0, 1).index_select(0, of_best).mul_(g)
+    grad_q.addcmul_(q, cosine * norm_of_best / over_q, value=-1)
+
+    # sums over the queries of a point, in the order of their positions on every device
+    order, offsets = points_by_class(backend, best, points)
+    at, bags = ((x + image * best.shape[1]).flatten() for x in (order, offsets))
+
+    def per_point(rows: Tensor, factors: Tensor) -> Tensor:
+        factors = factors.flatten()[at]
+        sums = embedding_bag(at, rows, bags, mode="sum", per_sample_weights=factors)
+        return sums.unflatten(0, offsets.shape)[:, :-1]
+
+    grad_u = per_point(q, g)
+    del q
+    rest = ctx.eps * per_point(torch.ones_like(g), cosine)
+    unit, over_u = u[:, :-1].div_(over_u[:, :-1]), over_u[:, :-1]
+    grad_u.addcmul_(unit, (unit * grad_u).sum(2, keepdim=True) - rest / over_u, value=-1)
     return (
-        grad_q.mT.reshape(query.shape).to(query.dtype),
-        grad_s.mT.reshape(support.shape).to(support.dtype),
-        grad_w.view(weights.shape),
+        grad_q.unflatten(0, best.shape).mT.reshape(query.shape).to(query.dtype),
+        grad_u.mul_(w).mT.reshape(support.shape).to(support.dtype),
+        (rest / torch.where(w == 0, 1, w)).view(weights.shape),
         None,
     )
 

@@ -53,7 +53,8 @@ def prior_mask(
         normalize: "minmax", or None for the raw values.
 
     Returns: [B, h, w]. Differentiable in query, support and weights.
-    Memory: packed copies of the support's pixels of nonzero weight; no [h'w', hw] is stored.
+    Memory: packed copies of the support's pixels of nonzero weight, at most 2.5 times one image of
+    them in float32; no [h'w', hw] is stored.
     Source: PFENet's prior ("max"), SCCAN ("softmax"); the thesis' IPF prior.
 
     Example:

@@ -286,7 +286,9 @@ def prior_terms(call: Call) -> dict[str, float]:
 def prior_memory(call: Call) -> Memory:
     query, support = call.arguments["query"], call.arguments["support"]
     both = 3 * (query.nbytes + support.nbytes)
-    return Memory(support[0].nbytes + 4 * MIB, both + 12 * MIB)
+    # packed, and for matrix tiles in three terms of two bytes each
+    packed = support[0].nbytes * 5 // 2
+    return Memory(packed + 4 * MIB, both + 12 * MIB)
 
 
 SHOTS = {"support": Features("BSDPQ", 0.4), "weights": Weights("BSXY")}
