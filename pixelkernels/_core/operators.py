@@ -134,6 +134,7 @@ def define_check(
     absent: float = 0,
     limit: bool = False,
     surely_valid: Callable[[Tensor], bool] = lambda values: False,
+    flush: bool = False,
 ) -> Callable[..., Tensor]:
     """An operator that checks values: on CPU, invalid entries raise ValueError.
 
@@ -146,6 +147,8 @@ def define_check(
         invalid: `invalid(values)`, or `invalid(values, limit)`, is True at invalid entries.
         limit: the operator takes a second argument, an int.
         surely_valid: a cheaper sufficient condition for all values to be valid.
+        flush: on CPU, nonnegative subnormal numbers become 0, as in the kernels: PyTorch's products
+            of weights are slow with them.
     """
 
     def check(values: Tensor, *limits: int) -> Tensor:
@@ -154,6 +157,9 @@ def define_check(
         if not surely_valid(values) and bool((wrong := invalid(values, *limits)).any()):
             expected = message.format(*limits)
             raise ValueError(f"{argument}: {expected}, got {values[wrong][0].item()}")
+        if flush:
+            subnormal = values < torch.finfo(values.dtype).smallest_normal
+            return torch.where(subnormal, 0, values).contiguous()
         return values.clone(memory_format=torch.contiguous_format)
 
     def save(ctx: Any, inputs: Any, output: Tensor) -> None:
@@ -182,6 +188,7 @@ nonnegative = define_check(
     lambda weights: weights < 0,
     # NaN is not negative, but a NaN minimum hides a negative value
     surely_valid=lambda weights: weights.numel() > 0 and bool(weights.amin() >= 0),
+    flush=True,
 )
 
 

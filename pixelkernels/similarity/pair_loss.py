@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .._core import validation as check
-from .._core.dispatch import choose
+from .._core.dispatch import choose, requested
 from .._core.distributed import total
 from .._core.numerics import wide
 from .._core.operators import Kernel, to_image, to_kernel_dtype, to_scalar
@@ -29,6 +29,8 @@ SUBSET = 64
 # where each costs launches, it is larger, up to 16 MiB of features in float64.
 CHUNK_PIXELS = 2048
 CHUNK_NUMBERS = 2**21
+# eager's passes over all pairs, in multiplications for each
+PASSES = 85
 
 
 def pair_similarity_loss(
@@ -78,10 +80,11 @@ def pair_similarity_loss(
     Returns: a scalar; 0 without valid pairs. Differentiable in x, y, weight and bias, also through
     the statistics of the batch.
 
-    The matrix of pairs is never stored. Its statistics follow from the first and second moments of
-    x and y, in float64. The forward visits each pair once, for the loss and the gradients.
+    The matrix of pairs is not stored. Its statistics follow from the first and second moments of x
+    and y, in float64. The forward visits each pair once, for the loss and the gradients.
     Memory: the gradients, twice in the backward, and packed copies of the inputs: at most 4 times
-    the float32 inputs, and 32 MiB.
+    the float32 inputs, and 32 MiB. On a CPU, `backend=None` is eager if there are so few pairs that
+    moments would take longer and their matrix is no larger than x and y.
     Source: Najafi et al., similarity learning for dense label transfer: the training objective
     before its sampling, with the batch norm of the similarities.
 
@@ -113,6 +116,8 @@ def pair_similarity_loss(
         raise ValueError("running_var: expected running_mean and running_var, or neither")
     if not training and running_mean is None:
         raise ValueError("running_mean: expected running statistics with training=False, got None")
+    if requested(backend) is None and _stores_pairs(x, y):
+        backend = "eager"
     chosen = choose("pair_similarity_loss", (x, y, x_labels, y_labels), backend)
     weight = to_scalar(1.0 if weight is None else weight.reshape(()), x)
     bias = to_scalar(0.0 if bias is None else bias.reshape(()), x)
@@ -145,6 +150,15 @@ def pair_similarity_loss(
             moved = running.lerp(value.detach().to(running.dtype), momentum)
             running.copy_(torch.where(pairs > 0, moved, running))
     return loss
+
+
+def _stores_pairs(x: Tensor, y: Tensor) -> bool:
+    """Whether storing the pairs is faster than moments and takes no more memory than the features;
+    never in a traced program, whose sizes may vary."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return False
+    channels, n, m = x.shape[1], x.shape[2:].numel(), y.shape[2:].numel()
+    return n * m <= min(channels, channels**2 // PASSES) * (n + m)
 
 
 def _check_options(momentum: Any, eps: Any, group: Any) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import pixelkernels as pk
 from pixelkernels.similarity.pair_loss import _pair_loss
+from pixelkernels.testing.inputs import features, random_labels
 from pixelkernels.testing.op import Call
 from pixelkernels.testing.samples import OPS
 from pixelkernels.testing.tolerances import assert_agrees
@@ -307,6 +308,18 @@ class Operators(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.count += 1
         return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("side", "chosen"), [(5, "eager"), (300, "cpu")])
+def test_few_pairs_are_stored(side, chosen):
+    x, y = features(1, 128, side, 1), features(1, 128, 300, 1, seed=1)
+    x_labels, y_labels = (random_labels(1, n, 1, high=3) for n in (side, 300))
+    losses = {
+        backend: pk.pair_similarity_loss(x, y, x_labels, y_labels, backend=backend)
+        for backend in (None, "cpu", "eager")
+    }
+    assert losses[None] == losses[chosen]
+    torch.testing.assert_close(losses["cpu"], losses["eager"])
 
 
 def test_a_gpu_takes_the_pixels_of_an_image_in_few_chunks():
