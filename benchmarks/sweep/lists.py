@@ -40,6 +40,7 @@ def reason(row: Row) -> str:
 
 
 FEW_CHANNELS = 3
+OVERHEAD_MS = 0.05
 ON_PAIRS = ("matching_scores", "label_transfer", "prior_mask", "pair_similarity_loss")
 SAMPLING = ("is_triplet_loss", "sample_reference")
 
@@ -47,6 +48,18 @@ REASONS: tuple[tuple[Callable[[Row, dict[str, int]], bool], str], ...] = (
     (
         lambda row, sizes: row["case"] == "points without a grid",
         "the case has one row of pixels, so PyTorch's own part of a call shows",
+    ),
+    (
+        lambda row, sizes: row["ms"] < OVERHEAD_MS,
+        "a call this short is mostly PyTorch's own part of it",
+    ),
+    (
+        lambda row, sizes: row["op"] == "click_maps" and sizes["W"] == 53,
+        "rows of 53 pixels hardly repay finding the nearest clicks of each",
+    ),
+    (
+        lambda row, sizes: row["op"] in ON_PAIRS and sizes["B"] == 8,
+        "8 images of 221 pixels: each is prepared on its own, and few points do not use matrix tiles",
     ),
     (
         lambda row, sizes: row["op"] in ON_PAIRS and sizes["D"] <= FEW_CHANNELS,

@@ -13,6 +13,9 @@ namespace pixelkernels::similarity {
 
 // kPrior is a quotient: <q, r> / (|q| |r| + eps).
 enum class Metric : int32_t { kDot, kCosine, kSqeuclidean, kPrior };
+constexpr bool normalises(Metric metric) {
+  return metric == Metric::kCosine || metric == Metric::kPrior;
+}
 enum class Transform : int32_t { kIdentity, kSigmoid, kExp };
 enum class Reduce : int32_t { kSum, kMean, kMax, kMin, kTopK, kSoftmax };
 

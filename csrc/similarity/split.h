@@ -71,14 +71,15 @@ constexpr int64_t gather_bytes(const Gradient& g) {
   return g.split_queries ? tiles * kTerms * kTileTerms * sizeof(Term) : 0;
 }
 
-// Splitting returns false if the terms would not represent the values: infinite values, and vectors
-// near the ends of the range of float32.
+// Splitting returns false if the products of the terms would not be those of the values: infinite
+// values, and vectors near the ends of the range of float32. `infinite_is_nan`: the products of an
+// infinite vector may be NaN, because its cosines are.
 //
 // MC packed points, as rows into points.split; and transposed, as depth with rows of channels.
-bool split_points(const Points& points, int64_t group);
+bool split_points(const Points& points, int64_t group, bool infinite_is_nan);
 bool split_transposed(const Points& points, int64_t group, Term* out);
 bool split_pixels(const float* packed, const Depth& depth, int64_t panels, int64_t terms,
-                  Term* split);
+                  bool infinite_is_nan, Term* split);
 // A block's queries as depth, [pieces][kPixelBlock][16 channels]; and weights with points as depth,
 // in panels of 16 queries.
 bool split_queries(const float* transposed, int64_t pieces, Term* split);

@@ -221,6 +221,22 @@ def test_absent_classes_are_never_chosen(sample, backend, device):
     assert (found["scores"][1] == worst).all()
 
 
+# a NaN of all ones rounds to -0 in bfloat16, whose bits are the upper half
+@pytest.mark.parametrize("bits", [0x7F800000, 0x7FC00000, 0x7FFFFFFF, -1])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("side", [0, 1])
+def test_values_that_are_not_finite_give_what_eager_gives(side, metric, bits):
+    # as many points and channels as matrix tiles ask for
+    given = inputs(shape=(1, 48, 9, 11), points=(12, 14))
+    given[side].view(torch.int32)[0, ::7, ::3, ::4] = bits
+    for reduce in REDUCES:
+        chosen = {"metric": metric, "reduce": reduce} | ({"k": 3} if reduce == "topk" else {})
+        found, expected = (
+            pk.matching_scores(*given, **chosen, backend=backend) for backend in ("cpu", "eager")
+        )
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
 @pytest.mark.parametrize("backend", ALL)
 def test_infinite_scores_do_not_hide_a_class(backend, device):
     query, reference, labels, classes = inputs(device=device)

@@ -19,8 +19,13 @@ constexpr uint32_t bits_of_power(uint32_t exponent) { return (127 + exponent) <<
 constexpr uint32_t kLeastOne = bits_of_power(-30), kLeastOther = bits_of_power(-70);
 constexpr uint32_t kMost = bits_of_power(58);
 
-inline bool fits(uint32_t largest, uint32_t least) {
-  return largest == 0 || (largest >= least && largest < kMost);
+// A vector with a NaN gives NaN in every product, whatever its other values are. The remainder of
+// an infinite value is NaN, so an infinite vector does, too, where that is right.
+constexpr uint32_t kInfinite = 0x7f800000u;
+
+inline bool fits(uint32_t largest, uint32_t least, bool infinite_is_nan = false) {
+  return largest == 0 || (largest >= least && largest < kMost) || largest > kInfinite ||
+         (infinite_is_nan && largest == kInfinite);
 }
 
 inline Bits magnitude(Row x) { return (Bits)x & 0x7fffffffu; }
@@ -29,7 +34,10 @@ inline Bits larger(Bits a, Bits b) { return a > b ? a : b; }
 // The next term of x, in the upper halves; x keeps the remainder.
 inline Bits take_term(Row& x) {
   const Bits bits = (Bits)x;
-  const Bits term = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  Bits term = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  // rounding may overflow the bits of a NaN
+  const Bits nan = (Bits)(magnitude(x) > kInfinite);
+  term = (term & ~nan) | (nan & 0x7fc00000u);
   x -= (Row)term;
   return term;
 }
@@ -45,7 +53,7 @@ inline void store_pairs(Row first, Row second, int64_t terms, Term* out, int64_t
 // The left side, `rows` rows of depth tiles values(row, tile, Row[2]).
 template <class Values>
 bool split_left(int64_t rows, int64_t deep, int64_t terms, Term* to, uint32_t least,
-                const Values& values) {
+                const Values& values, bool infinite_is_nan = false) {
   bool good = true;
   for (int64_t row = 0; row < rows; ++row) {
     Term* out = to + row / kTileRows * deep * terms * kTileTerms + row % kTileRows * kTileDepth;
@@ -58,7 +66,7 @@ bool split_left(int64_t rows, int64_t deep, int64_t terms, Term* to, uint32_t le
     }
     uint32_t most = 0;
     for (int i = 0; i < 16; ++i) most = largest[i] > most ? largest[i] : most;
-    good = good && fits(most, least);
+    good = good && fits(most, least, infinite_is_nan);
   }
   return good;
 }
@@ -66,7 +74,7 @@ bool split_left(int64_t rows, int64_t deep, int64_t terms, Term* to, uint32_t le
 // The right side: panels of `count` rows at row(panel, i).
 template <class At>
 bool split_right(int64_t panels, int64_t count, int64_t terms, Term* out, uint32_t least,
-                 const At& row) {
+                 const At& row, bool infinite_is_nan = false) {
   bool good = true;
   for (int64_t panel = 0; panel < panels; ++panel) {
     Bits largest = {};
@@ -80,7 +88,7 @@ bool split_right(int64_t panels, int64_t count, int64_t terms, Term* out, uint32
         largest = larger(largest, larger(magnitude(pair[0]), magnitude(pair[1])));
         store_pairs(pair[0], pair[1], terms, out + i * 2 * kTileColumns, kTileTerms);
       }
-    for (int i = 0; i < kTileColumns; ++i) good = good && fits(largest[i], least);
+    for (int i = 0; i < kTileColumns; ++i) good = good && fits(largest[i], least, infinite_is_nan);
   }
   return good;
 }
@@ -243,7 +251,7 @@ inline void for_pairs(const Side& left, const Side& right, const Body& body) {
 
 }  // namespace
 
-bool split_points(const Points& points, int64_t group) {
+bool split_points(const Points& points, int64_t group, bool infinite_is_nan) {
   const Depth& depth = points.depth;
   const int64_t tiles = tiles_of(points.count), terms = points.terms;
   const int64_t begin = group * kMC, left = tiles * kMR - begin;
@@ -266,7 +274,8 @@ bool split_points(const Points& points, int64_t group) {
           for (int64_t k = 0; k < kEight; ++k) values[i + k] = from[k * kMR];
         }
         std::memcpy(half, values, sizeof values);
-      });
+      },
+      infinite_is_nan);
 }
 
 bool split_transposed(const Points& points, int64_t group, Term* out) {
@@ -289,11 +298,13 @@ bool split_transposed(const Points& points, int64_t group, Term* out) {
 }
 
 bool split_pixels(const float* packed, const Depth& depth, int64_t panels, int64_t terms,
-                  Term* split) {
+                  bool infinite_is_nan, Term* split) {
   return split_right(
-      panels, depth.padded(), terms, split, kLeastOther, [&](int64_t panel, int64_t d) {
+      panels, depth.padded(), terms, split, kLeastOther,
+      [&](int64_t panel, int64_t d) {
         return packed + ((d / depth.kc * panels + panel) * depth.kc + d % depth.kc) * kTileColumns;
-      });
+      },
+      infinite_is_nan);
 }
 
 bool split_queries(const float* transposed, int64_t pieces, Term* split) {

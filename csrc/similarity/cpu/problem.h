@@ -221,7 +221,7 @@ class Reference {
     parallel(groups, kMC * depth.padded(), [&](int64_t i) {
       own.pack(points, i);
       if constexpr (split::kBuilt)
-        if (splits) fits[i] = split::split_points(points, i);
+        if (splits) fits[i] = split::split_points(points, i, normalises(options.metric));
     });
     if (std::find(fits.begin(), fits.end(), false) != fits.end()) points.split = nullptr;
   }

@@ -97,8 +97,8 @@ class Rounds {
     parallel(groups, kMC * depth_.channels, [&](int64_t i) {
       const int64_t group = g.chunk / kMC + i;
       split::Term* transposed = static_cast<split::Term*>(g.split_points) + i * each;
-      fits[i] =
-          split::split_points(points, group) && split::split_transposed(points, group, transposed);
+      fits[i] = split::split_points(points, group, normalises(g.matching.metric)) &&
+                split::split_transposed(points, group, transposed);
     });
     if (std::find(fits, fits + groups, false) != fits + groups) points.split = nullptr;
   }

@@ -115,7 +115,9 @@ struct Queries {
       if (m.points.split == nullptr) return;
       split::Term* out = reinterpret_cast<split::Term*>(scratch);
       terms = split::terms_of(m.element);
-      split = split::split_pixels(data, m.points.depth, panels, terms, out) ? out : nullptr;
+      const bool good =
+          split::split_pixels(data, m.points.depth, panels, terms, normalises(m.metric), out);
+      split = good ? out : nullptr;
     }
   }
 };

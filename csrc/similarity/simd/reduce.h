@@ -150,12 +150,13 @@ struct Best {
     for (int v = 0; v < kNRVectors<A>; ++v) {
       A* last = row(state, k - 1, v);
       Vec<A> bar = load(last);
+      // NaN ranks above all numbers, as in torch: nothing displaces it
+      Integers<A> open = bar == bar;
       bool full = !any(places(last) < 0);
       const A* dot = dots;
       for (int64_t p = begin; p < end; ++p, dot += kNR<A>) {
         Vec<A> candidate = sign * panel.at(dot, p, v);
-        // NaN ranks above all numbers, as in torch
-        if (full && !any(~(candidate <= bar))) continue;
+        if (full && !any(~(candidate <= bar) & open)) continue;
         Integers<A> argbest = integers<A>(p);
         // tie-break: the smaller index
         for (int64_t i = 0; i < k && any(argbest >= 0); ++i) {
@@ -171,6 +172,7 @@ struct Best {
           argbest = better ? from : argbest;
         }
         bar = load(last);
+        open = bar == bar;
         full = full || !any(places(last) < 0);
       }
     }
