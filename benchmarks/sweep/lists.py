@@ -59,7 +59,7 @@ REASONS: tuple[tuple[Callable[[Row, dict[str, int]], bool], str], ...] = (
     ),
     (
         lambda row, sizes: row["op"] in ON_PAIRS and sizes["B"] == 8,
-        "8 images of 221 pixels: each is prepared on its own, and few points do not use matrix tiles",
+        "8 images of 221 pixels: the points of each are sorted and packed on their own",
     ),
     (
         lambda row, sizes: row["op"] in ON_PAIRS and sizes["D"] <= FEW_CHANNELS,

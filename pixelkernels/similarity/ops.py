@@ -10,7 +10,6 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn.functional import embedding_bag, pad
 
 from .._core.numerics import wide
 from .._core.operators import Kernel
@@ -91,6 +90,17 @@ prior_scores = kernel(
     ),
     eager=lambda *args: (reference.prior_scores(*args),),
 )
+# grad_scores, scores, index [B, N], query [B, C, N] and support [B, C, K] in the dtype of the
+# scores, weights [B, K] -> the gradients of query, support and weights
+prior_backward = kernel(
+    "prior_backward(Tensor grad_scores, Tensor query, Tensor support, Tensor weights,"
+    " Tensor scores, Tensor index, float eps) -> (Tensor query, Tensor support, Tensor weights)",
+    lambda grad_scores, query, support, weights, *rest: tuple(
+        torch.empty_like(x) for x in (query, support, weights)
+    ),
+    eager=reference.prior_gradient,
+    cpu_only=True,
+)
 # counts [B, L] int64, seed [1] int64 -> [B, L, num] int64: the first `num` values of a random
 # permutation of [0, counts), then -1
 sample_ranks = kernel(
@@ -142,59 +152,12 @@ def _save_prior(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _prior_gradient(backend: str, ctx: Any, grad_scores: Tensor, _: None) -> Any:
-    """The gradient of c_i = q_i.u_j / (|q_i| |u_j| + eps), where j is the best support pixel of i
-    and u_j = w_j s_j. With g_i the gradient of the score, divided by that divisor, and ^ a unit
-    vector:
-
-        dq_i = g_i (u_j - c_i |u_j| ^q_i)
-        du_j = sum_i g_i q_i less its part along ^u_j, plus ^u_j eps/|u_j| sum_i g_i c_i
-        dw_j = s_j.du_j = eps/w_j sum_i g_i c_i
-
-    In the last two the terms of q_i.u_j cancel but for eps, which no subtraction has to find.
-    """
     query, support, weights, scores, index = ctx.saved_tensors
-    if 0 in (query.numel(), weights.numel()):
-        return *(torch.zeros_like(x) for x in (query, support, weights)), None
-    # rows of channels: of queries, and of points with one more for the queries that have none
-    q = wide(query).flatten(2).mT.flatten(0, 1)
-    s, w = wide(support).flatten(2).mT, weights.flatten(1)[..., None]
-    u = pad(torch.where(w != 0, s, 0) * w, (0, 0, 0, 1))
-    batch, points = w.shape[:2]
-    image = torch.arange(batch, device=query.device)[:, None]
-    found = index.flatten(1) >= 0
-    best = torch.where(found, index.flatten(1), points).long()
-    of_best = (best + image * (points + 1)).flatten()
-    norm_q, norm_u = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (q, u))
-    norm_of_best = norm_u.flatten()[of_best, None]
-    divisor = norm_q * norm_of_best + ctx.eps
-    # for eps = 0 or a zero vector
-    divisor, over_q, over_u = (torch.where(x == 0, 1, x) for x in (divisor, norm_q, norm_u))
-    g, cosine = (torch.where(found, x.flatten(1), 0).view(-1, 1) for x in (grad_scores, scores))
-    g = g / divisor
-    cosine = cosine * g
-    grad_q = u.flatten(0, 1).index_select(0, of_best).mul_(g)
-    grad_q.addcmul_(q, cosine * norm_of_best / over_q, value=-1)
-
-    # sums over the queries of a point, in the order of their positions on every device
-    order, offsets = points_by_class(backend, best, points)
-    at, bags = ((x + image * best.shape[1]).flatten() for x in (order, offsets))
-
-    def per_point(rows: Tensor, factors: Tensor) -> Tensor:
-        factors = factors.flatten()[at]
-        sums = embedding_bag(at, rows, bags, mode="sum", per_sample_weights=factors)
-        return sums.unflatten(0, offsets.shape)[:, :-1]
-
-    grad_u = per_point(q, g)
-    del q
-    rest = ctx.eps * per_point(torch.ones_like(g), cosine)
-    unit, over_u = u[:, :-1].div_(over_u[:, :-1]), over_u[:, :-1]
-    grad_u.addcmul_(unit, (unit * grad_u).sum(2, keepdim=True) - rest / over_u, value=-1)
-    return (
-        grad_q.unflatten(0, best.shape).mT.reshape(query.shape).to(query.dtype),
-        grad_u.mul_(w).mT.reshape(support.shape).to(support.dtype),
-        (rest / torch.where(w == 0, 1, w)).view(weights.shape),
-        None,
-    )
+    features = (wide(x).flatten(2).contiguous() for x in (query, support))
+    grad, *rest = (x.flatten(1).contiguous() for x in (grad_scores, weights, scores, index))
+    grads = prior_backward(backend, grad, *features, *rest, ctx.eps)
+    same = zip(grads, (query, support, weights), strict=True)
+    return *(grad.view(x.shape).to(x.dtype) for grad, x in same), None
 
 
 matching_scores.differentiable(_save_scores, _scores_gradient)

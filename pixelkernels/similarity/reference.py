@@ -9,7 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize, pad
+from torch.nn.functional import (
+    binary_cross_entropy_with_logits,
+    embedding_bag,
+    normalize,
+    pad,
+)
 
 from .._core.distributed import total
 from .._core.numerics import product, wide
@@ -128,6 +133,68 @@ def prior_scores(query: Tensor, support: Tensor, weights: Tensor, eps: float) ->
     if cosine.shape[1] == 0:
         cosine = pad(cosine, (0, 0, 0, 1))
     return cosine.amax(1).unflatten(1, query.shape[2:])
+
+
+def prior_gradient(
+    grad_scores: Tensor,
+    query: Tensor,
+    support: Tensor,
+    weights: Tensor,
+    scores: Tensor,
+    index: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of c_i = q_i.u_j / (|q_i| |u_j| + eps), where j is the best support pixel of i
+    and u_j = w_j s_j. With g_i the gradient of the score, divided by that divisor, and ^ a unit
+    vector:
+
+        dq_i = g_i (u_j - c_i |u_j| ^q_i)
+        du_j = sum_i g_i q_i less its part along ^u_j, plus ^u_j eps/|u_j| sum_i g_i c_i
+        dw_j = s_j.du_j = eps/w_j sum_i g_i c_i
+
+    In the last two the terms of q_i.u_j cancel but for eps, which no subtraction has to find.
+    """
+    if 0 in (query.numel(), weights.numel()):
+        return torch.zeros_like(query), torch.zeros_like(support), torch.zeros_like(weights)
+    # rows of channels: of queries, and of points with one more for the queries that have none
+    q = query.mT.flatten(0, 1)
+    s, w = support.mT, weights[..., None]
+    u = pad(torch.where(w != 0, s, 0) * w, (0, 0, 0, 1))
+    batch, points = w.shape[:2]
+    image = torch.arange(batch, device=query.device)[:, None]
+    found = index >= 0
+    best = torch.where(found, index, points).long()
+    of_best = (best + image * (points + 1)).flatten()
+    norm_q, norm_u = (vector_norm(x, dim=-1, keepdim=True) for x in (q, u))
+    norm_of_best = norm_u.flatten()[of_best, None]
+    divisor = norm_q * norm_of_best + eps
+    # for eps = 0 or a zero vector
+    divisor, over_q, over_u = (torch.where(x == 0, 1, x) for x in (divisor, norm_q, norm_u))
+    g, cosine = (torch.where(found, x, 0).view(-1, 1) for x in (grad_scores, scores))
+    g = g / divisor
+    cosine = cosine * g
+    grad_q = u.flatten(0, 1).index_select(0, of_best).mul_(g)
+    grad_q.addcmul_(q, cosine * norm_of_best / over_q, value=-1)
+
+    # sums over the queries of a point, in the order of their positions on every device
+    order, offsets = points_by_class(best, points)
+    at, bags = ((x + image * best.shape[1]).flatten() for x in (order, offsets))
+
+    def per_point(rows: Tensor, factors: Tensor) -> Tensor:
+        factors = factors.flatten()[at]
+        sums = embedding_bag(at, rows, bags, mode="sum", per_sample_weights=factors)
+        return sums.unflatten(0, offsets.shape)[:, :-1]
+
+    grad_u = per_point(q, g)
+    rest = eps * per_point(torch.ones_like(g), cosine)
+    unit, over_u = u[:, :-1].div_(over_u[:, :-1]), over_u[:, :-1]
+    grad_u.addcmul_(unit, (unit * grad_u).sum(2, keepdim=True) - rest / over_u, value=-1)
+    chosen = offsets.diff()[..., None] > 0
+    return (
+        grad_q.unflatten(0, best.shape).mT.contiguous(),
+        torch.where(chosen, grad_u.mul_(w), 0).mT.contiguous(),
+        (rest / torch.where(w == 0, 1, w))[..., 0],
+    )
 
 
 def prior_softmax(query: Tensor, support: Tensor, weights: Tensor) -> Tensor:

@@ -135,3 +135,23 @@ def test_nan_in_the_support_makes_the_prior_nan(backend, masked):
     found = pk.prior_mask(query, support, weights, normalize=None, backend=backend)
     assert found[0].isnan().all()
     assert found[1].isfinite().all()
+
+
+@torch.no_grad()
+def test_gradients_of_the_kernel_and_of_eager_agree_where_a_point_is_chosen_and_where_not():
+    query, support = (testing.features(2, 40, 6, 7, seed=seed) for seed in (0, 1))
+    weights = torch.rand(2, 6, 7, generator=torch.Generator().manual_seed(2))
+    weights[:, 0] = 0
+    support[:, :, 0] = torch.nan
+    scores, index = ops.prior_scores("cpu", query, support, weights, 1e-7)
+    given = [x.flatten(2) for x in (query, support)]
+    given += [x.flatten(1) for x in (weights, scores, index)]
+    cpu, eager = (
+        ops.prior_backward(backend, torch.ones(2, 42), *given, 1e-7) for backend in ("cpu", "eager")
+    )
+    torch.testing.assert_close(cpu, eager)
+    chosen = torch.zeros(2, 42, dtype=torch.bool).scatter_(1, index.flatten(1).long(), True)
+    assert 0 < chosen.sum() < 60
+    for _, grad_support, grad_weights in (cpu, eager):
+        assert (grad_support.mT[~chosen] == 0).all()
+        assert (grad_weights[~chosen] == 0).all()
