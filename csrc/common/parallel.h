@@ -38,6 +38,9 @@ void with_value(Element element, const Body& body) {
 // as 0.
 template <class Body>
 void parallel_ranges(int64_t n, int64_t grain, const Body& body) {
+  // Inside another loop that runs on one thread, this one may start torch's threads, which inherit
+  // the mode of the thread that starts them.
+  const SubnormalsAsZero::Lifted lifted;
   torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) {
     const SubnormalsAsZero mode;
     body(begin, end);

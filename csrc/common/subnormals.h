@@ -11,13 +11,6 @@ namespace pixelkernels {
 // Sets the calling thread's floating-point mode: subnormal operands and results are 0, as with
 // torch.set_flush_denormal. The end of its scope restores the mode.
 class SubnormalsAsZero {
- public:
-  SubnormalsAsZero() : before_(mode()) { set(before_ | kAsZero); }
-  ~SubnormalsAsZero() { set(before_); }
-  SubnormalsAsZero(const SubnormalsAsZero&) = delete;
-  SubnormalsAsZero& operator=(const SubnormalsAsZero&) = delete;
-
- private:
 #if defined(__x86_64__)
   typedef uint32_t Mode;
   static constexpr Mode kAsZero = 0x8040;  // results, operands
@@ -39,7 +32,39 @@ class SubnormalsAsZero {
   static void set(Mode) {}
 #endif
 
+ public:
+  SubnormalsAsZero() : before_(mode()), outer_(innermost_) {
+    innermost_ = this;
+    set(before_ | kAsZero);
+  }
+  ~SubnormalsAsZero() {
+    set(before_);
+    innermost_ = outer_;
+  }
+  SubnormalsAsZero(const SubnormalsAsZero&) = delete;
+  SubnormalsAsZero& operator=(const SubnormalsAsZero&) = delete;
+
+  // In its scope the calling thread has the mode from before all SubnormalsAsZero.
+  class Lifted {
+   public:
+    Lifted() : before_(mode()) {
+      const SubnormalsAsZero* first = innermost_;
+      while (first && first->outer_) first = first->outer_;
+      if (first) set(first->before_);
+    }
+    ~Lifted() { set(before_); }
+    Lifted(const Lifted&) = delete;
+    Lifted& operator=(const Lifted&) = delete;
+
+   private:
+    Mode before_;
+  };
+
+ private:
+  static inline thread_local const SubnormalsAsZero* innermost_ = nullptr;
+
   Mode before_;
+  const SubnormalsAsZero* outer_;
 };
 
 }  // namespace pixelkernels

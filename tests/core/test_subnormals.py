@@ -1,5 +1,8 @@
 """The CPU kernels take subnormal numbers as 0, and leave the mode of the threads as it was."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -51,6 +54,18 @@ def test_mode_is_restored(flushed):
         assert flushed or is_kept(torch.get_num_threads())
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_threads_that_a_kernel_starts_keep_subnormal_numbers():
+    # in a process of its own, whose first loop over threads is inside one on the calling thread
+    program = """
+import torch
+import pixelkernels as pk
+features, pixels = torch.randn(1, 3, 8, 8), torch.zeros(1, 4, dtype=torch.int64)
+pk.triplet_hinge(features, pixels, pixels, pixels, margin=1.0)
+assert (torch.full((2**18,), 1e-40) * 1.0 != 0).all()
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_underflow_of_a_click_map_is_zero():
