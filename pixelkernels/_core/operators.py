@@ -130,9 +130,8 @@ def define_check(
     name: str,
     argument: str,
     message: str,
-    invalid: Callable[..., Tensor],
+    invalid: Callable[[Tensor], Tensor],
     absent: float = 0,
-    limit: bool = False,
     surely_valid: Callable[[Tensor], bool] = lambda values: False,
     flush: bool = False,
 ) -> Callable[..., Tensor]:
@@ -143,20 +142,18 @@ def define_check(
 
     Args:
         name: of the operator, which returns its argument contiguous.
-        argument, message: for the error; `{}` in the message stands for the limit.
-        invalid: `invalid(values)`, or `invalid(values, limit)`, is True at invalid entries.
-        limit: the operator takes a second argument, an int.
+        argument, message: for the error.
+        invalid: True at invalid entries.
         surely_valid: a cheaper sufficient condition for all values to be valid.
         flush: on CPU, nonnegative subnormal numbers become 0, as in the kernels: PyTorch's products
             of weights are slow with them.
     """
 
-    def check(values: Tensor, *limits: int) -> Tensor:
+    def check(values: Tensor) -> Tensor:
         if values.device.type != "cpu":
-            return torch.where(invalid(values, *limits), absent, values).contiguous()
-        if not surely_valid(values) and bool((wrong := invalid(values, *limits)).any()):
-            expected = message.format(*limits)
-            raise ValueError(f"{argument}: {expected}, got {values[wrong][0].item()}")
+            return torch.where(invalid(values), absent, values).contiguous()
+        if not surely_valid(values) and bool((wrong := invalid(values)).any()):
+            raise ValueError(f"{argument}: {message}, got {values[wrong][0].item()}")
         if flush:
             subnormal = values < torch.finfo(values.dtype).smallest_normal
             return torch.where(subnormal, 0, values).contiguous()
@@ -172,12 +169,10 @@ def define_check(
         (values,) = ctx.saved_tensors
         return torch.where(invalid(values), 0, grad)
 
-    signature = f"{name}(Tensor values{', SymInt limit' if limit else ''}) -> Tensor"
-    checked = _define_pointwise(signature, check)
-    if not limit:  # only checks of integers have limits
-        torch.library.register_autograd(
-            f"pixelkernels::{name}", backward, setup_context=save, lib=_library
-        )
+    checked = _define_pointwise(f"{name}(Tensor values) -> Tensor", check)
+    torch.library.register_autograd(
+        f"pixelkernels::{name}", backward, setup_context=save, lib=_library
+    )
     return checked
 
 

@@ -123,8 +123,8 @@ def triplet_hinge(
     check.option("reduction", reduction, ("none", "mean", "sum"))
     chosen = choose("triplet_hinge", (features, anchor, positive, negative), backend)
     pixels = features.shape[2] * features.shape[3]
-    given = {"anchor": anchor, "positive": positive, "negative": negative}
-    sets = torch.stack([ops.PIXELS[name](one.long(), pixels) for name, one in given.items()], 1)
+    # one operator for all devices and backends
+    sets = ops.pixel_sets("cpu", *(x.long() for x in (anchor, positive, negative)), pixels)
     hinges = ops.triplet_hinges(chosen, features, sets, margin, squared, eps)[0]
     if reduction == "none":
         return hinges[:, 0]

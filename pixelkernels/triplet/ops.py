@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._core.numerics import wide
-from .._core.operators import Kernel, define_check
+from .._core.operators import Kernel
 from . import reference
 
 kernel = partial(Kernel, "triplet")
@@ -28,18 +28,37 @@ def _hinge_fake(features: Tensor, sets: Tensor, *rest: Any) -> tuple[Tensor, Ten
     return hinges, hinges.new_empty((batch, 2 * (count - 2), rows))
 
 
-# argument -> the check that its flat indices are below the number of pixels; negative is absent
-PIXELS = {
-    name: define_check(
-        f"{name}_pixels",
-        name,
-        "expected pixels below {}",
-        lambda values, pixels: values >= pixels,
-        absent=-1,
-        limit=True,
-    )
-    for name in ("anchor", "positive", "negative")
-}
+# anchor, positive, negative [B, K] int64 -> [B, 3, K]. On the CPU a flat index that is not below
+# `pixels` raises ValueError; on a device, where that would synchronise, its row becomes absent.
+def _pixel_sets(anchor: Tensor, positive: Tensor, negative: Tensor, pixels: int) -> Tensor:
+    given = {"anchor": anchor, "positive": positive, "negative": negative}
+    sets = torch.stack(tuple(given.values()), -2)
+    if sets.device.type != "cpu":
+        return torch.where(sets >= pixels, -1, sets)
+    if sets.numel() and int(sets.amax()) >= pixels:
+        for name, one in given.items():
+            if (wrong := one[one >= pixels]).numel():
+                raise ValueError(f"{name}: expected pixels below {pixels}, got {wrong[0].item()}")
+    return sets
+
+
+def _sets_under_vmap(info: Any, dims: Any, *args: Any) -> tuple[Tensor, int]:
+    *sets, pixels = args
+    batched = [
+        one.expand(info.batch_size, *one.shape) if dim is None else one.movedim(dim, 0)
+        for one, dim in zip(sets, dims, strict=False)
+    ]
+    return pixel_sets("cpu", *batched, pixels), 0
+
+
+pixel_sets = kernel(
+    "pixel_sets(Tensor anchor, Tensor positive, Tensor negative, SymInt pixels) -> Tensor",
+    lambda anchor, positive, negative, pixels: anchor.new_empty(
+        (*anchor.shape[:-1], 3, anchor.shape[-1])
+    ),
+    made_of=lambda backend, *args: _pixel_sets(*args),
+)
+torch.library.register_vmap("pixelkernels::pixel_sets", _sets_under_vmap)
 
 
 # features [B, C, H, W]; sets [B, S, K] int64, flat indices, S = 3 or 4 as in reference.HINGES

@@ -22,8 +22,9 @@ inline bool side_by_side(const View& view) { return view.channel_stride == 1; }
 
 inline void check_indices(const Tensor& features, const Tensor& sets) {
   const int64_t pixels = features.size(2) * features.size(3), *index = data<int64_t>(sets);
+  const int64_t count = sets.numel();
   int64_t largest = -1;
-  for (int64_t i = 0; i < sets.numel(); ++i) largest = std::max(largest, index[i]);
+  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, index[i]);
   STD_TORCH_CHECK(largest < pixels, "triplet_hinge: index ", largest, " is out of range for ",
                   pixels, " pixels");
 }
