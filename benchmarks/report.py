@@ -43,6 +43,7 @@ def update(root: Path, *, check: bool) -> list[str]:
         docs / "benchmarks.md": {
             "benchmarks": tables.workloads(results),
             "sweep": tables.sweep(directory),
+            "cores": tables.cores(directory),
         },
         docs / "models.md": {"models": tables.networks(directory)},
         docs / "drop-ins.md": {"compat": tables.drop_ins(directory)},

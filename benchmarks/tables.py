@@ -301,6 +301,27 @@ def sweep(results: Path) -> str:
     return "\n\n".join(parts) or NOTHING
 
 
+def cores(results: Path) -> str:
+    """The share of the floor that the first input of each workload reaches, by threads."""
+    parts = []
+    for folder in sorted(path for path in results.glob("*/cores") if path.is_dir()):
+        contents = [json.loads(path.read_text()) for path in sorted(folder.glob("*/*.json"))]
+        by_threads: dict[int, dict[tuple[str, str], Row]] = {}
+        for content in contents:
+            own = by_threads.setdefault(content["environment"]["torch_threads"], {})
+            for row in content["rows"]:
+                if row["default"]:
+                    own.setdefault((row["title"], row["mode"]), row)
+        header, lines = ["workload", "mode"], {}
+        for threads, rows in sorted(by_threads.items()):
+            header += [f"{threads} threads, ms" if threads > 1 else "1 thread, ms", "of floor"]
+            for key, row in rows.items():
+                cells = [milliseconds(row["ms"]["p50"]), f"{row['share_of_floor']:.0%}"]
+                lines.setdefault(key, list(key)).extend(cells)
+        parts += [conditions(contents[-1]), markdown(header, list(lines.values()))]
+    return "\n\n".join(parts) or NOTHING
+
+
 def _compared(row: Row) -> list[str]:
     """What was compared, on what, and the largest relative difference."""
     differences = row["differences"]

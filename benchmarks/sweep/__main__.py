@@ -5,7 +5,7 @@
 The inputs are those of the tests' registry (pixelkernels.testing) in larger sizes. Each case times
 the default backend alternately with eager, or with itself on ordinary values. Three lists follow:
 
-    slower than eager       the default backend takes over 5 % longer than eager
+    slower than eager       the default backend takes over 10 % longer than eager
     costly for their size   over 3 times the operation's median cost per element
     slowed down by values   over 1.3 times the cost of ordinary values, where inputs are subnormal,
                             infinite or NaN, or intermediate results underflow

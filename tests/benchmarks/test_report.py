@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import report, summary
 from benchmarks.ops import FAMILIES
-from benchmarks.tables import NOTHING, Row
+from benchmarks.tables import NOTHING, Row, cores
 from benchmarks.workload import BOTH, FORWARD
 
 TABLES = "docs/benchmarks.md"
@@ -70,9 +70,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for page in (results / "README.md", *(docs / f"{n}.md" for n in ("benchmarks", *FAMILIES))):
         page.write_text(f"before\n\n{marked.format('benchmarks')}after\n")
     tables = tmp_path / TABLES
-    tables.write_text(
-        tables.read_text().replace("before\n\n", f"before\n\n{marked.format('sweep')}")
-    )
+    more = "".join(map(marked.format, ("sweep", "cores")))
+    tables.write_text(tables.read_text().replace("before\n\n", f"before\n\n{more}"))
     return tmp_path
 
 
@@ -95,6 +94,17 @@ def test_pages_are_generated_from_results(repository: Path) -> None:
     assert "## some-cpu/regions" in full
     assert "- commit: 0123456789ab" in full
     assert "Not measured: cas-r100." in full
+
+
+def test_shares_of_the_floor_stand_by_threads(tmp_path: Path) -> None:
+    for threads in (1, 2):
+        folder = tmp_path / "some-cpu" / "cores" / f"{threads}-threads"
+        folder.mkdir(parents=True)
+        facts = {**CONTENT["environment"], "torch_threads": threads}
+        (folder / "regions.json").write_text(json.dumps({**CONTENT, "environment": facts}))
+    text = cores(tmp_path)
+    assert "| workload | mode | 1 thread, ms | of floor | 2 threads, ms | of floor |" in text
+    assert "| 4.00 | 30% | 4.00 | 30% |" in text
 
 
 def test_each_family_page_has_its_own_tables(repository: Path) -> None:

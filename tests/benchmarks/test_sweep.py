@@ -17,7 +17,7 @@ def row(ms, other_ms, value="", elements=100, **what):
 
 
 def test_lists_name_what_is_slow():
-    rows = [row(1, 2), row(1, 4), row(3.5, 4), row(2, 1.9), row(1.4, 1, "NaN"), row(1.2, 1, "NaN")]
+    rows = [row(1, 2), row(1, 4), row(3.5, 4), row(2, 1.8), row(1.4, 1, "NaN"), row(1.2, 1, "NaN")]
     found = lists(rows)
     assert [(each["ms"], each["ratio"]) for each in found[SLOWED]] == [(1.4, 1.4)]
     assert [each["ms"] for each in found[BEHIND]] == [2]
