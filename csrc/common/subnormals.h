@@ -33,13 +33,13 @@ class SubnormalsAsZero {
 #endif
 
  public:
-  SubnormalsAsZero() : before_(mode()), outer_(innermost_) {
-    innermost_ = this;
+  SubnormalsAsZero() : before_(mode()) {
+    if (!outermost_) outermost_ = this;
     set(before_ | kAsZero);
   }
   ~SubnormalsAsZero() {
     set(before_);
-    innermost_ = outer_;
+    if (outermost_ == this) outermost_ = nullptr;
   }
   SubnormalsAsZero(const SubnormalsAsZero&) = delete;
   SubnormalsAsZero& operator=(const SubnormalsAsZero&) = delete;
@@ -48,9 +48,7 @@ class SubnormalsAsZero {
   class Lifted {
    public:
     Lifted() : before_(mode()) {
-      const SubnormalsAsZero* first = innermost_;
-      while (first && first->outer_) first = first->outer_;
-      if (first) set(first->before_);
+      if (outermost_) set(outermost_->before_);
     }
     ~Lifted() { set(before_); }
     Lifted(const Lifted&) = delete;
@@ -61,10 +59,9 @@ class SubnormalsAsZero {
   };
 
  private:
-  static inline thread_local const SubnormalsAsZero* innermost_ = nullptr;
+  static inline thread_local const SubnormalsAsZero* outermost_ = nullptr;
 
   Mode before_;
-  const SubnormalsAsZero* outer_;
 };
 
 }  // namespace pixelkernels

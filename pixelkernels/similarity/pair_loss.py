@@ -83,8 +83,8 @@ def pair_similarity_loss(
     The matrix of pairs is not stored. Its statistics follow from the first and second moments of x
     and y, in float64. The forward visits each pair once, for the loss and the gradients.
     Memory: the gradients, twice in the backward, and packed copies of the inputs: at most 4 times
-    the float32 inputs, and 32 MiB. On a CPU, `backend=None` is eager if there are so few pairs that
-    moments would take longer and their matrix is no larger than x and y.
+    the float32 inputs, and 32 MiB. On a CPU, `backend=None` is eager where moments would take
+    longer; it stores several matrices of the pairs, each no larger than x and y.
     Source: Najafi et al., similarity learning for dense label transfer: the training objective
     before its sampling, with the batch norm of the similarities.
 
@@ -153,7 +153,7 @@ def pair_similarity_loss(
 
 
 def _stores_pairs(x: Tensor, y: Tensor) -> bool:
-    """Whether storing the pairs is faster than moments and takes no more memory than the features;
+    """Whether storing the pairs is faster than moments, in matrices no larger than the features;
     never in a traced program, whose sizes may vary."""
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return False

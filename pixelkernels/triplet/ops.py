@@ -56,6 +56,7 @@ pixel_sets = kernel(
     lambda anchor, positive, negative, pixels: anchor.new_empty(
         (*anchor.shape[:-1], 3, anchor.shape[-1])
     ),
+    cpu_only=True,
     made_of=lambda backend, *args: _pixel_sets(*args),
 )
 torch.library.register_vmap("pixelkernels::pixel_sets", _sets_under_vmap)

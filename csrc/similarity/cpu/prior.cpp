@@ -1,5 +1,6 @@
 // The gradient of the prior: each query has one best support pixel, so the gradient gathers and
-// scatters along a channel at a time. The formula is in similarity/ops.py.
+// scatters along a channel at a time. The formula is in reference.prior_gradient.
+#include <algorithm>
 #include <cmath>
 #include <tuple>
 #include <vector>
