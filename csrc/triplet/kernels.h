@@ -24,13 +24,24 @@ struct Rows {
   int sets, pairs;
   const SetPair* pair;
   int64_t rows;
-  double eps;             // added to every difference
-  const int64_t* listed;  // [sets][rows], the pixels; a row with a negative one is absent
-  const int64_t* offset;  // the offset of each in a channel plane; of any pixel where absent
+  double eps;  // added to every difference
+  // the pixels of each set; a row with one outside the image is absent
+  const int64_t* listed[kMaxSets];
+  // [sets][rows], the offset of each in a channel plane; of any pixel where absent
+  const int64_t* offset;
   int64_t page_pixels;
   const int64_t* page;   // where the entries of each page begin; then where the last ones end
   const int32_t* slot;   // of each entry: set * rows + row
   const int64_t* pixel;  // of each entry
+};
+
+// What becomes of the rows of one image; 0 in absent ones.
+struct Hinges {
+  Rows rows;
+  double margin;
+  bool squared;
+  void* distances;  // [pairs][rows]
+  void* hinges;     // [pairs / 2][rows]
 };
 
 struct Gradient {
@@ -44,8 +55,11 @@ struct Kernels {
   // sums [pairs][rows] += the squared differences in channels [begin, end); `scratch` holds a value
   // for each slot
   void (*distances)(const Rows&, int64_t begin, int64_t end, void* sums, void* scratch);
-  // rows [begin, end) of the sums over all channels, for interleaved features; 0 if absent
-  void (*distances_by_pixel)(const Rows&, int64_t begin, int64_t end, void* sums);
+  // Rows [begin, end) of the outputs, from `parts` such sums that cover the channels. Returns how
+  // many of the rows are present.
+  int64_t (*finish)(const Hinges&, int64_t begin, int64_t end, const void* sums, int64_t parts);
+  // The same for interleaved features, from the features.
+  int64_t (*hinges_by_pixel)(const Hinges&, int64_t begin, int64_t end);
   // Channels [begin, end) of the gradient, all pixels. `scratch` holds two values per slot and one
   // per pixel of a page.
   void (*gradient)(const Gradient&, int64_t begin, int64_t end, void* scratch);

@@ -101,7 +101,7 @@ class Kernel:
             )
 
 
-def _define_pointwise(
+def define_pointwise(
     signature: str, run: Callable[..., Tensor], dtype: torch.dtype | None = None
 ) -> Callable[..., Tensor]:
     """Define an operator whose result has the shape of its first argument, contiguous, and under
@@ -169,7 +169,7 @@ def define_check(
         (values,) = ctx.saved_tensors
         return torch.where(invalid(values), 0, grad)
 
-    checked = _define_pointwise(f"{name}(Tensor values) -> Tensor", check)
+    checked = define_pointwise(f"{name}(Tensor values) -> Tensor", check)
     torch.library.register_autograd(
         f"pixelkernels::{name}", backward, setup_context=save, lib=_library
     )
@@ -250,7 +250,7 @@ def refuse_what_is_no_mask(
             )
 
 
-object_labels = _define_pointwise(
+object_labels = define_pointwise(
     "object_labels(Tensor values, str name, int? ignore_index) -> Tensor",
     _object_labels,
     torch.int8,

@@ -10,7 +10,6 @@ from torch import Generator, Tensor
 from .._core import validation as check
 from .._core.dispatch import choose
 from .._core.modules import OptionsModule
-from .._core.numerics import mean_over_images
 from .._core.operators import random_seed, random_uniform, to_mask, to_object_labels
 from . import ops, reference
 
@@ -122,13 +121,22 @@ def triplet_hinge(
     margin, squared, eps = _check_hinge(margin, squared, eps)
     check.option("reduction", reduction, ("none", "mean", "sum"))
     chosen = choose("triplet_hinge", (features, anchor, positive, negative), backend)
-    pixels = features.shape[2] * features.shape[3]
-    # one operator for all devices and backends
-    sets = ops.pixel_sets("cpu", *(x.long() for x in (anchor, positive, negative)), pixels)
-    hinges = ops.triplet_hinges(chosen, features, sets, margin, squared, eps)[0]
+    sets = {"anchor": anchor.long(), "positive": positive.long(), "negative": negative.long()}
+    if chosen != "cpu":
+        pixels = features.shape[2] * features.shape[3]
+        sets = {name: ops.check_pixels(index, name, pixels) for name, index in sets.items()}
+    hinges, _, weights = ops.triplet_hinges(
+        chosen,
+        features,
+        *(index.contiguous() for index in sets.values()),
+        None,
+        margin,
+        squared,
+        eps,
+    )
     if reduction == "none":
         return hinges[:, 0]
-    return hinges.sum() if reduction == "sum" else _mean(hinges[:, 0], sets)
+    return hinges.sum() if reduction == "sum" else _mean(hinges, weights)
 
 
 def is_triplet_loss(
@@ -186,12 +194,9 @@ def is_triplet_loss(
         num_samples = max(min(num_samples, pixels), 1)
     mask = to_object_labels("mask", mask, ignore_index)
     sides = (mask, ~mask) if mask.dtype == torch.bool else (mask > 0, mask == 0)
-    sets = torch.stack(
-        [pixels for side in sides for pixels in draw(chosen, side, num_samples, 2, generator)], 1
-    )
-    hinges = ops.triplet_hinges(chosen, features, sets, margin, squared, eps)[0]
-    foreground, background = hinges.unbind(1)
-    return 0.5 * (_mean(foreground, sets) + _mean(background, sets))
+    sets = [pixels for side in sides for pixels in draw(chosen, side, num_samples, 2, generator)]
+    hinges, _, weights = ops.triplet_hinges(chosen, features, *sets, margin, squared, eps)
+    return _mean(hinges, weights)
 
 
 def _check_hinge(margin: Any, squared: Any, eps: Any) -> tuple[float, bool, float]:
@@ -209,10 +214,9 @@ def _check_is_triplet(
     return rows, *_check_hinge(margin, squared, eps), check.label("ignore_index", ignore_index)
 
 
-def _mean(hinges: Tensor, sets: Tensor) -> Tensor:
-    """The mean over the rows of an image, then over the images with a row."""
-    count = (sets >= 0).all(1).sum(1)
-    return mean_over_images(hinges.sum(1) / count.clamp(min=1), count > 0)
+def _mean(hinges: Tensor, weights: Tensor) -> Tensor:
+    """The mean over the rows of an image, then over the images with a row; then over the hinges."""
+    return (hinges.sum(2) * weights[:, None]).sum(0).mean()
 
 
 class ISTripletLoss(OptionsModule):

@@ -24,6 +24,11 @@ def sample_pixels(mask: Tensor, num_samples: int, keys: Tensor) -> Tensor:
     return torch.where(inside.gather(1, order), order, -1)
 
 
+def stack_sets(*sets: Tensor | None) -> Tensor:
+    """[B, S, K] of S sets [B, K]; the fourth may be None."""
+    return torch.stack([one for one in sets if one is not None], 1)
+
+
 def hinges(features: Tensor, sets: Tensor, margin: float, squared: bool, eps: float) -> Tensor:
     """The hinges [B, S - 2, K] of sets [B, S, K]; 0 in a row with a negative index."""
     valid = (sets >= 0).all(1, keepdim=True)
@@ -38,6 +43,15 @@ def hinges(features: Tensor, sets: Tensor, margin: float, squared: bool, eps: fl
         other = distance(vectors[anchor], vectors[negative], squared, eps)
         rows.append((own - other + margin).clamp(min=0))
     return torch.where(valid, torch.stack(rows, 1), 0)
+
+
+def weights(features: Tensor, sets: Tensor) -> Tensor:
+    """[B], in the dtype of the hinges: the factors in a mean over the rows of an image, then over
+    the images with a row.
+    """
+    rows = (sets >= 0).all(1).sum(1)
+    count = (rows * (rows > 0).sum()).to(wide(features[:0]).dtype)
+    return torch.where(rows > 0, 1 / count, 0)
 
 
 def distance(u: Tensor, v: Tensor, squared: bool, eps: float) -> Tensor:

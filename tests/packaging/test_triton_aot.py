@@ -131,12 +131,12 @@ def launch_regions(features, labels):
 def launch_triplet(features):
     import pixelkernels.triplet.triton as triplet
 
-    for count in (3, 4):
-        sets = torch.zeros(2, count, 100, dtype=torch.int64)
+    index = torch.zeros(2, 100, dtype=torch.int64)
+    for fourth in (None, index):
         for squared in (False, True):
-            options = (3.0, squared, 1e-6)
-            hinges, distances = triplet.triplet_hinges(features, sets, *options)
-            triplet.triplet_hinges_backward(hinges, features, sets, distances, *options)
+            sets, options = (index, index, index, fourth), (3.0, squared, 1e-6)
+            hinges, distances, _ = triplet.triplet_hinges(features, *sets, *options)
+            triplet.triplet_hinges_backward(hinges, features, *sets, distances, *options)
 
 
 def launch_distance(height, width):

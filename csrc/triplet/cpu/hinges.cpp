@@ -1,5 +1,7 @@
 // The CPU side of the triplet hinges and of their gradient.
-#include <cmath>
+#include <numeric>
+#include <stdexcept>
+#include <string>
 #include <tuple>
 
 #include "triplet/cpu/problem.h"
@@ -7,78 +9,99 @@
 namespace pixelkernels::triplet {
 namespace {
 
-std::tuple<Tensor, Tensor> triplet_hinges(Tensor features, Tensor sets, double margin, bool squared,
-                                          double eps) {
-  check_indices(features, sets);
+// The factors in a mean over the rows of an image, then over the images with a row; `present` has
+// the number of rows in each block of each image.
+template <class A>
+void fill_weights(const std::vector<int64_t>& present, int64_t images, A* weights) {
+  const int64_t blocks = images ? static_cast<int64_t>(present.size()) / images : 0;
+  std::vector<int64_t> rows(images);
+  for (int64_t b = 0; b < images; ++b) {
+    const auto first = present.begin() + b * blocks;
+    rows[b] = std::accumulate(first, first + blocks, int64_t{0});
+  }
+  const int64_t used = images - std::count(rows.begin(), rows.end(), 0);
+  for (int64_t b = 0; b < images; ++b)
+    weights[b] = rows[b] ? static_cast<A>(1.0 / static_cast<double>(rows[b] * used)) : A(0);
+}
+
+// Raises ValueError in Python: torch passes this exception on to pybind11.
+void refuse_pixels_past_the_last(const Sets& sets, int64_t pixels) {
+  const char* const names[] = {"anchor", "positive", "negative", "fourth"};
+  for (int set = 0; set < sets.count(); ++set)
+    for (int64_t image = 0; image < sets.images(); ++image) {
+      const int64_t* listed = sets.of(set, image);
+      const int64_t largest = *std::max_element(listed, listed + sets.rows());
+      if (largest >= pixels)
+        throw std::invalid_argument(std::string(names[set]) + ": expected pixels below " +
+                                    std::to_string(pixels) + ", got " + std::to_string(largest));
+    }
+}
+
+std::tuple<Tensor, Tensor, Tensor> triplet_hinges(Tensor features, Tensor first, Tensor second,
+                                                  Tensor third, std::optional<Tensor> fourth,
+                                                  double margin, bool squared, double eps) {
+  const Sets sets{first, second, third, fourth};
   const Element element = element_of(features);
   const Kernels& run = kernels()[element];
-  const int64_t images = sets.size(0), hinges = sets.size(1) - 2, all = sets.size(2);
+  const int64_t images = sets.images(), hinges = sets.hinges(), all = sets.rows();
   const int64_t blocks = (all + kRowBlock - 1) / kRowBlock;
   const ScalarType type = accumulate_type(element);
   Tensor result = output(features, {images, hinges, all}, type);
   Tensor distances = output(features, {images, 2 * hinges, all}, type);
+  Tensor weights = output(features, {images}, type);
+  std::vector<int64_t> present(images * blocks);
+  // body(begin, end) returns how many of those rows are present
+  const auto count_block = [&](int64_t image, int64_t block, const auto& body) {
+    const int64_t begin = block * kRowBlock, end = std::min(begin + kRowBlock, all);
+    present[image * blocks + block] = body(begin, end);
+  };
   with_value(element, [&](auto zero) {
     using A = decltype(zero);
-    // rows [begin, end) of an image, whose squared distances are the sums of `parts` partial
-    // results
-    const auto finish = [&](const Rows& rows, int64_t begin, int64_t end, const A* sums,
-                            int64_t parts) {
-      A* distance = data<A>(distances) + rows.image * rows.pairs * all;
-      A* hinge = data<A>(result) + rows.image * hinges * all;
-      for (int64_t r = begin; r < end; ++r) {
-        bool there = true;
-        for (int set = 0; set < rows.sets; ++set) there = there && rows.listed[set * all + r] >= 0;
-        for (int p = 0; p < rows.pairs; ++p) {
-          double sum = 0;
-          for (int64_t part = 0; there && part < parts; ++part)
-            sum += sums[(part * rows.pairs + p) * all + r];
-          distance[p * all + r] = static_cast<A>(squared ? sum : std::sqrt(sum));
-        }
-        for (int64_t h = 0; h < hinges; ++h) {
-          const A* own = distance + 2 * h * all + r;
-          const A over = own[0] - own[all] + static_cast<A>(margin);
-          // NaN propagates
-          hinge[h * all + r] = !there || over < 0 ? A(0) : over;
-        }
-      }
+    const auto hinges_of = [&](int64_t b) {
+      return Hinges{rows_of(features, sets, b, squared, eps), margin, squared,
+                    data<A>(distances) + b * 2 * hinges * all, data<A>(result) + b * hinges * all};
     };
     if (side_by_side(view_of(features))) {
-      const int64_t work = sets.size(1) * features.size(1) * kRowBlock;
+      const int64_t work = sets.count() * features.size(1) * kRowBlock;
       parallel(images * blocks, work, [&](int64_t i) {
-        const Rows rows = rows_of(features, sets, i / blocks, squared, eps);
-        const int64_t begin = i % blocks * kRowBlock;
-        const int64_t end = std::min(begin + kRowBlock, all);
-        A* sums = data<A>(distances) + rows.image * rows.pairs * all;
-        run.distances_by_pixel(rows, begin, end, sums);
-        finish(rows, begin, end, sums, 1);
+        const Hinges h = hinges_of(i / blocks);
+        count_block(i / blocks, i % blocks,
+                    [&](int64_t begin, int64_t end) { return run.hinges_by_pixel(h, begin, end); });
       });
-      return;
+    } else {
+      for_images(features, [&](int64_t b) {
+        Hinges h = hinges_of(b);
+        Rows& rows = h.rows;
+        const std::vector<int64_t> offset = offsets_of(rows);
+        rows.offset = offset.data();
+        const int64_t each = rows.pairs * all, groups = groups_of(rows);
+        std::vector<A> sums(groups * each, A(0));
+        for_groups(rows, [&](int64_t group, int64_t begin, int64_t end) {
+          std::vector<A> scratch(rows.sets * all);
+          run.distances(rows, begin, end, sums.data() + group * each, scratch.data());
+        });
+        parallel(blocks, groups * rows.pairs * kRowBlock, [&](int64_t i) {
+          count_block(b, i, [&](int64_t begin, int64_t end) {
+            return run.finish(h, begin, end, sums.data(), groups);
+          });
+        });
+      });
     }
-    for_images(features, [&](int64_t b) {
-      Rows rows = rows_of(features, sets, b, squared, eps);
-      const std::vector<int64_t> offset = offsets_of(rows);
-      rows.offset = offset.data();
-      const int64_t each = rows.pairs * all, groups = groups_of(rows);
-      std::vector<A> sums(groups * each, A(0));
-      for_groups(rows, [&](int64_t group, int64_t begin, int64_t end) {
-        std::vector<A> scratch(rows.sets * all);
-        run.distances(rows, begin, end, sums.data() + group * each, scratch.data());
-      });
-      parallel(blocks, groups * rows.pairs * kRowBlock, [&](int64_t i) {
-        const int64_t begin = i * kRowBlock, end = std::min(begin + kRowBlock, all);
-        finish(rows, begin, end, sums.data(), groups);
-      });
-    });
+    // an absent row may be one with an index past the last pixel
+    if (std::accumulate(present.begin(), present.end(), int64_t{0}) < images * all)
+      refuse_pixels_past_the_last(sets, features.size(2) * features.size(3));
+    fill_weights(present, images, data<A>(weights));
   });
-  return {result, distances};
+  return {result, distances, weights};
 }
 
-Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor sets, Tensor distances,
+Tensor triplet_hinges_backward(Tensor grad_hinges, Tensor features, Tensor first, Tensor second,
+                               Tensor third, std::optional<Tensor> fourth, Tensor distances,
                                double margin, bool squared, double eps) {
-  check_indices(features, sets);
+  const Sets sets{first, second, third, fourth};
   const Element element = element_of(features);
   const Kernels& run = kernels()[element];
-  const int64_t hinges = sets.size(1) - 2;
+  const int64_t hinges = sets.hinges();
   Tensor gradient = output_like(features);
   const View view = view_of(gradient);
   const bool by_pixel = side_by_side(view_of(features)) && side_by_side(view);

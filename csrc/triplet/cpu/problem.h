@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "common/outputs.h"
@@ -20,41 +21,52 @@ constexpr int64_t kChannelBlock = 16;
 
 inline bool side_by_side(const View& view) { return view.channel_stride == 1; }
 
-inline void check_indices(const Tensor& features, const Tensor& sets) {
-  const int64_t pixels = features.size(2) * features.size(3), *index = data<int64_t>(sets);
-  const int64_t count = sets.numel();
-  int64_t largest = -1;
-  for (int64_t i = 0; i < count; ++i) largest = std::max(largest, index[i]);
-  STD_TORCH_CHECK(largest < pixels, "triplet_hinge: index ", largest, " is out of range for ",
-                  pixels, " pixels");
-}
+// Sets of pixels [B, K] each: three, or with `fourth` four.
+struct Sets {
+  Tensor first, second, third;
+  std::optional<Tensor> fourth;
 
-inline Rows rows_of(const Tensor& features, const Tensor& sets, int64_t image, bool squared,
+  int count() const { return fourth ? 4 : 3; }
+  int64_t hinges() const { return count() - 2; }
+  int64_t images() const { return first.size(0); }
+  int64_t rows() const { return first.size(1); }
+  const int64_t* of(int set, int64_t image) const {
+    const Tensor& one = set == 0 ? first : set == 1 ? second : set == 2 ? third : *fourth;
+    STD_TORCH_CHECK(one.stride(1) == 1 || rows() < 2, "pixelkernels: sets must be contiguous");
+    return data<int64_t>(one) + image * one.stride(0);
+  }
+};
+
+inline Rows rows_of(const Tensor& features, const Sets& sets, int64_t image, bool squared,
                     double eps) {
   Rows rows{};
   rows.features = view_of(features);
   rows.image = image;
   rows.channels = features.size(1);
   rows.pixels = features.size(2) * features.size(3);
-  rows.sets = static_cast<int>(sets.size(1));
+  rows.sets = sets.count();
   rows.pairs = 2 * (rows.sets - 2);
   rows.pair = rows.sets == 3 ? kThreeSets : kFourSets;
-  rows.rows = sets.size(2);
+  rows.rows = sets.rows();
   rows.eps = squared ? 0 : eps;
-  rows.listed = data<int64_t>(sets) + image * rows.sets * rows.rows;
+  for (int set = 0; set < rows.sets; ++set) rows.listed[set] = sets.of(set, image);
   return rows;
 }
+
+inline bool within(const Rows& rows, int64_t pixel) { return pixel >= 0 && pixel < rows.pixels; }
 
 inline std::vector<int64_t> offsets_of(const Rows& rows) {
   const View& view = rows.features;
   const bool flat = view.pixel_stride == 1 && view.row_length == rows.pixels;
-  std::vector<int64_t> offset(rows.sets * rows.rows);
-  for (size_t slot = 0; slot < offset.size(); ++slot) {
-    const int64_t pixel = std::max<int64_t>(rows.listed[slot], 0);
-    offset[slot] = flat ? pixel
-                        : pixel / view.row_length * view.row_stride +
-                              pixel % view.row_length * view.pixel_stride;
-  }
+  std::vector<int64_t> offset;
+  offset.reserve(rows.sets * rows.rows);
+  for (int set = 0; set < rows.sets; ++set)
+    for (int64_t r = 0; r < rows.rows; ++r) {
+      const int64_t listed = rows.listed[set][r], pixel = within(rows, listed) ? listed : 0;
+      offset.push_back(flat ? pixel
+                            : pixel / view.row_length * view.row_stride +
+                                  pixel % view.row_length * view.pixel_stride);
+    }
   return offset;
 }
 
@@ -65,11 +77,11 @@ class Entries {
     const int64_t pages = (rows.pixels + page_pixels - 1) / page_pixels;
     std::vector<char> there(rows.rows, 1);
     for (int set = 0; set < rows.sets; ++set)
-      for (int64_t r = 0; r < rows.rows; ++r) there[r] &= rows.listed[set * rows.rows + r] >= 0;
+      for (int64_t r = 0; r < rows.rows; ++r) there[r] &= within(rows, rows.listed[set][r]);
     const auto for_entries = [&](const auto& body) {
       for (int set = 0; set < rows.sets; ++set)
         for (int64_t r = 0; r < rows.rows; ++r)
-          if (there[r]) body(set * rows.rows + r, rows.listed[set * rows.rows + r]);
+          if (there[r]) body(set * rows.rows + r, rows.listed[set][r]);
     };
     page_.assign(pages + 1, 0);
     for_entries([&](int64_t, int64_t pixel) { ++page_[pixel / page_pixels + 1]; });

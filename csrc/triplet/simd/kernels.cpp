@@ -6,6 +6,8 @@
 // written page by page, each cache line once, because the sums of a page stay in the cache.
 #include "triplet/kernels.h"
 
+#include <cmath>
+
 #include "common/tiles.h"
 
 namespace pixelkernels::triplet::PK_ISA {
@@ -15,6 +17,8 @@ using namespace pixelkernels::PK_ISA;
 
 // The distance of prefetching, in rows.
 constexpr int64_t kPrefetchRows = 4;
+
+PK_INLINE bool within(const Rows& s, int64_t pixel) { return pixel >= 0 && pixel < s.pixels; }
 
 template <class T, class A>
 PK_INLINE void gather(const Rows& s, const T* plane, A* values) {
@@ -46,62 +50,163 @@ struct Pixels {
   T* at[kMaxSets];
   bool there = true;
 
-  Pixels(const Rows& s, const Plane<T>& plane, int64_t row) {
-    for (int set = 0; set < s.sets; ++set) {
-      const int64_t pixel = s.listed[set * s.rows + row];
-      there = there && pixel >= 0;
-      at[set] = plane.data + plane.offset(pixel < 0 ? 0 : pixel);
+  PK_INLINE Pixels(const Rows& s, const Plane<T>& plane, int64_t row, int sets) {
+#pragma GCC unroll 4
+    for (int set = 0; set < sets; ++set) {
+      const int64_t pixel = s.listed[set][row];
+      const bool exists = within(s, pixel);
+      there = there && exists;
+      at[set] = plane.data + plane.offset(exists ? pixel : 0);
     }
   }
 };
 
 template <class T>
 PK_INLINE void fetch(const Rows& s, const Plane<T>& plane, int64_t row) {
-  const Pixels<T> pixels(s, plane, row);
+  const Pixels<T> pixels(s, plane, row, s.sets);
   for (int set = 0; set < s.sets; ++set)
     for (int64_t c = 0; c < s.channels; c += 64 / sizeof(T)) __builtin_prefetch(pixels.at[set] + c);
 }
 
-// sum[pair] += the squared differences in one vector of channels, or in `count` < kLanes of them
-template <int kSets, class T, class A>
-PK_INLINE void add_squares(const Pixels<T>& pixels, int64_t c, int64_t count, Vec<A> eps,
-                           Vec<A> sum[kMaxPairs]) {
+// sum[pair] += the squared differences of value[set]
+template <int kSets, class V>
+PK_INLINE void add_squares(const V* value, V eps, V* sum) {
   constexpr const SetPair* kPairs = kSets == 3 ? kThreeSets : kFourSets;
-  Vec<A> value[kSets];
-#pragma GCC unroll 4
-  for (int set = 0; set < kSets; ++set) value[set] = load_some(pixels.at[set] + c, count);
 #pragma GCC unroll 4
   for (int p = 0; p < 2 * (kSets - 2); ++p) {
-    const Vec<A> difference = value[kPairs[p].one] - value[kPairs[p].other] + eps;
+    const V difference = value[kPairs[p].one] - value[kPairs[p].other] + eps;
     sum[p] += difference * difference;
   }
 }
 
-template <int kSets, class T, class A>
-void distances_of_rows(const Rows& s, int64_t begin, int64_t end, A* sums) {
-  const Plane<T> plane(s.features, s.image);
-  const Vec<A> eps = splat(static_cast<A>(s.eps));
-  const int64_t whole = s.channels / kLanes * kLanes, rest = s.channels - whole;
-  for (int64_t r = begin; r < end; ++r) {
-    if (r + kPrefetchRows < s.rows) fetch(s, plane, r + kPrefetchRows);
-    const Pixels<T> pixels(s, plane, r);
-    Vec<A> sum[kMaxPairs] = {};
-    if (pixels.there) {
-      for (int64_t c = 0; c < whole; c += kLanes)
-        add_squares<kSets, T, A>(pixels, c, kLanes, eps, sum);
-      if (rest) add_squares<kSets, T, A>(pixels, whole, rest, load_some(&eps[0], rest), sum);
-    }
+// A cache line of values: read in one load where registers are as long.
+template <class A>
+struct LineOf {
+  typedef A type __attribute__((vector_size(64)));
+};
+
+// The sums over `lines` cache lines, lanes added up to Vec<A>.
+template <int kSets, class A>
+PK_INLINE void squares_of_lines(A* const* at, int64_t lines, A eps, Vec<A>* sum) {
+  using Line = typename LineOf<A>::type;
+  constexpr int kValues = 64 / sizeof(A), kPairs = 2 * (kSets - 2);
+  Line lane_sums[kPairs] = {}, value[kSets];
+  for (int64_t c = 0; c < lines * kValues; c += kValues) {
 #pragma GCC unroll 4
-    for (int p = 0; p < 2 * (kSets - 2); ++p) sums[p * s.rows + r] = sum_lanes(sum[p]);
+    for (int set = 0; set < kSets; ++set) std::memcpy(&value[set], at[set] + c, sizeof(Line));
+    add_squares<kSets>(value, eps - Line{}, lane_sums);
+  }
+#pragma GCC unroll 4
+  for (int p = 0; p < kPairs; ++p) {
+    Vec<A> parts[kValues / kLanes];
+    std::memcpy(parts, &lane_sums[p], sizeof(Line));
+    for (const Vec<A>& part : parts) sum[p] += part;
   }
 }
 
+template <class A>
+PK_INLINE Vec<A> root(Vec<A> v) {
+  A x[kLanes];
+  store(x, v);
+  for (int i = 0; i < kLanes; ++i) x[i] = std::sqrt(x[i]);
+  return load(x);
+}
+
+// Writes the outputs of up to eight rows; returns how many of the rows are present.
+template <class A>
+PK_INLINE int64_t write_rows(const Hinges& h, int64_t first, int64_t count, const A present[kLanes],
+                             Vec<A>* squares) {
+  const Rows& s = h.rows;
+  const Vec<A> there = load(present);
+  for (int p = 0; p < s.pairs; ++p) {
+    squares[p] = there == 0 ? Vec<A>{} : h.squared ? squares[p] : root<A>(squares[p]);
+    store_some(static_cast<A*>(h.distances) + p * s.rows + first, squares[p], count);
+  }
+  for (int p = 0; p < s.pairs; p += 2) {
+    const Vec<A> over = squares[p] - squares[p + 1] + static_cast<A>(h.margin);
+    // NaN propagates
+    const Vec<A> hinge = over < 0 ? Vec<A>{} : over;
+    store_some(static_cast<A*>(h.hinges) + p / 2 * s.rows + first, there == 0 ? Vec<A>{} : hinge,
+               count);
+  }
+  return static_cast<int64_t>(sum_lanes(there));
+}
+
+template <class A>
+int64_t finish(const Hinges& h, int64_t begin, int64_t end, const void* sums, int64_t parts) {
+  const Rows& s = h.rows;
+  int64_t present = 0;
+  for (int64_t first = begin; first < end; first += kLanes) {
+    const int64_t count = end - first < kLanes ? end - first : kLanes;
+    Vec<A> squares[kMaxPairs];
+    for (int p = 0; p < s.pairs; ++p) {
+      Vec<double> sum = {};
+      for (int64_t part = 0; part < parts; ++part) {
+        const A* from = static_cast<const A*>(sums) + (part * s.pairs + p) * s.rows + first;
+        sum += __builtin_convertvector(load_some(from, count), Vec<double>);
+      }
+      squares[p] = __builtin_convertvector(sum, Vec<A>);
+    }
+    A there[kLanes] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      there[i] = 1;
+      for (int set = 0; set < s.sets; ++set) there[i] *= within(s, s.listed[set][first + i]);
+    }
+    present += write_rows(h, first, count, there, squares);
+  }
+  return present;
+}
+
+// Eight rows at a time, because adding up the lanes of eight sums takes little more than of one,
+// and the fewer instructions a row takes, the more rows the core can load ahead.
+template <int kSets, class T, class A>
+int64_t hinges_of_rows(const Hinges& h, int64_t begin, int64_t end) {
+  constexpr int kPairs = 2 * (kSets - 2);
+  const Rows& s = h.rows;
+  const Plane<T> plane(s.features, s.image);
+  const A eps = static_cast<A>(s.eps);
+  int64_t present = 0;
+  for (int64_t first = begin; first < end; first += kLanes) {
+    const int64_t count = end - first < kLanes ? end - first : kLanes;
+    Vec<A> by_row[kPairs][kLanes] = {};
+    A there[kLanes] = {};
+    for (int64_t i = 0; i < count; ++i) {
+      const Pixels<T> pixels(s, plane, first + i, kSets);
+      if (!pixels.there) continue;
+      there[i] = 1;
+      Vec<A> sum[kPairs] = {};
+      int64_t c = 0;
+      if constexpr (sizeof(T) == sizeof(A)) {
+        constexpr int64_t kValues = 64 / sizeof(A);
+        const int64_t lines = s.channels / kValues;
+        squares_of_lines<kSets, A>(pixels.at, lines, eps, sum);
+        c = lines * kValues;
+      }
+      for (; c < s.channels; c += kLanes) {
+        const int64_t left = s.channels - c;
+        Vec<A> value[kSets];
+#pragma GCC unroll 4
+        for (int set = 0; set < kSets; ++set) value[set] = load_some(pixels.at[set] + c, left);
+        add_squares<kSets>(value, left < kLanes ? first_lanes(splat(eps), left) : splat(eps), sum);
+      }
+#pragma GCC unroll 4
+      for (int p = 0; p < kPairs; ++p) by_row[p][i] = sum[p];
+    }
+    Vec<A> squares[kPairs];
+#pragma GCC unroll 4
+    for (int p = 0; p < kPairs; ++p) {
+      transpose(by_row[p]);
+      squares[p] = sum_rows(by_row[p]);
+    }
+    present += write_rows(h, first, count, there, squares);
+  }
+  return present;
+}
+
 template <class T, class A>
-void distances_by_pixel(const Rows& s, int64_t begin, int64_t end, void* sums) {
-  if (s.sets == 3)
-    distances_of_rows<3, T>(s, begin, end, static_cast<A*>(sums));
-  else
-    distances_of_rows<4, T>(s, begin, end, static_cast<A*>(sums));
+int64_t hinges_by_pixel(const Hinges& h, int64_t begin, int64_t end) {
+  return h.rows.sets == 3 ? hinges_of_rows<3, T, A>(h, begin, end)
+                          : hinges_of_rows<4, T, A>(h, begin, end);
 }
 
 // One channel of the gradient, per slot, from the channel's features.
@@ -128,7 +233,7 @@ PK_INLINE void add_slope(const Gradient& g, const Plane<T>& plane, int64_t set, 
                          A* sums) {
   const Rows& s = g.rows;
   const Vec<A> eps = splat(static_cast<A>(s.eps));
-  const Pixels<T> pixels(s, plane, row);
+  const Pixels<T> pixels(s, plane, row, s.sets);
   for (int64_t c = 0; c < s.channels; c += kLanes) {
     const int64_t count = s.channels - c;
     Vec<A> value[kMaxSets], slope = {};
@@ -201,7 +306,7 @@ void gradient_by_plane(const Gradient& g, int64_t begin, int64_t end, void* scra
 template <class T>
 constexpr Kernels kernels_of() {
   using A = Accumulate<T>;
-  return {distances<T, A>, distances_by_pixel<T, A>, gradient_by_plane<T, A>,
+  return {distances<T, A>, finish<A>, hinges_by_pixel<T, A>, gradient_by_plane<T, A>,
           gradient_by_pixel<T, A>};
 }
 

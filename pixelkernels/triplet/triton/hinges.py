@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._core.triton import ceil_div, flat_offsets, launch, load_tile, next_power_of_2, strides
+from .. import reference
 
 
 @triton.jit
@@ -196,8 +197,16 @@ def _hinges_gradient_kernel(
 
 
 def triplet_hinges(
-    features: Tensor, sets: Tensor, margin: float, squared: bool, eps: float
-) -> tuple[Tensor, Tensor]:
+    features: Tensor,
+    first: Tensor,
+    second: Tensor,
+    third: Tensor,
+    fourth: Tensor | None,
+    margin: float,
+    squared: bool,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    sets = reference.stack_sets(first, second, third, fourth)
     batch, count, rows = sets.shape
     _, channels, height, width = features.shape
     hinges = features.new_empty((batch, count - 2, rows), dtype=torch.float32)
@@ -219,18 +228,22 @@ def triplet_hinges(
             P=tile,
             CB=block,
         )
-    return hinges, distances
+    return hinges, distances, reference.weights(features, sets)
 
 
 def triplet_hinges_backward(
     grad_hinges: Tensor,
     features: Tensor,
-    sets: Tensor,
+    first: Tensor,
+    second: Tensor,
+    third: Tensor,
+    fourth: Tensor | None,
     distances: Tensor,
     margin: float,
     squared: bool,
     eps: float,
 ) -> Tensor:
+    sets = reference.stack_sets(first, second, third, fourth)
     batch, count, rows = sets.shape
     _, channels, height, width = features.shape
     gradient = torch.zeros_like(features)
