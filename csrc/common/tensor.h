@@ -5,12 +5,23 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <sstream>
+#include <stdexcept>
+
 #include "common/view.h"
 
 namespace pixelkernels {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+
+// Raises ValueError in Python, because pybind11 translates this exception.
+template <class... Parts>
+[[noreturn]] void refuse(const Parts&... parts) {
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
+}
 
 inline Label label_of(const Tensor& labels) {
   STD_TORCH_CHECK(labels.is_contiguous(), "pixelkernels: labels must be contiguous");

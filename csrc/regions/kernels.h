@@ -60,11 +60,11 @@ struct PullArgs {
 struct WeightedArgs {
   Input input;
   const void* centre;  // tables [batch]
-  // forward, in double: sums of weights_i (f_i - centre), tables [batch, blocks], and of weights_i,
-  // [batch, blocks]
+  // forward, in double: sums of weights_i (f_i - centre), tables [batch, blocks]; sums of weights_i
+  // and the least weight, or 0 if that is less, [batch, blocks]
   const void* weights;
   void* sums;
-  double* totals;
+  double *totals, *least;
   // the distance to the centre, 0 where `total` [batch] is not positive
   const void* total;
   void* distance;

@@ -50,7 +50,7 @@ def background_distance(
     check.option("normalize", normalize, (None, "minmax"))
     check.flag("squared", squared)
     chosen = choose("background_distance", (features, weights), backend)
-    weights = nonnegative(weights.to(torch.promote_types(features.dtype, torch.float32)))
+    weights = _to_kernel(chosen, weights, features)
     distance, *_ = ops.background_distance(chosen, features, weights, bool(squared))
     if normalize is None or distance.numel() == 0:
         return distance
@@ -94,13 +94,22 @@ def masked_average_pool(
     check.option("upsample", upsample, (None, "bilinear"))
     check.weights("weights", weights, "features", features, same_size=upsample is None)
     chosen = choose("masked_average_pool", (features, weights), backend)
-    weights = nonnegative(weights.to(torch.promote_types(features.dtype, torch.float32)))
+    # products with negative weights may have no negative element
+    weights = _to_kernel("eager" if upsample else chosen, weights, features)
     if upsample is not None:
         rows = _interpolation(weights.shape[1], features.shape[2], weights)
         columns = _interpolation(weights.shape[2], features.shape[3], weights)
         # sum_i w_i (U f)_i = sum_j (U^T w)_j f_j, and U acts on rows and columns separately
         weights = product(product(rows.T, weights), columns)
     return ops.weighted_mean(chosen, features, weights.contiguous(), eps)[0]
+
+
+def _to_kernel(backend: str, weights: Tensor, features: Tensor) -> Tensor:
+    """The weights in the dtype of sums, contiguous; ValueError for a negative one on the CPU, where
+    the compiled kernel checks them itself.
+    """
+    weights = weights.to(torch.promote_types(features.dtype, torch.float32))
+    return weights.contiguous() if backend == "cpu" else nonnegative(weights)
 
 
 def _interpolation(large: int, small: int, like: Tensor) -> Tensor:

@@ -21,7 +21,8 @@ struct Problem {
   // Blocks are large enough for their partial results to take less than a quarter of the float32
   // features. Their size depends on shapes alone, so the results do not depend on the number of
   // threads.
-  Problem(const Tensor& features, const Tensor* labels, int64_t regions, bool partials)
+  Problem(const Tensor& features, const Tensor* labels, int64_t regions, bool partials,
+          int64_t block = kBlockPixels)
       : run(kernels()[element_of(features)]), features(features) {
     in = {};
     in.features = view_of(features);
@@ -33,17 +34,22 @@ struct Problem {
     in.pixels = features.size(2) * features.size(3);
     in.regions = regions;
     const int64_t padded = in.groups() * 8;
-    int64_t block = kBlockPixels;
     if (partials)
       block = std::max(block, 12 * (regions + 1) * padded / std::max<int64_t>(in.channels, 1));
     in.block_pixels = (block + 7) / 8 * 8;
     in.blocks = (in.pixels + in.block_pixels - 1) / in.block_pixels;
   }
 
+  // body(image, block) for the images [first, last)
+  template <class Body>
+  void for_blocks(int64_t first, int64_t last, const Body& body) const {
+    const int64_t work = std::min(in.block_pixels, in.pixels) * (in.channels + 1);
+    parallel((last - first) * in.blocks, work,
+             [&](int64_t i) { body(first + i / in.blocks, i % in.blocks); });
+  }
   template <class Body>
   void for_blocks(const Body& body) const {
-    const int64_t work = std::min(in.block_pixels, in.pixels) * (in.channels + 1);
-    parallel(in.batch * in.blocks, work, [&](int64_t i) { body(i / in.blocks, i % in.blocks); });
+    for_blocks(0, in.batch, body);
   }
 
   template <class Body>

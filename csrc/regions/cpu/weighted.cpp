@@ -7,44 +7,75 @@
 namespace pixelkernels::regions {
 namespace {
 
+// Small blocks spread a single image evenly over the threads.
+constexpr int64_t kWeightedBlock = 2048;
+// The features of a round, per thread: the L2 cache of a core.
+constexpr int64_t kRoundBytes = int64_t{2} << 20;
+
 // A weighted problem: one region, no labels, and sums over all blocks of an image.
 struct Weighted : Problem {
   WeightedArgs args{};
-  Tensor zeros, sums, totals, factor;
+  // the blocks' partial sums, and their sums of weights and least weights; a factor for each image
+  Tensor zeros, sums, totals, least, factor;
 
   Weighted(const Tensor& features, const Tensor& weights, bool partials)
-      : Problem(features, nullptr, 1, partials), zeros(pack(nullptr, nullptr)) {
+      : Problem(features, nullptr, 1, partials, kWeightedBlock), zeros(pack(nullptr, nullptr)) {
     STD_TORCH_CHECK(weights.is_contiguous() && weights.scalar_type() == accumulate_type(in.element),
                     "pixelkernels: weights must be contiguous, in the accumulation dtype");
     args.input = in;
     args.weights = weights.data_ptr();
     args.centre = data(zeros);
+    if (!partials) return;
+    sums = sum_tables();
+    totals = output(features, {in.batch, in.blocks}, ScalarType::Double);
+    least = output(features, {in.batch, in.blocks}, ScalarType::Double);
+    factor = output(features, {in.batch}, ScalarType::Double);
+    args.sums = data(sums);
+    args.totals = data<double>(totals);
+    args.least = data<double>(least);
   }
 
-  // Fills out [B, C] with factor(sum of weights) * sum_i weights_i (f_i - centre), and totals with
-  // the sums of weights.
+  // body(first, last) for rounds of images: the features that its first loop reads are still in the
+  // caches of the same cores in the second loop.
+  template <class Body>
+  void for_rounds(const Body& body) const {
+    const int64_t values = std::max<int64_t>(in.channels * in.pixels, 1);
+    const int64_t image = values * static_cast<int64_t>(features.element_size());
+    const int64_t round = kRoundBytes * torch::stable::get_num_threads();
+    const int64_t images = std::max<int64_t>(round / image, 1);
+    for (int64_t first = 0; first < in.batch; first += images)
+      body(first, std::min(first + images, in.batch));
+  }
+
+  // Fills out [B, C] with factor(sum of weights) * sum_i weights_i (f_i - centre), for the images
+  // [first, last).
   template <class Factor>
-  void sum(const void* weights, const void* centre, const Tensor& out, const Factor& to_factor) {
-    sums = sum_tables();
-    Tensor partial = output(features, {in.batch, in.blocks}, ScalarType::Double);
-    factor = output(features, {in.batch}, ScalarType::Double);
-    totals = output(features, {in.batch}, ScalarType::Double);
+  void sum(int64_t first, int64_t last, const void* weights, const void* centre, const Tensor& out,
+           const Factor& to_factor) {
     WeightedArgs pass = args;
     pass.weights = weights;
     pass.centre = centre;
-    pass.sums = data(sums);
-    pass.totals = data<double>(partial);
-    for_blocks([&](int64_t image, int64_t block) { run.weighted_block(pass, image, block); });
-    for (int64_t image = 0; image < in.batch; ++image) {
+    for_blocks(first, last,
+               [&](int64_t image, int64_t block) { run.weighted_block(pass, image, block); });
+    for (int64_t image = first; image < last; ++image) {
       double total = 0;
       for (int64_t block = 0; block < in.blocks; ++block)
-        total += data<double>(partial)[image * in.blocks + block];
-      data<double>(totals)[image] = total;
+        total += pass.totals[image * in.blocks + block];
       data<double>(factor)[image] = to_factor(image, total);
     }
-    for_regions([&](int64_t image, int64_t region) {
-      run.merge_sums(in, data(sums), data<double>(factor), data(out), image, region);
+    for_images(first, last, [&](int64_t image) {
+      run.merge_sums(in, data(sums), data<double>(factor), data(out), image, 0);
     });
+  }
+
+  template <class Body>
+  void for_images(int64_t first, int64_t last, const Body& body) const {
+    parallel(last - first, 4 * in.blocks * in.table(), [&](int64_t i) { body(first + i); });
+  }
+
+  void pack_images(int64_t first, int64_t last, const Tensor& values, const Tensor& table) const {
+    const PackArgs given{in, data(values), nullptr, nullptr, nullptr, data(table)};
+    for_images(first, last, [&](int64_t image) { run.pack(given, image); });
   }
 
   double value(const Tensor& tensor, int64_t i) const {
@@ -57,14 +88,14 @@ struct Weighted : Problem {
       data<float>(tensor)[i] = static_cast<float>(x);
   }
 
-  // The weighted mean and the total weight, a sum of 0 giving the mean 0.
-  std::tuple<Tensor, Tensor> mean(double eps) {
-    Tensor mean = statistics({in.batch, in.channels}), total = statistics({in.batch});
-    sum(args.weights, args.centre, mean,
-        [&](int64_t, double total) { return total + eps == 0 ? 0 : 1 / (total + eps); });
-    for (int64_t image = 0; image < in.batch; ++image)
-      set(total, image, data<double>(totals)[image]);
-    return {mean, total};
+  // The weighted mean, a sum of 0 giving the mean 0, and the total weight, of some images.
+  void mean(int64_t first, int64_t last, double eps, const Tensor& mean, const Tensor& total) {
+    sum(first, last, args.weights, args.centre, mean, [&](int64_t image, double sum) {
+      set(total, image, sum);
+      return sum + eps == 0 ? 0 : 1 / (sum + eps);
+    });
+    for (int64_t i = first * in.blocks; i < last * in.blocks; ++i)
+      if (args.least[i] < 0) refuse("weights: expected no negative value, got ", args.least[i]);
   }
 
   // T of the gradient of the mean, packed
@@ -77,16 +108,20 @@ struct Weighted : Problem {
     return pack(data(out), nullptr);
   }
 
-  std::tuple<Tensor, Tensor> backward(const Tensor& weights, const Tensor& centre,
-                                      const Tensor& direction, const void* coefficient) {
+  // What the gradient of a weighted mean needs; `coefficient` adds that of distances to `centre`.
+  std::tuple<Tensor, Tensor> begin_backward(const Tensor& weights, const Tensor& centre,
+                                            const Tensor& direction, const void* coefficient) {
     Tensor gradient = output_like(features), weight_gradient = output_like(weights);
     args.centre = data(centre);
     args.direction = data(direction);
     args.coefficient = coefficient;
     args.gradient = view_of(gradient);
     args.weight_gradient = data(weight_gradient);
-    for_blocks([&](int64_t image, int64_t block) { run.weighted_backward(args, image, block); });
     return {gradient, weight_gradient};
+  }
+  void backward(int64_t first, int64_t last) const {
+    for_blocks(first, last,
+               [&](int64_t image, int64_t block) { run.weighted_backward(args, image, block); });
   }
 };
 
@@ -102,14 +137,19 @@ void fill_coefficient(const void* grad, const void* distance, void* coefficient,
 }
 
 std::tuple<Tensor, Tensor> weighted_mean(Tensor features, Tensor weights, double eps) {
-  return Weighted(features, weights, true).mean(eps);
+  Weighted w(features, weights, true);
+  Tensor mean = w.statistics({w.in.batch, w.in.channels}), total = w.statistics({w.in.batch});
+  w.mean(0, w.in.batch, eps, mean, total);
+  return {mean, total};
 }
 
 std::tuple<Tensor, Tensor> weighted_mean_backward(Tensor grad_mean, Tensor features, Tensor weights,
                                                   Tensor mean, Tensor total, double eps) {
   Weighted w(features, weights, false);
-  return w.backward(weights, w.pack(data(mean), nullptr), w.direction(grad_mean, total, eps),
-                    nullptr);
+  Tensor centre = w.pack(data(mean), nullptr), direction = w.direction(grad_mean, total, eps);
+  const auto gradients = w.begin_backward(weights, centre, direction, nullptr);
+  w.backward(0, w.in.batch);
+  return gradients;
 }
 
 Tensor weighted_mean_share(Tensor grad_mean, Tensor features, Tensor weights, Tensor total,
@@ -125,13 +165,19 @@ Tensor weighted_mean_share(Tensor grad_mean, Tensor features, Tensor weights, Te
 std::tuple<Tensor, Tensor, Tensor> background_distance(Tensor features, Tensor weights,
                                                        bool squared) {
   Weighted w(features, weights, true);
-  auto [mean, total] = w.mean(0);
-  Tensor distance = output_like(weights), centre = w.pack(data(mean), nullptr);
-  w.args.centre = data(centre);
-  w.args.total = data(total);
-  w.args.distance = data(distance);
-  w.args.squared = squared;
-  w.for_blocks([&](int64_t image, int64_t block) { w.run.distance(w.args, image, block); });
+  Tensor mean = w.statistics({w.in.batch, w.in.channels}), total = w.statistics({w.in.batch});
+  Tensor distance = output_like(weights), centre = w.tables(w.in.batch);
+  WeightedArgs args = w.args;
+  args.centre = data(centre);
+  args.total = data(total);
+  args.distance = data(distance);
+  args.squared = squared;
+  w.for_rounds([&](int64_t first, int64_t last) {
+    w.mean(first, last, 0, mean, total);
+    w.pack_images(first, last, mean, centre);
+    w.for_blocks(first, last,
+                 [&](int64_t image, int64_t block) { w.run.distance(args, image, block); });
+  });
   return {distance, mean, total};
 }
 
@@ -143,18 +189,23 @@ std::tuple<Tensor, Tensor> background_distance_backward(Tensor grad_distance, Te
   Tensor coefficient = output_like(weights);
   const auto fill =
       in.element == Element::kDouble ? fill_coefficient<double> : fill_coefficient<float>;
-  parallel(in.batch * in.blocks, in.block_pixels, [&](int64_t i) {
-    const int64_t image = i / in.blocks, begin = i % in.blocks * in.block_pixels;
-    const int64_t pixels = std::min(in.block_pixels, in.pixels - begin);
-    fill(data(grad_distance), data(distance), data(coefficient), image * in.pixels + begin, pixels,
-         w.value(total, image) != 0, squared);
+  Tensor centre = w.pack(data(mean), nullptr), direction = w.tables(in.batch);
+  Tensor sums = w.statistics({in.batch, in.channels});
+  const auto gradients = w.begin_backward(weights, centre, direction, data(coefficient));
+  w.for_rounds([&](int64_t first, int64_t last) {
+    w.for_blocks(first, last, [&](int64_t image, int64_t block) {
+      const int64_t begin = block * in.block_pixels;
+      const int64_t pixels = std::min(in.block_pixels, in.pixels - begin);
+      fill(data(grad_distance), data(distance), data(coefficient), image * in.pixels + begin,
+           pixels, w.value(total, image) != 0, squared);
+    });
+    w.sum(first, last, data(coefficient), data(centre), sums, [&](int64_t image, double) {
+      return w.value(total, image) != 0 ? -1 / w.value(total, image) : 0;
+    });
+    w.pack_images(first, last, sums, direction);
+    w.backward(first, last);
   });
-  Tensor centre = w.pack(data(mean), nullptr);
-  Tensor direction = w.statistics({in.batch, in.channels});
-  w.sum(data(coefficient), data(centre), direction, [&](int64_t image, double) {
-    return w.value(total, image) != 0 ? -1 / w.value(total, image) : 0;
-  });
-  return w.backward(weights, centre, w.pack(data(direction), nullptr), data(coefficient));
+  return gradients;
 }
 
 }  // namespace

@@ -1,7 +1,5 @@
 // The CPU side of the triplet hinges and of their gradient.
 #include <numeric>
-#include <stdexcept>
-#include <string>
 #include <tuple>
 
 #include "triplet/cpu/problem.h"
@@ -24,7 +22,6 @@ void fill_weights(const std::vector<int64_t>& present, int64_t images, A* weight
     weights[b] = rows[b] ? static_cast<A>(1.0 / static_cast<double>(rows[b] * used)) : A(0);
 }
 
-// Raises ValueError in Python: torch passes this exception on to pybind11.
 void refuse_pixels_past_the_last(const Sets& sets, int64_t pixels) {
   const char* const names[] = {"anchor", "positive", "negative", "fourth"};
   for (int set = 0; set < sets.count(); ++set)
@@ -32,8 +29,7 @@ void refuse_pixels_past_the_last(const Sets& sets, int64_t pixels) {
       const int64_t* listed = sets.of(set, image);
       const int64_t largest = *std::max_element(listed, listed + sets.rows());
       if (largest >= pixels)
-        throw std::invalid_argument(std::string(names[set]) + ": expected pixels below " +
-                                    std::to_string(pixels) + ", got " + std::to_string(largest));
+        refuse(names[set], ": expected pixels below ", pixels, ", got ", largest);
     }
 }
 
