@@ -58,13 +58,13 @@ PK_INLINE void micro_kernel(const A* left, int64_t next, const A* right, int64_t
   }
   std::memcpy(rows, sums, sizeof sums);
 #else
-  static_assert(kRows == kMR, "more rows than registers");
+  static_assert(kRows <= kMR, "more rows than registers");
   for (int64_t t = 0; t < depth; ++t) {
     Vec<A> panel[kNRVectors<A>];
 #pragma GCC unroll 2
     for (int v = 0; v < kNRVectors<A>; ++v) panel[v] = load(right + t * step + v * kLanes);
 #pragma GCC unroll 6
-    for (int r = 0; r < kMR; ++r) {
+    for (int r = 0; r < kRows; ++r) {
       const Vec<A> factor = splat(left[t * kStep + r * kRow]);
 #pragma GCC unroll 2
       for (int v = 0; v < kNRVectors<A>; ++v) rows[r][v] += factor * panel[v];
@@ -151,10 +151,10 @@ void products(const Points& points, int64_t first, int64_t tiles, const Queries<
   }
 }
 
-// dots [panels][rows_of(1)][NR] of one tile of points with queries in place and, with `squares`,
-// |q|^2. It takes a few channels at a time over all panels, so that the hardware prefetcher follows
-// each channel. The sums have the bits of those of packed queries.
-template <class A>
+// dots [panels][rows_of(1)][NR] of the first `kRows` of a tile of points with queries in place and,
+// with `squares`, |q|^2. It takes a few channels at a time over all panels, so that the hardware
+// prefetcher follows each channel. The sums have the bits of those of packed queries.
+template <int kRows, class A>
 void multiply_in_place(const Points& points, const Queries<A>& query, int64_t panels, bool squares,
                        A* square, A* dots) {
   constexpr int64_t kChannels = 8;  // divides KC
@@ -170,7 +170,7 @@ void multiply_in_place(const Points& points, const Queries<A>& query, int64_t pa
       for (int64_t panel = 0; panel < panels; ++panel) {
         const A* right = query.at(slice, panel) + d * query.step;
         A* at = sums + panel * next;
-        Vec<A> rows[kMR][kNRVectors<A>] = {}, own[kNRVectors<A>] = {};
+        Vec<A> rows[kRows][kNRVectors<A>] = {}, own[kNRVectors<A>] = {};
         if (d) std::memcpy(rows, at, sizeof rows);
         micro_kernel<kMR, 1>(left + d * kMR, 0, right, kChannels, rows, query.step);
         store_rows(at, rows);
@@ -186,7 +186,7 @@ void multiply_in_place(const Points& points, const Queries<A>& query, int64_t pa
       }
     for (int64_t panel = 0; slice && panel < panels; ++panel) {
       A* at = dots + panel * next;
-      for (int64_t i = 0; i < kMR * kNR<A>; ++i) at[i] += at[kMR * kNR<A> + i];
+      for (int64_t i = 0; i < kRows * kNR<A>; ++i) at[i] += at[kMR * kNR<A> + i];
       for (int64_t i = 0; squares && i < kNR<A>; ++i)
         square[panel * kNR<A> + i] += at[2 * kMR * kNR<A> + i];
     }

@@ -176,7 +176,9 @@ void scores_in_place(const Matching& m, const Queries<A>& query, int64_t begin, 
   const ScoresScratch<A> parts(m);
   A* square = reinterpret_cast<A*>(scratch + parts.query + parts.split);
   A* dots = square + parts.square / sizeof(A);
-  multiply_in_place(m.points, query, panels_of<A>(pixels), m.metric != Metric::kDot, square, dots);
+  // prototypes of foreground and background are so common that they have their own loop
+  const auto multiply = m.points.count <= 2 ? multiply_in_place<2, A> : multiply_in_place<kMR, A>;
+  multiply(m.points, query, panels_of<A>(pixels), m.metric != Metric::kDot, square, dots);
   for (int64_t at = 0; at < pixels; at += kPixelBlock) {
     const int64_t some = pixels - at < kPixelBlock ? pixels - at : kPixelBlock;
     with_reduction(m, AnyScores<A>{m,
