@@ -155,8 +155,9 @@ def define_check(
         if not surely_valid(values) and bool((wrong := invalid(values)).any()):
             raise ValueError(f"{argument}: {message}, got {values[wrong][0].item()}")
         if flush:
-            subnormal = values < torch.finfo(values.dtype).smallest_normal
-            return torch.where(subnormal, 0, values).contiguous()
+            info = torch.finfo(values.dtype)
+            largest_subnormal = info.smallest_normal * (1 - info.eps)
+            return torch.threshold(values, largest_subnormal, 0).contiguous()
         return values.clone(memory_format=torch.contiguous_format)
 
     def save(ctx: Any, inputs: Any, output: Tensor) -> None:
