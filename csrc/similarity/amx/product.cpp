@@ -34,10 +34,9 @@ inline Bits larger(Bits a, Bits b) { return a > b ? a : b; }
 // The next term of x, in the upper halves; x keeps the remainder.
 inline Bits take_term(Row& x) {
   const Bits bits = (Bits)x;
-  Bits term = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  const Bits rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
   // rounding may overflow the bits of a NaN
-  const Bits nan = (Bits)(magnitude(x) > kInfinite);
-  term = (term & ~nan) | (nan & 0x7fc00000u);
+  const Bits term = x == x ? rounded : Bits{} + 0x7fc00000u;
   x -= (Row)term;
   return term;
 }
