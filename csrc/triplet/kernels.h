@@ -33,6 +33,14 @@ struct Rows {
   const int64_t* page;   // where the entries of each page begin; then where the last ones end
   const int32_t* slot;   // of each entry: set * rows + row
   const int64_t* pixel;  // of each entry
+
+  // always inlined, because every instruction set compiles them
+  __attribute__((always_inline)) bool within(int64_t one) const { return one >= 0 && one < pixels; }
+  __attribute__((always_inline)) bool present(int64_t row) const {
+    bool there = true;
+    for (int set = 0; set < sets; ++set) there = there && within(listed[set][row]);
+    return there;
+  }
 };
 
 // What becomes of the rows of one image; 0 in absent ones.

@@ -53,8 +53,6 @@ inline Rows rows_of(const Tensor& features, const Sets& sets, int64_t image, boo
   return rows;
 }
 
-inline bool within(const Rows& rows, int64_t pixel) { return pixel >= 0 && pixel < rows.pixels; }
-
 inline std::vector<int64_t> offsets_of(const Rows& rows) {
   const View& view = rows.features;
   const bool flat = view.pixel_stride == 1 && view.row_length == rows.pixels;
@@ -62,7 +60,7 @@ inline std::vector<int64_t> offsets_of(const Rows& rows) {
   offset.reserve(rows.sets * rows.rows);
   for (int set = 0; set < rows.sets; ++set)
     for (int64_t r = 0; r < rows.rows; ++r) {
-      const int64_t listed = rows.listed[set][r], pixel = within(rows, listed) ? listed : 0;
+      const int64_t listed = rows.listed[set][r], pixel = rows.within(listed) ? listed : 0;
       offset.push_back(flat ? pixel
                             : pixel / view.row_length * view.row_stride +
                                   pixel % view.row_length * view.pixel_stride);
@@ -75,9 +73,8 @@ class Entries {
  public:
   Entries(const Rows& rows, int64_t page_pixels) {
     const int64_t pages = (rows.pixels + page_pixels - 1) / page_pixels;
-    std::vector<char> there(rows.rows, 1);
-    for (int set = 0; set < rows.sets; ++set)
-      for (int64_t r = 0; r < rows.rows; ++r) there[r] &= within(rows, rows.listed[set][r]);
+    std::vector<char> there(rows.rows);
+    for (int64_t r = 0; r < rows.rows; ++r) there[r] = rows.present(r);
     const auto for_entries = [&](const auto& body) {
       for (int set = 0; set < rows.sets; ++set)
         for (int64_t r = 0; r < rows.rows; ++r)

@@ -18,8 +18,6 @@ using namespace pixelkernels::PK_ISA;
 // The distance of prefetching, in rows.
 constexpr int64_t kPrefetchRows = 4;
 
-PK_INLINE bool within(const Rows& s, int64_t pixel) { return pixel >= 0 && pixel < s.pixels; }
-
 template <class T, class A>
 PK_INLINE void gather(const Rows& s, const T* plane, A* values) {
   for (int64_t i = 0; i < s.sets * s.rows; ++i) values[i] = scalar(plane[s.offset[i]]);
@@ -54,7 +52,7 @@ struct Pixels {
 #pragma GCC unroll 4
     for (int set = 0; set < sets; ++set) {
       const int64_t pixel = s.listed[set][row];
-      const bool exists = within(s, pixel);
+      const bool exists = s.within(pixel);
       there = there && exists;
       at[set] = plane.data + plane.offset(exists ? pixel : 0);
     }
@@ -148,10 +146,7 @@ int64_t finish(const Hinges& h, int64_t begin, int64_t end, const void* sums, in
       squares[p] = __builtin_convertvector(sum, Vec<A>);
     }
     A there[kLanes] = {};
-    for (int64_t i = 0; i < count; ++i) {
-      there[i] = 1;
-      for (int set = 0; set < s.sets; ++set) there[i] *= within(s, s.listed[set][first + i]);
-    }
+    for (int64_t i = 0; i < count; ++i) there[i] = s.present(first + i);
     present += write_rows(h, first, count, there, squares);
   }
   return present;
