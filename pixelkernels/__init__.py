@@ -2,11 +2,18 @@
 
 from ._core.dispatch import BackendUnavailable, available_backends, explain, use_backend
 from .distance import (
+    BoundaryLoss,
     ClickMaps,
+    DistanceTransform,
+    HausdorffLoss,
     NextClick,
+    boundary_loss,
     click_maps,
     distance_transform,
+    expand_labels,
+    hausdorff_loss,
     next_click,
+    signed_distance,
     simulate_clicks,
 )
 from .regions import (
@@ -39,9 +46,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "BackendUnavailable",
+    "BoundaryLoss",
     "CASLoss",
     "ClickMaps",
     "DiscriminativeLoss",
+    "DistanceTransform",
+    "HausdorffLoss",
     "ISTripletLoss",
     "LabelTransfer",
     "MetricExpressionLoss",
@@ -52,12 +62,15 @@ __all__ = [
     "TransferredLabels",
     "available_backends",
     "background_distance",
+    "boundary_loss",
     "cas_loss",
     "click_maps",
     "compact_labels",
     "discriminative_loss",
     "distance_transform",
+    "expand_labels",
     "explain",
+    "hausdorff_loss",
     "is_triplet_loss",
     "label_transfer",
     "masked_average_pool",
@@ -69,6 +82,7 @@ __all__ = [
     "region_stats",
     "sample_pixels",
     "sample_reference",
+    "signed_distance",
     "simulate_clicks",
     "triplet_hinge",
     "use_backend",

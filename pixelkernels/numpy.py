@@ -8,6 +8,7 @@ processes are safe. Without the compiled library they raise `BackendUnavailable`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, overload
 
@@ -21,7 +22,14 @@ from ._core.dispatch import BackendUnavailable
 from ._core.operators import refuse_what_is_no_mask
 from .distance import clicks, maps, ops, transform
 
-__all__ = ["NextClick", "click_maps", "distance_transform", "next_click"]
+__all__ = ["DistanceTransform", "NextClick", "click_maps", "distance_transform", "next_click"]
+
+
+class DistanceTransform(NamedTuple):
+    """`distances` [..., H, W] and `indices` [..., 2, H, W], or the same of volumes."""
+
+    distances: NDArray[Any]
+    indices: NDArray[np.int32]
 
 
 class NextClick(NamedTuple):
@@ -37,13 +45,14 @@ def click_maps(
     labels: NDArray[Any],
     size: Sequence[int],
     *,
+    spatial_dims: int = 2,
     encoding: ops.Encoding = "euclidean",
     radius: float | None = None,
     truncate: float | None = 255.0,
 ) -> NDArray[np.float32]:
     """`pixelkernels.click_maps` on arrays: [B, N, 2] and [B, N] -> float32 [B, 2, H, W].
 
-    One image: [N, 2] and [N] -> [2, H, W].
+    One image: [N, 2] and [N] -> [2, H, W]. With spatial_dims=3: [B, N, 3] -> [B, 2, D, H, W].
 
     Example:
 
@@ -51,10 +60,12 @@ def click_maps(
         >>> pixelkernels.numpy.click_maps(points, labels, (6, 8))[:, 0, 0]
         array([  5., 255.], dtype=float32)
     """
-    single = _is_one_image(points)
+    single = _is_single(points, 2)
     if single:
         points, labels = points[None], _batch_of_one(labels)
-    height, width = maps.check_clicks(_tensor("points", points), _tensor("labels", labels), size)
+    space = maps.check_clicks(
+        _tensor("points", points), _tensor("labels", labels), size, spatial_dims
+    )
     options = maps.check_encoding(encoding, radius, truncate)
     signs = labels.astype(np.int64)
     if (wrong := (signs < -1) | (signs > 1)).any():
@@ -63,20 +74,45 @@ def click_maps(
         positions = np.where(signs[..., None] < 0, 0, points).astype(np.float32)
     if np.isnan(positions).any():
         raise ValueError(f"points: {ops.CLICK_POINTS}, got nan")
-    found: NDArray[np.float32] = _kernels().click_maps(positions, signs, height, width, *options)
+    found: NDArray[np.float32] = _kernels().click_maps(positions, signs, *space, *options)
     return found[0] if single else found
 
 
 @overload
 def distance_transform(
-    mask: NDArray[Any], *, squared: Literal[False] = False, sampling: Sequence[float] | None = None
+    mask: NDArray[Any],
+    *,
+    spatial_dims: int = 2,
+    squared: Literal[False] = False,
+    sampling: Sequence[float] | None = None,
+    return_indices: Literal[False] = False,
 ) -> NDArray[np.float32]: ...
 @overload
-def distance_transform(mask: NDArray[Any], *, squared: Literal[True]) -> NDArray[np.int32]: ...
 def distance_transform(
-    mask: NDArray[Any], *, squared: bool = False, sampling: Sequence[float] | None = None
-) -> NDArray[np.float32] | NDArray[np.int32]:
-    """`pixelkernels.distance_transform` on an array [..., H, W].
+    mask: NDArray[Any],
+    *,
+    spatial_dims: int = 2,
+    squared: Literal[True],
+    return_indices: Literal[False] = False,
+) -> NDArray[np.int32]: ...
+@overload
+def distance_transform(
+    mask: NDArray[Any],
+    *,
+    spatial_dims: int = 2,
+    squared: bool = False,
+    sampling: Sequence[float] | None = None,
+    return_indices: Literal[True],
+) -> DistanceTransform: ...
+def distance_transform(
+    mask: NDArray[Any],
+    *,
+    spatial_dims: int = 2,
+    squared: bool = False,
+    sampling: Sequence[float] | None = None,
+    return_indices: bool = False,
+) -> NDArray[np.float32] | NDArray[np.int32] | DistanceTransform:
+    """`pixelkernels.distance_transform` on an array [..., H, W], or [..., D, H, W].
 
     Example:
 
@@ -85,12 +121,17 @@ def distance_transform(
         array([[0, 1, 4],
                [1, 2, 5]], dtype=int32)
     """
-    spacing = transform.check_arguments(_tensor("mask", mask), squared, sampling)
-    if mask.size == 0:
-        dtype: type[Any] = np.int32 if squared else np.float32
-        return np.empty(mask.shape, dtype)
-    images = np.ascontiguousarray(_mask("mask", mask).reshape(-1, *mask.shape[-2:]))
-    return _kernels().distance_transform(images, squared, *spacing).reshape(mask.shape)
+    spacing = transform.check_arguments(
+        "mask", _tensor("mask", mask), spatial_dims, squared, sampling, return_indices
+    )
+    batch, space = mask.shape[:-spatial_dims], mask.shape[-spatial_dims:]
+    images = np.ascontiguousarray(_mask("mask", mask).reshape(math.prod(batch), *space))
+    if not return_indices:
+        return _kernels().distance_transform(images, squared, *spacing).reshape(mask.shape)
+    distances, indices = _kernels().nearest_true(images, squared, *spacing)
+    return DistanceTransform(
+        distances.reshape(mask.shape), indices.reshape(*batch, spatial_dims, *space)
+    )
 
 
 @check.renamed(ignore_label="ignore_index")
@@ -98,10 +139,11 @@ def next_click(
     prediction: NDArray[Any],
     target: NDArray[Any],
     *,
+    spatial_dims: int = 2,
     not_clicked: NDArray[Any] | None = None,
     ignore_index: int = -1,
 ) -> NextClick:
-    """`pixelkernels.next_click` on arrays [B, H, W], or [H, W].
+    """`pixelkernels.next_click` on arrays [B, H, W] or [B, D, H, W], or one of them without B.
 
     Example:
 
@@ -110,18 +152,21 @@ def next_click(
         >>> pixelkernels.numpy.next_click(np.zeros_like(target), target).points
         array([4, 5])
     """
-    single = _is_one_image(prediction)
+    check.option("spatial_dims", spatial_dims, check.BATCHES)
+    single = _is_single(prediction, spatial_dims)
     if single:
         prediction, target = prediction[None], _batch_of_one(target)
         not_clicked = _batch_of_one(not_clicked)
     ignore_index = clicks.check_arguments(
         _tensor("prediction", prediction),
         _tensor("target", target),
+        spatial_dims,
         None if not_clicked is None else _tensor("not_clicked", not_clicked),
         ignore_index,
     )
     _check_mask("target", target, ignore_index)
-    depth, index = _kernels().deepest_errors(
+    find = _kernels().deepest_errors if spatial_dims == 2 else _deepest_errors
+    depth, index = find(
         np.ascontiguousarray(_mask("prediction", prediction)),
         np.ascontiguousarray(_labels(target)),
         None if not_clicked is None else np.ascontiguousarray(_mask("not_clicked", not_clicked)),
@@ -129,14 +174,35 @@ def next_click(
     )
     positive, valid = depth[:, 0] > depth[:, 1], depth.max(1) > 0
     flat = np.where(positive, index[:, 0], index[:, 1]) * valid
-    points = np.stack(np.divmod(flat, max(target.shape[2], 1)), 1)
+    points = np.stack(np.unravel_index(flat, [max(side, 1) for side in target.shape[1:]]), 1)
     click = NextClick(points, positive.astype(np.int64), valid)
     return NextClick(*(x[0] for x in click)) if single else click
 
 
-def _is_one_image(array: Any) -> bool:
-    """Whether points [N, 2] or a mask [H, W] come without the dimension of the batch."""
-    return isinstance(array, np.ndarray) and array.ndim == 2
+def _deepest_errors(
+    prediction: NDArray[np.bool_],
+    target: NDArray[Any],
+    allowed: NDArray[np.bool_] | None,
+    ignore_index: int,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The squared depth and the index of the deepest error of each kind in volumes, [B, 2]."""
+    if target.size == 0:
+        return np.zeros((len(target), 2), np.int32), np.zeros((len(target), 2), np.int64)
+    is_object, counts = target != 0, target != ignore_index
+    depths, indices = [], []
+    for errors in (is_object & ~prediction & counts, ~is_object & prediction & counts):
+        # there are no errors outside of a volume
+        right = ~np.pad(errors, ((0, 0), *[(1, 1)] * 3))
+        depth = _kernels().distance_transform(right, True, 1.0, 1.0, 1.0)[:, 1:-1, 1:-1, 1:-1]
+        depth = (depth if allowed is None else depth * allowed).reshape(len(target), -1)
+        depths.append(depth.max(1))
+        indices.append(depth.argmax(1))
+    return np.stack(depths, 1), np.stack(indices, 1)
+
+
+def _is_single(array: Any, axes: Any) -> bool:
+    """Whether points or a mask come without the dimension of the batch."""
+    return isinstance(array, np.ndarray) and array.ndim == axes
 
 
 def _batch_of_one(array: Any) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from benchmarks.ops import distance, regions, similarity, triplet
+from benchmarks.ops import distance, regions, similarity, triplet, volumes
 from benchmarks.workload import Workload
 
 WORKLOADS: tuple[Workload, ...] = (
     *regions.WORKLOADS,
     *distance.WORKLOADS,
+    *volumes.WORKLOADS,
     *similarity.WORKLOADS,
     *triplet.WORKLOADS,
 )

@@ -163,6 +163,7 @@ MASK_SIZES = (
     "B64 H64 W64 N2 P3 Q3",
 )
 # the transform of eager takes the square of a side for each line
+BOUNDARY_SIZES = ("B2 C3 H128 W128", "B1 C2 H32 W1024", "B16 C2 H37 W53")
 TRANSFORM_SIZES = (
     "B2 H320 W480 N10 P3 Q3",
     "B1 H32 W2048 N10 P3 Q3",
@@ -197,7 +198,12 @@ PLANS: dict[str, Plan] = {
     ),
     **{
         name: Plan(TRANSFORM_SIZES, first_numel, {}, layouts=(), dtypes=())
-        for name in ("distance_transform", "next_click", "simulate_clicks")
+        for name in ("distance_transform", "expand_labels", "next_click", "simulate_clicks")
+    },
+    "signed_distance": Plan(BOUNDARY_SIZES, first_numel, {}, layouts=(), dtypes=()),
+    **{
+        name: Plan(BOUNDARY_SIZES, first_numel, VALUES)
+        for name in ("boundary_loss", "hausdorff_loss")
     },
 }
 

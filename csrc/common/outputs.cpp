@@ -31,9 +31,9 @@ Tensor with_huge_pages(Tensor fresh) {
 }
 
 // The stable ABI reports which function failed, not why.
-Tensor new_empty(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
+Tensor new_empty(const Tensor& like, Shape shape, ScalarType type) {
   try {
-    return torch::stable::new_empty(like, {shape.begin(), shape.size()}, type);
+    return torch::stable::new_empty(like, shape, type);
   } catch (const std::exception&) {
     std::string sizes;
     for (int64_t size : shape) sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
@@ -62,7 +62,7 @@ ScalarType accumulate_type(Element element) {
   return element == Element::kDouble ? ScalarType::Double : ScalarType::Float;
 }
 
-Tensor output(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType type) {
+Tensor output(const Tensor& like, Shape shape, ScalarType type) {
   return with_huge_pages(new_empty(like, shape, type));
 }
 

@@ -258,6 +258,17 @@ PK_INLINE V sum_rows(const V rows[kLanes]) {
 }
 
 template <class V>
+PK_INLINE auto least_lane(V v) {
+  V w = __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3);
+  v = w < v ? w : v;
+  w = __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5);
+  v = w < v ? w : v;
+  w = __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6);
+  v = w < v ? w : v;
+  return v[0];
+}
+
+template <class V>
 PK_INLINE auto sum_lanes(V v) {
   return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
 }

@@ -7,35 +7,57 @@ namespace pixelkernels::distance {
 
 enum class Encoding : int32_t { kEuclidean, kDisk, kTanh, kGaussian };
 
-// Map 2 b is that of image b's clicks of label 1, map 2 b + 1 of those of label 0.
+// Map 2 b is that of image b's clicks of label 1, map 2 b + 1 of those of label 0. A slice is a
+// map, or the part of a volume's map that has one depth; the depth of images is 1.
 struct ClickMaps {
-  const float* points;    // [B, N, 2]
+  const float* points;    // [B, N, axes]
   const int64_t* labels;  // [B, N]
-  int64_t clicks, height, width;
+  int axes;
+  int64_t clicks, depth, height, width;
   Encoding encoding;
   float radius, truncate;
-  float* out;  // [B, 2, H, W]
+  float* out;  // [B, 2, D, H, W]
 };
 
 constexpr int64_t kClickTileRows = 16;
 constexpr int64_t kClickTileColumns = 32;  // a multiple of the lanes
 constexpr int64_t kClickPad = 16;          // floats past a list of clicks
 
-// How distances are computed: as squares in uint32, if both sides are at most 32767, or as float.
-struct Transform {
-  const uint8_t* mask;  // [N, H, W]
-  int64_t height, width;
-  float row_spacing, column_spacing;
+// Masks whose distances are computed along one axis after the other: the first axis, of `length`
+// pixels, then the rows of a volume, then the columns. There are `lines` lines along the first
+// axis. A slice is an image, or the part of a volume that has one depth.
+struct Space {
+  const uint8_t* mask;  // [N, H, W], or [N, D, H, W] of volumes
+  bool volume;
+  int64_t depth, height, width;  // the depth of images is 1
+  int64_t length() const { return volume ? depth : height; }
+  int64_t lines() const { return volume ? height * width : width; }
+  // Tables of squared distances, from the middle: of rows and of columns d apart.
+  const void *row_squares, *column_squares;
+};
+
+// Squares are uint32, if the spacing is 1 and no side too long for it, or float.
+struct Transform : Space {
+  float spacing;  // of the first axis
   bool whole, squared, border;
-  const void* squares;  // of the distance between columns d apart: the middle of a table
-  void* out;            // [N, H, W], 4 bytes each: between the passes the columns' squares
+  void* out;  // 4 bytes per pixel: the squares between the passes
+};
+
+// The coordinates of the nearest True pixel. Squares are uint32 or double. They are computed again
+// from the coordinates in every pass.
+struct Nearest : Space {
+  const void* first_squares;  // a table, as those of Space
+  bool whole, squared;
+  void* distance;    // [N, ...], 4 bytes each
+  int32_t* indices;  // [N, axes, ...], -1 where no pixel is True
 };
 
 constexpr int64_t kColumnBlock = 32;
+constexpr int64_t kTileColumns = 16;
 // A finite square is below 2^31, and another square below 2^31 may be added to this one.
 constexpr uint32_t kFarSquare = 1u << 31;
-// The longest side for which every squared distance is an int32.
-constexpr int kLongestExactSide = 32767;
+// The longest sides of images and of volumes for which every squared distance is an int32.
+constexpr int kLongestExactSide = 32767, kLongestExactVolumeSide = 26755;
 
 // The errors of a prediction, and the deepest pixel of each kind.
 struct Errors {
@@ -57,26 +79,36 @@ struct Inner {
   int64_t chosen;
 };
 
-// `count` pixels of each image: those of the largest rank, or each the farthest from the earlier
-// ones.
+// `count` pixels of each image or volume: those of the largest rank, or each the farthest from the
+// earlier ones. The depth of images is 1.
 struct Picks {
-  uint8_t* allowed;      // [B, H, W], to be overwritten
+  uint8_t* allowed;      // [B, D, H, W], to be overwritten
   const int64_t* seeds;  // [B], of random ranks
   const uint8_t* farthest;
-  int32_t* ranks;  // [B, H, W], to be written: random, or squared distances to the earlier picks
-  int64_t height, width, count;
+  int32_t* ranks;  // [B, D, H, W], to be written: random, or squared distances to the earlier picks
+  int64_t depth, height, width, count;
   int32_t squared_spacing;  // the least squared distance between picks
-  int64_t reach;            // pixels with a smaller one are within so many rows and columns
-  int64_t* points;          // [B, count, 2]
+  int64_t reach;            // pixels with a smaller one are within so many steps along each axis
+  int axes;
+  int64_t* points;  // [B, count, axes]
 };
 
 struct Kernels {
-  // rows [begin, end) of one map, at most kClickTileRows; `scratch` holds 5 (N + kClickPad) floats
-  void (*click_rows)(const ClickMaps&, int64_t map, int64_t begin, int64_t end, float* scratch);
-  // squared distances along columns [begin, end) of an image, at most kColumnBlock
-  void (*columns)(const Transform&, int64_t image, int64_t begin, int64_t end);
-  // from columns to the result, in rows [begin, end); `scratch` holds row_scratch(W) values
-  void (*rows)(const Transform&, int64_t image, int64_t begin, int64_t end, void* scratch);
+  // rows [begin, end) of one slice, at most kClickTileRows; `scratch` holds 7 (N + kClickPad)
+  // floats
+  void (*click_rows)(const ClickMaps&, int64_t slice, int64_t begin, int64_t end, float* scratch);
+  // squared distances along the first axis, in lines [begin, end) of a mask, at most kColumnBlock
+  void (*first_axis)(const Transform&, int64_t mask, int64_t begin, int64_t end);
+  // those within columns [begin, end) of a volume's slice, at most kTileColumns, from the squares
+  // of the first axis; `scratch` holds tile_scratch(H) values
+  void (*columns)(const Transform&, int64_t slice, int64_t begin, int64_t end, void* scratch);
+  // the result, in rows [begin, end) of a slice; `scratch` holds row_scratch(W) values
+  void (*rows)(const Transform&, int64_t slice, int64_t begin, int64_t end, void* scratch);
+  // the same for the nearest pixels
+  void (*nearest_of_first_axis)(const Nearest&, int64_t mask, int64_t begin, int64_t end);
+  void (*nearest_of_columns)(const Nearest&, int64_t slice, int64_t begin, int64_t end,
+                             void* scratch);
+  void (*nearest_of_rows)(const Nearest&, int64_t slice, int64_t begin, int64_t end, void* scratch);
   // the same for errors, in pixels instead of squares
   void (*error_columns)(const Errors&, int64_t image, int64_t begin, int64_t end);
   // keeps only the deeper of the two kinds; `most` is the largest depth of the image so far, shared
@@ -90,7 +122,10 @@ struct Kernels {
 };
 
 constexpr int64_t kAnchorStep = 16;  // an anchor every so many pixels of a row
-constexpr int64_t row_scratch(int64_t width) { return 3 * (width + 2 * kAnchorStep); }
+constexpr int64_t padded(int64_t length) { return length + 2 * kAnchorStep; }
+// in values of a square's type, which is no smaller than a coordinate
+constexpr int64_t row_scratch(int64_t width) { return 6 * padded(width); }
+constexpr int64_t tile_scratch(int64_t height) { return (3 * kTileColumns + 3) * padded(height); }
 
 PK_SELECT_KERNELS(Kernels)
 

@@ -49,6 +49,10 @@ IMPLEMENTED: dict[str, tuple[str, ...]] = {
     "pair_similarity_loss": WITHOUT_CUDA,
     "click_maps": BACKENDS,
     "distance_transform": BACKENDS,
+    "expand_labels": BACKENDS,
+    "signed_distance": BACKENDS,
+    "boundary_loss": BACKENDS,
+    "hausdorff_loss": BACKENDS,
     "next_click": BACKENDS,
     "simulate_clicks": BACKENDS,
 }

@@ -32,8 +32,8 @@ MOST = 2**31 - 2
 MOST_REGIONS = 2**24
 # the largest int of an operator schema
 LARGEST_INT = 2**63 - 1
-# the longest side for which every squared distance is an int32
-LONGEST_SIDE = 32767
+# by the number of axes, the longest sides for which every squared distance is an int32
+LONGEST_SIDES = {2: 32767, 3: 26755}
 
 
 def tensor(name: str, value: Any) -> Tensor:
@@ -116,13 +116,22 @@ def integers(name: str, value: Any) -> Tensor:
     return value
 
 
-def mask(name: str, value: Any) -> Tensor:
-    """An integer or bool [B, H, W] tensor."""
+# by the number of axes, the dimensions of a batch of images or volumes
+BATCHES = {2: "[B, H, W]", 3: "[B, D, H, W]"}
+
+
+def mask(name: str, value: Any, spatial_dims: int = 2) -> Tensor:
+    """An integer or bool tensor: a batch of images, or of volumes."""
     integers(name, value)
-    if value.dim() != 3:
-        hint = {2: f"; `{name}[None]` is a batch of one", 4: f"; `{name}.squeeze(1)` if C is 1"}
+    option("spatial_dims", spatial_dims, BATCHES)
+    if value.dim() != spatial_dims + 1:
+        hint = {
+            spatial_dims: f"; `{name}[None]` is a batch of one",
+            spatial_dims + 2: f"; `{name}.squeeze(1)` if C is 1",
+        }
         raise ValueError(
-            f"{name}: expected shape [B, H, W], got {list(value.shape)}" + hint.get(value.dim(), "")
+            f"{name}: expected shape {BATCHES[spatial_dims]}, got {list(value.shape)}"
+            + hint.get(value.dim(), "")
         )
     return value
 
@@ -137,11 +146,12 @@ def mask_like(name: str, value: Any, like_name: str, like: Tensor) -> None:
     on_device(name, value, like_name, like)
 
 
-def short_sides(name: str, value: Tensor) -> None:
-    """An image in which every squared distance between pixels is an int32."""
-    height, width = value.shape[-2:]
-    if max(height, width) > LONGEST_SIDE:
-        raise ValueError(f"{name}: expected sides up to {LONGEST_SIDE}, got {height} x {width}")
+def short_sides(name: str, value: Tensor, spatial_dims: int = 2) -> None:
+    """An image or a volume in which every squared distance between pixels is an int32."""
+    sides, longest = value.shape[-spatial_dims:], LONGEST_SIDES[spatial_dims]
+    if max(sides) > longest:
+        got = " x ".join(map(str, sides))
+        raise ValueError(f"{name}: expected sides up to {longest}, got {got}")
 
 
 def labels(name: str, value: Any, like_name: str, like: Tensor) -> Tensor:
@@ -272,11 +282,16 @@ def flag(name: str, value: Any) -> bool:
 
 
 def pair(name: str, value: Any) -> tuple[Any, Any]:
+    first, second = sequence(name, value, 2)
+    return first, second
+
+
+def sequence(name: str, value: Any, count: int) -> tuple[Any, ...]:
     if isinstance(value, str) or not isinstance(value, (tuple, list, Sequence)):
-        raise TypeError(f"{name}: expected two numbers, got {type(value).__name__}")
-    if len(value) != 2:
-        raise ValueError(f"{name}: expected two numbers, got {len(value)}")
-    return value[0], value[1]
+        raise TypeError(f"{name}: expected {count} numbers, got {type(value).__name__}")
+    if len(value) != count:
+        raise ValueError(f"{name}: expected {count} numbers, got {len(value)}")
+    return tuple(value)
 
 
 def option(name: str, value: Any, allowed: Collection[Any]) -> Any:

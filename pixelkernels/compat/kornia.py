@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,14 +17,14 @@ def distance_transform(image: Tensor, kernel_size: int = 3, h: float = 0.35) -> 
     The original (0.9) approximates it with a cascade of convolutions. Beyond their window it adds
     `kernel_size // 2` a step in any direction, as the chessboard distance does, so it can be tens
     of pixels too small in an image of common size. It takes a value between 0 and 1 as a weaker
-    source, which is a full one here. Volumes go to SciPy, on the CPU.
+    source, which is a full one here.
 
     Args:
         image: [B, C, H, W] or [B, C, D, H, W], floating point.
         kernel_size, h: parameters of the approximation, without effect here. An odd integer from 3
             on, and a positive number of any size, where the original accepts a range.
 
-    Returns: the shape and dtype of `image`.
+    Returns: the shape and dtype of `image`, rounded to float32.
     Raises: ValueError for an image that requires a gradient, which the original has.
     """
     if not isinstance(image, Tensor):
@@ -48,15 +47,8 @@ def distance_transform(image: Tensor, kernel_size: int = 3, h: float = 0.35) -> 
         )
     sources = image > 0
     empty = ~sources.flatten(2).any(2).view(*image.shape[:2], *[1] * (image.dim() - 2))
-    if image.dim() == 4:
-        return exact(sources).masked_fill_(empty, 0).to(image.dtype)
-    from scipy import ndimage
-
-    distance = np.empty(image.shape)
-    for index in np.ndindex(*image.shape[:2]):
-        distance[index] = ndimage.distance_transform_edt(~sources[index].cpu().numpy())
-    result: Tensor = torch.from_numpy(distance).to(image.device, image.dtype)
-    return result.masked_fill_(empty, 0)
+    found = exact(sources, spatial_dims=image.dim() - 2)
+    return found.masked_fill_(empty, 0).to(image.dtype)
 
 
 REPLACES = {"contrib.distance_transform:distance_transform": distance_transform}

@@ -1,14 +1,18 @@
-"""MONAI's distance transform of images, `monai.transforms.utils.distance_transform_edt`."""
+"""MONAI's distance transform, `monai.transforms.utils.distance_transform_edt`, and the losses on
+it, `monai.losses.HausdorffDTLoss` and `LogHausdorffDTLoss`."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.loss import _Loss
 
-from pixelkernels.distance import distance_transform
+from pixelkernels.distance import distance_transform, hausdorff_loss
 
 PACKAGE = "monai"
 
@@ -27,12 +31,13 @@ def distance_transform_edt(
     """The distance of every pixel to the nearest zero of its channel, on the image's device.
 
     Like MONAI on the CPU, it returns SciPy's result for each channel: its bits for a spacing of 1,
-    and for others float64 that agrees to float32's rounding.
+    and for others float64 that agrees to float64's rounding. Where several zeros are equally near,
+    SciPy may return another one of them.
 
-    SciPy itself serves the rest, on the CPU: volumes, indices, channels without a zero, sides above
-    32767 for a spacing of 1, and a `sampling` that `pixelkernels.distance_transform` rejects. It
-    measures a channel without a zero to a pixel that does not exist. MONAI serves all of this on
-    the GPU if cuCIM is installed.
+    SciPy itself serves the rest, on the CPU: channels without a zero, sides that
+    `pixelkernels.distance_transform` does not square (32767, of volumes 26755), and a `sampling`
+    that it rejects with indices. It measures a channel without a zero to a pixel that does not
+    exist. MONAI serves all of this on the GPU if cuCIM is installed.
 
     Args:
         img: [C, H, W] or [C, H, W, D], array or tensor; nonzero is inside.
@@ -52,32 +57,54 @@ def distance_transform_edt(
         raise RuntimeError(f"img: expected [C, H, W] or [C, H, W, D], got {list(img.shape)}")
     zeros = img == 0 if isinstance(img, Tensor) else torch.from_numpy(np.asarray(img) == 0)
     found = None
-    if img.ndim == 3 and not return_indices and zeros.flatten(1).any(1).all():
-        found = _exact(zeros, 1.0 if sampling is None else sampling)
-    distance, *nearest = _of_scipy(zeros, sampling) if found is None else (found,)
+    if zeros.flatten(1).any(1).all():
+        found = _exact(zeros, 1.0 if sampling is None else sampling, return_indices)
+    distance, nearest = _of_scipy(zeros, sampling) if found is None else found
     results = []
     if return_distances and distances is None:
         in_float64 = float64_distances or zeros.is_cpu
         results.append(distance.to(torch.float64 if in_float64 else torch.float32))
     if return_indices and indices is None:
-        results += nearest
+        results.append(nearest)
     outputs = results if isinstance(img, Tensor) else [x.numpy() for x in results]
     return outputs if len(outputs) > 1 else next(iter(outputs), None)
 
 
-def _exact(zeros: Tensor, sampling: Any) -> Tensor | None:
+def _exact(zeros: Tensor, sampling: Any, with_indices: bool) -> tuple[Tensor, Any] | None:
     """None for sides and spacings that `distance_transform` rejects."""
+    axes = zeros.dim() - 1
     try:
-        rows, columns = map(float, sampling if np.ndim(sampling) else (sampling, sampling))
-        if not rows == columns == 1:
-            return distance_transform(zeros, sampling=(rows, columns))
-        squares = distance_transform(zeros, squared=True)
+        spacing = [float(x) for x in (sampling if np.ndim(sampling) else [sampling] * axes)]
+        if spacing != [1.0] * axes:
+            found = distance_transform(
+                zeros, spatial_dims=axes, sampling=spacing, return_indices=True
+            )
+            return _root(_squares(found.indices, spacing)), found.indices
+        if not with_indices:
+            return _root(distance_transform(zeros, spatial_dims=axes, squared=True)), None
+        found = distance_transform(zeros, spatial_dims=axes, squared=True, return_indices=True)
     except ValueError:
         return None
-    if not squares.is_cpu:
-        return squares.double().sqrt()
+    return _root(found.distances), found.indices
+
+
+def _squares(nearest: Tensor, spacing: Sequence[float]) -> Tensor:
+    """The squared distances to the nearest zeros, as SciPy rounds them; float64."""
+    size = nearest.shape[2:]
+    total = nearest.new_zeros((len(nearest), *size), dtype=torch.float64)
+    for axis, step in enumerate(spacing):
+        own = torch.arange(size[axis], dtype=torch.int32, device=nearest.device)
+        offset = nearest[:, axis] - own.view([-1 if i == axis else 1 for i in range(len(size))])
+        total += (offset.double() * step).square_()
+    return total
+
+
+def _root(squares: Tensor) -> Tensor:
+    squares = squares.double()
     # NumPy's root is correctly rounded on every CPU, torch's is not
-    return squares.new_tensor(np.sqrt(squares.numpy().astype(np.float64)), dtype=torch.float64)
+    if squares.is_cpu:
+        return squares.new_tensor(np.sqrt(squares.numpy()))
+    return squares.sqrt()
 
 
 def _of_scipy(zeros: Tensor, sampling: Any) -> tuple[Tensor, ...]:
@@ -95,4 +122,113 @@ def _of_scipy(zeros: Tensor, sampling: Any) -> tuple[Tensor, ...]:
     )
 
 
-REPLACES = {"transforms.utils:distance_transform_edt": distance_transform_edt}
+class HausdorffDTLoss(_Loss):
+    """The Hausdorff loss, by `pixelkernels.hausdorff_loss`.
+
+    Differences: a mask that is full has distances of 0, like one that is empty; SciPy, and so MONAI
+    on the CPU, measures it to a pixel outside of the image. MONAI rounds the distances of a target
+    to the target's dtype, those of an integer one down to integers. With `to_onehot_y` a label that
+    is no class counts as background of all of them, where MONAI raises on the CPU. A target has no
+    gradient.
+
+    Args:
+        alpha, include_background, batch: as in `hausdorff_loss`.
+        to_onehot_y: the target has class labels [B, 1, H, W] or [B, 1, H, W, D].
+        sigmoid, softmax, other_act: what to apply to the input first.
+        reduction: "mean", "sum" or "none", over images and channels. "none" gives [B, C, 1, 1], or
+            [1, C, 1, 1] with `batch`; one more 1 of volumes.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 2.0,
+        include_background: bool = False,
+        to_onehot_y: bool = False,
+        sigmoid: bool = False,
+        softmax: bool = False,
+        other_act: Callable[..., Any] | None = None,
+        reduction: Any = "mean",
+        batch: bool = False,
+    ) -> None:
+        # MONAI's enumeration of reductions is one of strings
+        name = getattr(reduction, "value", reduction)
+        if name not in ("mean", "sum", "none"):
+            raise ValueError(f"reduction: expected 'mean', 'sum' or 'none', got {reduction!r}")
+        super().__init__(reduction=name)
+        if other_act is not None and not callable(other_act):
+            raise TypeError(
+                f"other_act: expected None or a callable, got {type(other_act).__name__}"
+            )
+        if sigmoid and softmax:
+            raise ValueError("sigmoid, softmax: expected at most one of them to be True")
+        self.alpha = alpha
+        self.include_background = include_background
+        self.to_onehot_y = to_onehot_y
+        self.sigmoid = sigmoid
+        self.softmax = softmax
+        self.other_act = other_act
+        self.batch = batch
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of `input` [B, C, H, W] or [B, C, H, W, D], and a target of its shape."""
+        if input.dim() not in (4, 5):
+            raise ValueError(
+                f"input: expected [B, C, H, W] or [B, C, H, W, D], got {list(input.shape)}"
+            )
+        if target.requires_grad and torch.is_grad_enabled():
+            raise ValueError("target: expected no gradient; use target.detach()")
+        channels = input.shape[1]
+        if self.sigmoid:
+            input = torch.sigmoid(input)
+        if self.softmax:
+            input = input if _ignored("softmax=True", channels) else torch.softmax(input, 1)
+        if self.other_act is not None:
+            input = self.other_act(input)
+        expected = tuple(input.shape)
+        labels = self.to_onehot_y and not _ignored("to_onehot_y=True", channels)
+        if labels:
+            expected = (expected[0], 1, *expected[2:])
+        if not self.include_background:
+            _ignored("include_background=False", channels)
+        if tuple(target.shape) != expected:
+            raise AssertionError(f"target: expected {list(expected)}, got {list(target.shape)}")
+        if labels:
+            target = target[:, 0].long()
+        elif not target.is_floating_point():
+            target = target.to(input.dtype)
+        losses = hausdorff_loss(
+            input,
+            target,
+            alpha=float(self.alpha),
+            include_background=bool(self.include_background),
+            batch=bool(self.batch),
+            reduction="none",
+        )
+        if self.reduction == "none":
+            # MONAI keeps the dimensions that it averages over
+            images = 1 if self.batch else len(losses)
+            return losses.view(images, -1, *[1] * (input.dim() - 2))
+        return losses.mean() if self.reduction == "mean" else losses.sum()
+
+
+def _ignored(option: str, channels: int) -> bool:
+    """Whether there is one channel alone, with a warning that the option has no effect then."""
+    if channels == 1:
+        warnings.warn(f"single channel prediction, `{option}` ignored.", stacklevel=3)
+    return channels == 1
+
+
+class LogHausdorffDTLoss(HausdorffDTLoss):
+    """log(1 + `HausdorffDTLoss`)."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        """The loss of `input` [B, C, H, W] or [B, C, H, W, D], and a target of its shape."""
+        return torch.log(super().forward(input, target) + 1)
+
+
+REPLACES = {
+    "transforms.utils:distance_transform_edt": distance_transform_edt,
+    # in `monai.losses`, too: it imports them by name
+    "losses.hausdorff_loss:HausdorffDTLoss": HausdorffDTLoss,
+    "losses.hausdorff_loss:LogHausdorffDTLoss": LogHausdorffDTLoss,
+}

@@ -5,7 +5,8 @@ Common to all functions:
 - Pixel centres lie at integers, distances are Euclidean and in pixels, points are (row, column).
 - A mask is bool, or an integer dtype with nonzero meaning True.
 - Distances between pixels are computed on integers: every backend gives the same bits.
-- Clicks and masks are data: nothing here has a gradient, and results carry no graph.
+- Clicks and masks are data: they have no gradient. The losses have one in the prediction alone,
+  and other results carry no graph.
 - Backends: cuda, triton, cpu and eager, in this order; `backend` asks for one of them and raises
   `BackendUnavailable` if it cannot serve. All give the same bits on every run, and none
   synchronises with the device.
@@ -16,14 +17,25 @@ Common to all functions:
 """
 
 from .clicks import NextClick, next_click, simulate_clicks
+from .expand import expand_labels
+from .hausdorff import HausdorffLoss, hausdorff_loss
+from .losses import BoundaryLoss, boundary_loss
 from .maps import ClickMaps, click_maps
-from .transform import distance_transform
+from .signed import signed_distance
+from .transform import DistanceTransform, distance_transform
 
 __all__ = [
+    "BoundaryLoss",
     "ClickMaps",
+    "DistanceTransform",
+    "HausdorffLoss",
     "NextClick",
+    "boundary_loss",
     "click_maps",
     "distance_transform",
+    "expand_labels",
+    "hausdorff_loss",
     "next_click",
+    "signed_distance",
     "simulate_clicks",
 ]

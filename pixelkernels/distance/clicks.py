@@ -12,7 +12,7 @@ from .._core import validation as check
 from .._core.dispatch import choose
 from .._core.named_tuples import serializable
 from .._core.operators import random_integers, to_mask, to_object_labels
-from . import ops
+from . import ops, reference
 from .reference import NOWHERE
 
 Strategy = Literal["background", "objects", "boundary", "mixed"]
@@ -22,7 +22,7 @@ STRATEGIES = get_args(Strategy)
 
 @serializable
 class NextClick(NamedTuple):
-    """`points` [B, 2] int64, `labels` [B] int64 and `valid` [B] bool."""
+    """`points` [B, 2], or [B, 3] of volumes, int64, `labels` [B] int64 and `valid` [B] bool."""
 
     points: Tensor
     labels: Tensor
@@ -34,6 +34,7 @@ def next_click(
     prediction: Tensor,
     target: Tensor,
     *,
+    spatial_dims: int = 2,
     not_clicked: Tensor | None = None,
     ignore_index: int = -1,
     random: bool = False,
@@ -49,19 +50,23 @@ def next_click(
     uniformly from the pixels of that kind whose depth is more than half of the maximum.
 
     Args:
-        prediction: [B, H, W], bool or integer mask.
-        target: [B, H, W], bool or integer mask of the object.
-        not_clicked: [B, H, W], bool or integer mask; no click where it is False.
+        prediction: [B, H, W], or [B, D, H, W] with spatial_dims=3; bool or integer mask.
+        target: bool or integer mask of the object, of the same shape.
+        spatial_dims: 2 or 3.
+        not_clicked: bool or integer mask of the same shape; no click where it is False.
         ignore_index: where `target` has this value, there is no error whatever the prediction.
         random: draw the click. In training, one prediction should not always get the same click.
         generator: on the device of `target`; the same state gives the same clicks.
 
-    Returns: NextClick(points [B, 2] int64, labels [B] int64 1 or 0, valid [B] bool). Without
-    errors, the label is 0, the point (0, 0) and valid False.
-    Memory: on cpu 3 MiB, or 3 bytes per pixel of one image if that is more, and 2 bytes per pixel
-    of an integer mask; elsewhere about 30 bytes per pixel. Depths are compared as exact squared
-    integers, so sides are at most 32767.
-    Source: the evaluation protocol of f-BRS, RITM and SAM 2; `random` is RITM's training.
+    Returns: NextClick(points [B, 2] int64, labels [B] int64 1 or 0, valid [B] bool); points are
+    (row, column), or (depth, row, column) [B, 3] in volumes. Without errors, the label is 0, the
+    point (0, 0) and valid False.
+    Memory: of images on cpu 3 MiB, or 3 bytes per pixel of one image if that is more, and 2 bytes
+    per pixel of an integer mask; of volumes on cpu 14 bytes per voxel; elsewhere about 30 bytes per
+    pixel. Depths are compared as exact squared integers, so sides are at most 32767, of volumes
+    26755.
+    Source: the evaluation protocol of f-BRS, RITM and SAM 2; `random` is the training of RITM and
+    of SAM-Med3D.
 
     Example:
 
@@ -70,7 +75,7 @@ def next_click(
         >>> pk.next_click(torch.zeros_like(target), target).points
         tensor([[4, 5]])
     """
-    ignore_index = check_arguments(prediction, target, not_clicked, ignore_index)
+    ignore_index = check_arguments(prediction, target, spatial_dims, not_clicked, ignore_index)
     check.flag("random", random)
     check.generator(generator, target)
     chosen = choose("next_click", (prediction, target), backend)
@@ -80,20 +85,21 @@ def next_click(
     draws = None
     if random:
         draws = random_integers(2**62, target.shape[:1], torch.int64, target.device, generator)
-    find = ops.deepest_errors if chosen == "cpu" else _deepest_errors
+    find = ops.deepest_errors if chosen == "cpu" and spatial_dims == 2 else _deepest_errors
     depth, index = find(chosen, prediction, target, allowed, draws)
     positive = depth[:, 0] > depth[:, 1]
     valid = depth.amax(1) > 0
     flat = torch.where(positive, index[:, 0], index[:, 1])
-    width = max(target.shape[2], 1)
-    points = torch.stack([flat // width, flat % width], 1)
+    points = reference.coordinates(flat, target.shape[1:])
     return NextClick(torch.where(valid[:, None], points, 0), positive.long(), valid)
 
 
-def check_arguments(prediction: Any, target: Any, not_clicked: Any, ignore_index: Any) -> int:
+def check_arguments(
+    prediction: Any, target: Any, spatial_dims: Any, not_clicked: Any, ignore_index: Any
+) -> int:
     """`ignore_index`, as an int."""
-    check.mask("prediction", prediction)
-    check.short_sides("prediction", prediction)
+    check.mask("prediction", prediction, spatial_dims)
+    check.short_sides("prediction", prediction, spatial_dims)
     check.mask_like("target", target, "prediction", prediction)
     if not_clicked is not None:
         check.mask_like("not_clicked", not_clicked, "prediction", prediction)
@@ -133,6 +139,7 @@ def simulate_clicks(
     num_positive: int,
     num_negative: int,
     *,
+    spatial_dims: int = 2,
     others: Tensor | None = None,
     strategy: Strategy = "mixed",
     margin: float = 5,
@@ -153,16 +160,17 @@ def simulate_clicks(
                     farthest from the previous ones, so that they surround the target
 
     Args:
-        target: [B, H, W], bool or integer mask of the object.
+        target: [B, H, W], or [B, D, H, W] with spatial_dims=3; bool or integer mask.
         num_positive, num_negative: clicks per image, P and N.
-        others: [B, H, W], bool or integer mask of other objects, for "objects" and "mixed".
+        spatial_dims: 2 or 3.
+        others: bool or integer mask of other objects, for "objects" and "mixed", of the same shape.
         strategy: one of the three, or "mixed": one of them at random for each image.
         margin, spacing, band: in pixels, >= 0. The border of the image is no edge.
         generator: on the device of `target`; the same state gives the same clicks.
 
-    Returns: (points [B, P + N, 2], labels [B, P + N]), int64, positive clicks first. If no pixel is
-    left, the rest is padding: (-1, -1) with label -1. An empty target has no positive clicks, and
-    the whole image for negative ones.
+    Returns: (points [B, P + N, 2], of volumes [B, P + N, 3], labels [B, P + N]), int64, positive
+    clicks first. If no pixel is left, the rest is padding: points of -1 with label -1. An empty
+    target has no positive clicks, and the whole image for negative ones.
     Memory: about 40 bytes per pixel.
     Source: Xu et al., Deep interactive object selection, section 3.2.
 
@@ -174,7 +182,7 @@ def simulate_clicks(
         >>> points.shape, labels.tolist()
         (torch.Size([1, 5, 2]), [[1, 1, 0, 0, 0]])
     """
-    check.short_sides("target", check.mask("target", target))
+    check.short_sides("target", check.mask("target", target, spatial_dims), spatial_dims)
     if others is not None:
         check.mask_like("others", others, "target", target)
     num_positive = check.count("num_positive", num_positive, minimum=0)
@@ -197,13 +205,13 @@ def simulate_clicks(
     inside = target & (_squared_distance(chosen, ~target) >= nearest)
     from_target = _squared_distance(chosen, target)
     outside = ~target & (from_target >= nearest)
-    empty = ~target.flatten(1).any(1)[:, None, None]
-    in_band = outside & ((from_target <= int(min(band, check.LONGEST_SIDE) ** 2)) | empty)
+    empty = _per_image(~target.flatten(1).any(1), target)
+    in_band = outside & ((from_target <= int(min(band**2, NOWHERE - 1))) | empty)
     others_outside = (
         torch.zeros_like(target) if others is None else outside & to_mask("others", others)
     )
     on_objects = (strategies == STRATEGIES.index("objects")) & others_outside.flatten(1).any(1)
-    allowed = torch.where(on_objects[:, None, None], others_outside, in_band)
+    allowed = torch.where(_per_image(on_objects, target), others_outside, in_band)
 
     farthest = strategies == STRATEGIES.index("boundary")
     never = torch.zeros_like(farthest)
@@ -217,7 +225,11 @@ def simulate_clicks(
 
 
 def _squared_distance(backend: str, mask: Tensor, border: bool = False) -> Tensor:
-    return ops.distance_transform(backend, mask.contiguous(), True, 1.0, 1.0, border)
+    return ops.distance_transform(backend, mask.contiguous(), True, 1.0, 1.0, 1.0, border)
+
+
+def _per_image(values: Tensor, like: Tensor) -> Tensor:
+    return values.view(-1, *[1] * (like.dim() - 1))
 
 
 def _square(distance: float) -> int:

@@ -18,6 +18,7 @@ from . import ops
 # whose squares are normal numbers in float32
 LEAST_RADIUS, MOST_RADIUS = 2.0**-60, 2.0**60
 LARGEST_FLOAT = 2.0**127
+COORDINATES = {2: "(row, column)", 3: "(depth, row, column)"}
 
 
 def click_maps(
@@ -25,6 +26,7 @@ def click_maps(
     labels: Tensor,
     size: Sequence[int],
     *,
+    spatial_dims: int = 2,
     encoding: ops.Encoding = "euclidean",
     radius: float | None = None,
     truncate: float | None = 255.0,
@@ -44,14 +46,17 @@ def click_maps(
         d = torch.cdist(pixels, points[b][labels[b] == 1]).amin(1).view(height, width)
 
     Args:
-        points: [B, N, 2], (row, column), integer or floating point; may lie outside the image.
+        points: [B, N, 2], (row, column), integer or floating point; may lie outside the image. With
+            spatial_dims=3: [B, N, 3], (depth, row, column).
         labels: [B, N], integer or bool: 1 positive, 0 negative, -1 padding, whose point is ignored.
-        size: (height, width) of the maps.
+        size: (height, width) of the maps, or (depth, height, width).
+        spatial_dims: 2 or 3.
         encoding: "euclidean", "disk", "tanh" or "gaussian".
         radius: in pixels, > 0; for all encodings but "euclidean".
         truncate: the largest value of "euclidean"; None: no limit, and +inf without clicks.
 
-    Returns: float32 [B, 2, H, W], the positive map first. Points are converted to float32.
+    Returns: float32 [B, 2, H, W] or [B, 2, D, H, W], the positive map first. Points are converted
+    to float32.
     Memory: the result; on CPU also N floats per few rows.
     Source: Xu et al. (truncated distances); the tanh and disk maps of f-BRS and RITM.
 
@@ -61,26 +66,28 @@ def click_maps(
         >>> pk.click_maps(points, labels, (6, 8))[0, :, 0, 0]
         tensor([  5., 255.])
     """
-    height, width = check_clicks(points, labels, size)
+    space = check_clicks(points, labels, size, spatial_dims)
     options = check_encoding(encoding, radius, truncate)
     if _can_be_read(points):
-        _warn_of_swapped_coordinates(points, labels, height, width)
+        _warn_of_swapped_coordinates(points, labels, space[3 - spatial_dims :])
     points, labels = points.detach().float(), labels.long()
     labels = ops.click_labels(labels)
     # the point of a padding entry may hold anything
     points = ops.click_points(torch.where(labels[..., None] < 0, 0, points))
     chosen = choose("click_maps", (points, labels), backend)
-    return ops.click_maps(chosen, points, labels, height, width, *options)
+    return ops.click_maps(chosen, points, labels, *space, *options)
 
 
-def check_clicks(points: Any, labels: Any, size: Any) -> tuple[int, int]:
-    """The height and width of the maps."""
+def check_clicks(points: Any, labels: Any, size: Any, spatial_dims: Any) -> tuple[int, int, int]:
+    """The depth, height and width of the maps; a depth of 1 for images."""
     check.tensor("points", points)
+    check.option("spatial_dims", spatial_dims, COORDINATES)
     if not points.is_floating_point() and points.dtype not in check.INTEGER_DTYPES:
         raise TypeError(f"points: expected a real dtype, got {points.dtype}")
-    if points.dim() != 3 or points.shape[2] != 2:
+    if points.dim() != 3 or points.shape[2] != spatial_dims:
         raise ValueError(
-            f"points: expected shape [B, N, 2] of (row, column), got {list(points.shape)}"
+            f"points: expected shape [B, N, {spatial_dims}] of {COORDINATES[spatial_dims]}, got"
+            f" {list(points.shape)}"
         )
     check.integers("labels", labels)
     if labels.shape != points.shape[:2]:
@@ -89,8 +96,11 @@ def check_clicks(points: Any, labels: Any, size: Any) -> tuple[int, int]:
             f" {list(points.shape)}, got {list(labels.shape)}"
         )
     check.on_device("labels", labels, "points", points)
-    height, width = check.pair("size", size)
-    return check.count("size", height, minimum=0), check.count("size", width, minimum=0)
+    sides = check.sequence("size", size, spatial_dims)
+    depth, height, width = [1] * (3 - spatial_dims) + [
+        check.count("size", side, minimum=0) for side in sides
+    ]
+    return depth, height, width
 
 
 def check_encoding(encoding: Any, radius: Any, truncate: Any) -> tuple[int, float, float]:
@@ -117,19 +127,22 @@ def _can_be_read(points: Tensor) -> bool:
     return not is_transformed(points)
 
 
-def _warn_of_swapped_coordinates(points: Tensor, labels: Tensor, height: int, width: int) -> None:
+def _warn_of_swapped_coordinates(points: Tensor, labels: Tensor, size: Sequence[int]) -> None:
     if not points.numel():
         return
-    bottom, right = points.flatten(0, 1).amax(0).tolist()
-    if bottom < height and right < width:
+    most = points.flatten(0, 1).amax(0).tolist()
+    if all(x < side for x, side in zip(most, size, strict=True)):
         return
     clicks = points[labels >= 0]
-    sides = clicks.new_tensor([height, width], dtype=torch.float64)
+    sides = clicks.new_tensor(size, dtype=torch.float64)
     outside = (clicks >= sides).any()
     if outside and ((clicks >= 0) & (clicks < sides.flip(0))).all():
+        order = COORDINATES[len(size)]
+        shape = " x ".join(map(str, size))
         warnings.warn(
-            f"points: some are outside of the {height} x {width} image, and all would be inside as"
-            " (column, row); points are (row, column), so pass `points.flip(-1)` for (x, y)",
+            f"points: some are outside of the {shape} image, and all would be inside in the"
+            f" opposite order; points are {order}, so pass `points.flip(-1)` for (x, y) or"
+            " (x, y, z)",
             stacklevel=3,
         )
 
@@ -138,7 +151,7 @@ class ClickMaps(OptionsModule):
     """`click_maps` as a module: `maps(points, labels, size)`.
 
     Args:
-        encoding, radius, truncate, backend: as in `click_maps`.
+        spatial_dims, encoding, radius, truncate, backend: as in `click_maps`.
 
     Example:
 
@@ -150,13 +163,21 @@ class ClickMaps(OptionsModule):
     def __init__(
         self,
         *,
+        spatial_dims: int = 2,
         encoding: ops.Encoding = "euclidean",
         radius: float | None = None,
         truncate: float | None = 255.0,
         backend: str | None = None,
     ) -> None:
+        check.option("spatial_dims", spatial_dims, COORDINATES)
         check_encoding(encoding, radius, truncate)
-        super().__init__(encoding=encoding, radius=radius, truncate=truncate, backend=backend)
+        super().__init__(
+            spatial_dims=spatial_dims,
+            encoding=encoding,
+            radius=radius,
+            truncate=truncate,
+            backend=backend,
+        )
 
     def forward(self, points: Tensor, labels: Tensor, size: Sequence[int]) -> Tensor:
         return click_maps(points, labels, size, **self.options)

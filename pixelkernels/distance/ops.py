@@ -21,16 +21,22 @@ CLICK_POINTS = "expected no NaN in a click"
 CLICK_LABELS = "expected 1 (positive), 0 (negative) or -1 (padding)"
 
 
+def _maps_fake(
+    points: Tensor, labels: Tensor, depth: int, height: int, width: int, *rest: float
+) -> Tensor:
+    space = (depth, height, width)[-points.shape[2] :]
+    return points.new_empty((points.shape[0], 2, *space))
+
+
 # points [B, N, 2] float32, labels [B, N] int64 -> float32 [B, 2, H, W], the map of the clicks with
-# label 1 first, then 0; a click with another label or a NaN coordinate is absent
+# label 1 first, then 0; a click with another label or a NaN coordinate is absent. In volumes:
+# points [B, N, 3] -> [B, 2, D, H, W]; images have depth 1.
 click_maps = kernel(
-    "click_maps(Tensor points, Tensor labels, SymInt height, SymInt width, int encoding,"
-    " float radius, float truncate) -> Tensor",
-    lambda points, labels, height, width, *rest: points.new_empty(
-        (points.shape[0], 2, height, width)
-    ),
-    eager=lambda points, labels, height, width, encoding, *rest: reference.click_maps(
-        points, labels, height, width, ENCODINGS[encoding], *rest
+    "click_maps(Tensor points, Tensor labels, SymInt depth, SymInt height, SymInt width,"
+    " int encoding, float radius, float truncate) -> Tensor",
+    _maps_fake,
+    eager=lambda points, labels, depth, height, width, encoding, *rest: reference.click_maps(
+        points, labels, depth, height, width, ENCODINGS[encoding], *rest
     ),
 )
 
@@ -39,13 +45,30 @@ def _transform_fake(mask: Tensor, squared: bool, *rest: float) -> Tensor:
     return torch.empty_like(mask, dtype=torch.int32 if squared else torch.float32)
 
 
-# mask [N, H, W] bool -> the distance to the nearest True pixel (+inf without one), or its square
-# (int32, 2^31 - 1 without one); with `border`, the pixels around the image are True
+def _nearest_fake(mask: Tensor, squared: bool, *rest: float) -> tuple[Tensor, Tensor]:
+    images, *space = mask.shape
+    indices = mask.new_empty((images, len(space), *space), dtype=torch.int32)
+    return _transform_fake(mask, squared), indices
+
+
+# mask [N, H, W] or [N, D, H, W] bool -> the distance to the nearest True pixel (+inf without one),
+# or its square (int32, 2^31 - 1 without one); with `border`, the pixels around the image are True
 distance_transform = kernel(
-    "distance_transform(Tensor mask, bool squared, float row_spacing, float column_spacing,"
-    " bool border) -> Tensor",
+    "distance_transform(Tensor mask, bool squared, float depth_spacing, float row_spacing,"
+    " float column_spacing, bool border) -> Tensor",
     _transform_fake,
     eager=reference.distance_transform,
+)
+
+# as distance_transform without a border, and the nearest True pixel: int32 [N, 2 or 3, *space], -1
+# without one. Tie-break: the smallest column, then the smallest row, then the smallest depth.
+# Costs are integers, or float64: the square of the product of spacing and steps for each axis,
+# rounded, and their sum in the order of the axes. So all backends choose the same pixel.
+nearest_true = kernel(
+    "nearest_true(Tensor mask, bool squared, float depth_spacing, float row_spacing,"
+    " float column_spacing) -> (Tensor distance, Tensor indices)",
+    _nearest_fake,
+    eager=reference.nearest_true,
 )
 
 # prediction [B, H, W] bool, target [B, H, W] as from `to_object_labels`, allowed [B, H, W] bool,
@@ -67,7 +90,7 @@ pick_pixels = kernel(
     "pick_pixels(Tensor allowed, Tensor seeds, Tensor farthest, int count, int squared_spacing)"
     " -> Tensor",
     lambda allowed, seeds, farthest, count, squared_spacing: allowed.new_empty(
-        (allowed.shape[0], count, 2), dtype=torch.int64
+        (allowed.shape[0], count, allowed.dim() - 1), dtype=torch.int64
     ),
     eager=reference.pick_pixels,
     cpu_only=True,

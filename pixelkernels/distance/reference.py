@@ -5,6 +5,8 @@ Notation: p = (row, column) is a pixel, s a click or a True pixel of a mask.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,24 +18,29 @@ NOWHERE = 2**31 - 1
 def click_maps(
     points: Tensor,
     labels: Tensor,
+    depth: int,
     height: int,
     width: int,
     encoding: str,
     radius: float,
     truncate: float,
 ) -> Tensor:
-    """min_s |p - s| over the positive and over the negative clicks s, encoded; [B, 2, H, W]."""
-    pixels = torch.cartesian_prod(
-        torch.arange(height, device=points.device), torch.arange(width, device=points.device)
-    ).reshape(height, width, 2)
-    squared = (pixels - points[:, :, None, None]).square().sum(-1)
+    """min_s |p - s| over the positive and over the negative clicks s, encoded; [B, 2, *space].
+
+    The depth is that of volumes, whose points have three coordinates.
+    """
+    space = (depth, height, width)[-points.shape[2] :]
+    squared = points.new_zeros((*labels.shape, *space))
+    for axis, side in enumerate(space):
+        pixels = torch.arange(side, device=points.device).view(-1, *[1] * (len(space) - axis - 1))
+        squared = squared + (pixels - _spread(points[..., axis], space)).square()
     is_click = (labels >= 0) & ~points.isnan().any(-1)
     nearest = []
     for label in (1, 0):
-        own = (is_click & (labels == label))[..., None, None]
+        own = _spread(is_click & (labels == label), space)
         distances = torch.where(own, squared, torch.inf)
         # without clicks, the minimum is over this one
-        infinite = distances.new_full((distances.shape[0], 1, height, width), torch.inf)
+        infinite = distances.new_full((distances.shape[0], 1, *space), torch.inf)
         nearest.append(torch.cat([distances, infinite], 1).amin(1))
     d2 = torch.stack(nearest, 1)
     match encoding:
@@ -47,34 +54,77 @@ def click_maps(
             return torch.exp(-d2 / (2 * radius**2))
 
 
+def _spread(values: Tensor, space: Sequence[int]) -> Tensor:
+    """[B, N] with a dimension of size 1 for each axis."""
+    return values.view(*values.shape, *[1] * len(space))
+
+
 def distance_transform(
-    mask: Tensor, squared: bool, row_spacing: float, column_spacing: float, border: bool
+    mask: Tensor,
+    squared: bool,
+    depth_spacing: float,
+    row_spacing: float,
+    column_spacing: float,
+    border: bool,
 ) -> Tensor:
     """min_s |p - s| in float32, or its square in int32."""
-    d2 = squared_distance(mask, (row_spacing, column_spacing), border)
+    spacing = (depth_spacing, row_spacing, column_spacing)
+    return _distance(squared_distance(mask, spacing, border), squared)
+
+
+def nearest_true(
+    mask: Tensor,
+    squared: bool,
+    depth_spacing: float,
+    row_spacing: float,
+    column_spacing: float,
+) -> tuple[Tensor, Tensor]:
+    """The distance, and argmin_s |p - s|, int32 [N, axes, *space], -1 without any s."""
+    d2, indices = _nearest(mask, (depth_spacing, row_spacing, column_spacing))
+    return _distance(d2, squared), torch.where(d2.isinf()[:, None], -1, indices).int()
+
+
+def squared_distance(mask: Tensor, spacing: Sequence[float], border: bool) -> Tensor:
+    """min_s |p - s|^2 over the True pixels s of a mask [N, *space], in float64.
+
+    `spacing` ends with that of the columns. With `border`, the pixels around an image are True.
+    """
+    axes = mask.dim() - 1
+    if not border:
+        return _nearest(mask, spacing)[0]
+    d2, _ = _nearest(functional.pad(mask, (1, 1) * axes, value=True), spacing)
+    inside = (slice(None), *[slice(1, -1)] * axes)
+    return d2[inside]
+
+
+def _nearest(mask: Tensor, spacing: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """min_s |p - s|^2, and the coordinates of s, [N, axes, *space].
+
+    |p - s|^2 is a sum over the axes, so the minimum is taken along one axis after the other. Among
+    equal values, each takes the first.
+    """
+    axes = mask.dim() - 1
+    d2 = torch.where(mask, 0, torch.inf).double()
+    coordinates: list[Tensor] = []
+    for axis, step in enumerate(spacing[-axes:], 1):
+        d2, nearest = (x.movedim(-1, axis) for x in _minimum_along_last(d2.movedim(axis, -1), step))
+        coordinates = [x.gather(axis, nearest) for x in coordinates] + [nearest]
+    return d2, torch.stack(coordinates, 1)
+
+
+def _distance(d2: Tensor, squared: bool) -> Tensor:
     return d2.clamp(max=NOWHERE).int() if squared else d2.sqrt().float()
 
 
-def squared_distance(mask: Tensor, spacing: tuple[float, float], border: bool) -> Tensor:
-    """min_s |p - s|^2 over the True pixels s of a mask [N, H, W], in float64.
-
-    |p - s|^2 is a sum over the axes, so the minimum is taken along one axis after the other.
-    """
-    if border:
-        mask = functional.pad(mask, (1, 1, 1, 1), value=True)
-    to_true = torch.where(mask, 0, torch.inf).double()
-    along_columns = _minimum_along_rows(to_true.mT, spacing[0]).mT
-    d2 = _minimum_along_rows(along_columns, spacing[1])
-    return d2[:, 1:-1, 1:-1] if border else d2
-
-
-def _minimum_along_rows(values: Tensor, spacing: float) -> Tensor:
-    """min_j values_j + (spacing (i - j))^2 for every i of every row of [N, R, L]."""
-    position = spacing * torch.arange(values.shape[2], dtype=values.dtype, device=values.device)
-    cost = (position[:, None] - position).square()
-    if values.numel() == 0:
-        return values
-    return torch.stack([(row[:, None] + cost).amin(2) for row in values.unbind(1)], 1)
+def _minimum_along_last(values: Tensor, spacing: float) -> tuple[Tensor, Tensor]:
+    """min_j values_j + (spacing (i - j))^2 for every i of the last axis, and argmin_j."""
+    position = torch.arange(values.shape[-1], device=values.device)
+    best, nearest = torch.full_like(values, torch.inf), torch.zeros_like(values, dtype=torch.long)
+    for j in range(values.shape[-1]):
+        cost = values[..., j : j + 1] + (spacing * (position - j).double()).square()
+        nearest = torch.where(cost < best, j, nearest)  # the first of equal values
+        best = torch.minimum(cost, best)
+    return best, nearest
 
 
 def random_ranks(seeds: Tensor, pixels: int) -> Tensor:
@@ -93,31 +143,43 @@ def random_ranks(seeds: Tensor, pixels: int) -> Tensor:
     return (h >> 1).int()
 
 
+def coordinates(index: Tensor, space: Sequence[int]) -> Tensor:
+    """The coordinates [B, axes] of the pixels `index` [B], in row-major order."""
+    found = []
+    for side in reversed(space):
+        found.append(index % max(side, 1))
+        index = index // max(side, 1)
+    return torch.stack(found[::-1], 1)
+
+
 def pick_pixels(
     allowed: Tensor, seeds: Tensor, farthest: Tensor, count: int, squared_spacing: int
 ) -> Tensor:
-    """Pick `count` allowed pixels whose squared distances are >= `squared_spacing`; [B, count, 2].
+    """Pick `count` allowed pixels whose squared distances are >= `squared_spacing`; [B, count,
+    axes].
 
     Each pick is the allowed pixel with the largest of the random ranks of `seeds` [B], so it is
     uniform. In images with `farthest` [B], the second and later picks are the pixels farthest from
-    the previous ones. (-1, -1) if no pixel is left.
+    the previous ones. -1 if no pixel is left.
     """
-    batch, height, width = allowed.shape
-    points = allowed.new_full((batch, count, 2), -1, dtype=torch.int64)
+    batch, *space = allowed.shape
+    points = allowed.new_full((batch, count, len(space)), -1, dtype=torch.int64)
     if allowed.numel() == 0:
         return points
-    rows = torch.arange(height, dtype=torch.int32, device=allowed.device)[:, None]
-    columns = torch.arange(width, dtype=torch.int32, device=allowed.device)
-    order = random_ranks(seeds, height * width).view(allowed.shape)
+    axes = [torch.arange(side, dtype=torch.int32, device=allowed.device) for side in space]
+    pixels = torch.meshgrid(*axes, indexing="ij")
+    farthest = farthest.view(-1, *[1] * len(space))
+    order = random_ranks(seeds, allowed[0].numel()).view(allowed.shape)
     gap = torch.full_like(order, NOWHERE)
     for i in range(count):
-        rank = torch.where(farthest[:, None, None], gap, order) if i else order
+        rank = torch.where(farthest, gap, order) if i else order
         index = torch.where(allowed, rank, -1).flatten(1).argmax(1)
-        point = torch.stack([index // width, index % width], 1)
+        point = coordinates(index, space)
         found = allowed.flatten(1).gather(1, index[:, None])
         points[:, i] = torch.where(found, point, -1)
-        row, column = point.int()[:, :, None, None].unbind(1)
-        d2 = (rows - row).square() + (columns - column).square()
+        offsets = zip(pixels, point.int().unbind(1), strict=True)
+        squares = ((axis - at.view(farthest.shape)).square() for axis, at in offsets)
+        d2 = sum(squares, start=torch.zeros_like(order))
         gap = torch.minimum(gap, d2)
         allowed = allowed & (d2 >= squared_spacing)
     return points

@@ -3,75 +3,150 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple, overload
 
 from torch import Tensor
 
 from .._core import validation as check
 from .._core.dispatch import choose
+from .._core.named_tuples import serializable
 from .._core.operators import to_mask
 from . import ops
 
 # the squares of these, and of the sides of images, are normal numbers in float32
 LEAST_SPACING, MOST_SPACING = 2.0**-60, 2.0**40
+# Beyond this quotient of two spacings, the roundings of float64 could decide which pixel is the
+# nearest.
+MOST_ANISOTROPY = 1024
+AXES = {2: "[..., H, W]", 3: "[..., D, H, W]"}
 
 
+@serializable
+class DistanceTransform(NamedTuple):
+    """`distances` [..., H, W] and `indices` [..., 2, H, W], or the same of volumes."""
+
+    distances: Tensor
+    indices: Tensor
+
+
+@overload
 def distance_transform(
     mask: Tensor,
     *,
+    spatial_dims: int = 2,
     squared: bool = False,
     sampling: Sequence[float] | None = None,
+    return_indices: Literal[False] = False,
     backend: str | None = None,
-) -> Tensor:
+) -> Tensor: ...
+@overload
+def distance_transform(
+    mask: Tensor,
+    *,
+    spatial_dims: int = 2,
+    squared: bool = False,
+    sampling: Sequence[float] | None = None,
+    return_indices: Literal[True],
+    backend: str | None = None,
+) -> DistanceTransform: ...
+def distance_transform(
+    mask: Tensor,
+    *,
+    spatial_dims: int = 2,
+    squared: bool = False,
+    sampling: Sequence[float] | None = None,
+    return_indices: bool = False,
+    backend: str | None = None,
+) -> Tensor | DistanceTransform:
     """The exact Euclidean distance from each pixel to the nearest True pixel of its image.
 
     d(p) = min_s |p - s| over the True pixels s, so 0 on them: a batched
-    `scipy.ndimage.distance_transform_edt(~mask)`.
+    `scipy.ndimage.distance_transform_edt(~mask)`, of images or of volumes.
 
     Args:
-        mask: [..., H, W], bool or integer; all leading dimensions are a batch.
-        squared: return squared distances, int32; sides are at most 32767.
-        sampling: (row, column) spacing of the pixels, from 2^-60 to 2^40; not with `squared`.
+        mask: [..., H, W], or [..., D, H, W] with spatial_dims=3; bool or integer. Leading
+            dimensions are a batch.
+        spatial_dims: 2 or 3. With 2, a mask of more than 4 dimensions raises ValueError, since it
+            may well be a batch of volumes.
+        squared: return squared distances, int32; sides are at most 32767, of volumes 26755.
+        sampling: the spacing of the pixels along each axis, from 2^-60 to 2^40; not with `squared`.
+        return_indices: return the nearest True pixels, too. The largest spacing is then at most
+            1024 times the smallest.
 
     Returns: the shape of `mask`; float32 with +inf in images without a True pixel, or int32 with
     2^31 - 1 there. Squared distances are exact, others their square roots, rounded once. With
-    `sampling`, or a side above 32767, squared distances are float32.
-    Memory: the result, and a bool copy of an integer or non-contiguous mask. triton takes 3 more
-    bytes per pixel (5 if H > 32767), cuda 4 if a row does not fit in shared memory (more than 20000
-    pixels).
+    `sampling`, or a side above 32767 (26755 of volumes), squared distances are float32.
+    With `return_indices`: DistanceTransform(distances, indices), where indices [..., 2, H, W] or
+    [..., 3, D, H, W], int32, are the coordinates of the nearest True pixel, or -1 without one.
+    Among equally near ones, it is that of the smallest column, then of the smallest row, then of
+    the smallest depth. It is the same on every backend.
+    Memory: the result, and a bool copy of an integer or non-contiguous mask. Besides, per pixel,
+    triton takes 3 bytes for images (5 if H > 32767) and 5 for volumes (9 if a side exceeds 32767);
+    cuda takes 4 with indices (8 of volumes with `sampling`), and a few megabytes if a line does not
+    fit in shared memory.
     Source: Felzenszwalb and Huttenlocher, distance transforms of sampled functions.
 
     Example:
 
-        >>> pk.distance_transform(torch.tensor([[1, 0, 0], [0, 0, 0]]), squared=True)
+        >>> mask = torch.tensor([[1, 0, 0], [0, 0, 0]])
+        >>> pk.distance_transform(mask, squared=True)
         tensor([[0, 1, 4],
                 [1, 2, 5]], dtype=torch.int32)
+        >>> distances, indices = pk.distance_transform(mask, return_indices=True)
+        >>> indices[:, 1, 2].tolist()
+        [0, 0]
     """
-    spacing = check_arguments(mask, squared, sampling)
+    spacing = check_arguments("mask", mask, spatial_dims, squared, sampling, return_indices)
     chosen = choose("distance_transform", (mask,), backend)
-    images = mask.flatten(end_dim=-3) if mask.dim() > 2 else mask[None]
-    images = to_mask("mask", images).contiguous()
-    return ops.distance_transform(chosen, images, bool(squared), *spacing, False).view(mask.shape)
+    batch, space = mask.shape[:-spatial_dims], mask.shape[-spatial_dims:]
+    images = to_mask(
+        "mask", mask.flatten(end_dim=-spatial_dims - 1) if batch else mask[None]
+    ).contiguous()
+    if not return_indices:
+        return ops.distance_transform(chosen, images, bool(squared), *spacing, False).view(
+            mask.shape
+        )
+    distances, indices = ops.nearest_true(chosen, images, bool(squared), *spacing)
+    return DistanceTransform(distances.view(mask.shape), indices.view(*batch, spatial_dims, *space))
 
 
-def check_arguments(mask: Any, squared: Any, sampling: Any) -> tuple[float, float]:
-    """The spacing of the pixels."""
-    check.integers("mask", mask)
+def check_arguments(
+    name: str, mask: Any, spatial_dims: Any, squared: Any, sampling: Any, return_indices: Any
+) -> tuple[float, float, float]:
+    """The spacing of depth, rows and columns; 1 for the depth of an image."""
+    check.integers(name, mask)
+    check.option("spatial_dims", spatial_dims, AXES)
     check.flag("squared", squared)
-    if mask.dim() < 2:
-        raise ValueError(f"mask: expected shape [..., H, W], got {list(mask.shape)}")
-    if sampling is None:
-        spacing = (1.0, 1.0)
-    else:
-        row, column = check.pair("sampling", sampling)
-        spacing = (check.positive("sampling", row), check.positive("sampling", column))
-        if not LEAST_SPACING <= min(spacing) <= max(spacing) <= MOST_SPACING:
-            raise ValueError(
-                f"sampling: expected numbers from {LEAST_SPACING:.0e} to {MOST_SPACING:.0e}, got"
-                f" {sampling!r}"
-            )
-        if squared:
-            raise ValueError(f"sampling: expected None with squared=True, got {sampling!r}")
+    check.flag("return_indices", return_indices)
+    if mask.dim() < spatial_dims:
+        raise ValueError(
+            f"{name}: expected shape {AXES[spatial_dims]} with spatial_dims={spatial_dims}, got"
+            f" {list(mask.shape)}"
+        )
+    if spatial_dims == 2 and mask.dim() > 4:
+        raise ValueError(
+            f"{name}: expected at most 4 dimensions with spatial_dims=2, got"
+            f" {list(mask.shape)}; pass spatial_dims=3 for volumes {AXES[3]}"
+        )
     if squared:
-        check.short_sides("mask", mask)
-    return spacing
+        check.short_sides(name, mask, spatial_dims)
+    if sampling is None:
+        return (1.0, 1.0, 1.0)
+    spacing = [
+        check.positive("sampling", x) for x in check.sequence("sampling", sampling, spatial_dims)
+    ]
+    least, most = min(spacing), max(spacing)
+    if not LEAST_SPACING <= least <= most <= MOST_SPACING:
+        raise ValueError(
+            f"sampling: expected numbers from {LEAST_SPACING:.0e} to {MOST_SPACING:.0e}, got"
+            f" {sampling!r}"
+        )
+    if squared:
+        raise ValueError(f"sampling: expected None with squared=True, got {sampling!r}")
+    if return_indices and most > MOST_ANISOTROPY * least:
+        raise ValueError(
+            f"sampling: expected quotients up to {MOST_ANISOTROPY} with return_indices=True, got"
+            f" {sampling!r}"
+        )
+    depth, row, column = [1.0] * (3 - spatial_dims) + spacing
+    return depth, row, column

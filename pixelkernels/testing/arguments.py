@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -168,8 +169,8 @@ class Labels(TensorKind):
         labels = inputs.random_labels(*shape, low=-1, high=classes + 1, seed=seed)
         if not labels.numel():
             return labels
-        height, width = (1, shape[1]) if len(shape) == 2 else shape[1:]
-        regions = inputs.coherent_labels(shape[0], height, width, classes, seed).view(shape)
+        batch, *rows, width = shape  # a volume is a tall image
+        regions = inputs.coherent_labels(batch, math.prod(rows), width, classes, seed).view(shape)
         labels[1:] = regions[1:].where(regions[1:] < max(classes - 1, 2), -1)
         labels.view(shape[0], -1)[1:, :2] = -1
         return labels
@@ -194,8 +195,8 @@ class Mask(TensorKind):
         if how.density is not None:
             generator = torch.Generator().manual_seed(seed)
             return torch.rand(shape, generator=generator) < how.density
-        batch, height, width = shape
-        return inputs.coherent_labels(batch, height, width, 4, seed) == 1
+        batch, *rows, width = shape
+        return inputs.coherent_labels(batch, math.prod(rows), width, 4, seed).view(shape) == 1
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ class Points(TensorKind):
 
     def values(self, how: How, seed: int, *shape: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
-        sides = torch.tensor([how.dims["H"], how.dims["W"]])
+        sides = torch.tensor([how.dims[x] for x in "ZHW"[-shape[-1] :]])
         points = (1.4 * torch.rand(shape, generator=generator) - 0.2) * sides
         points[:, ::2] = points[:, ::2].round()
         return points
@@ -306,18 +307,19 @@ class Count(Kind):
 
 @dataclass(frozen=True)
 class Size(Kind):
-    """The height and width of an image."""
+    """The sides of an image or a volume."""
 
+    sides: str = "HW"
     optional: bool = False
 
-    def make(self, how: How, seed: int) -> tuple[int, int]:
-        return how.dims["H"], how.dims["W"]
+    def make(self, how: How, seed: int) -> tuple[int, ...]:
+        return tuple(how.dims[x] for x in self.sides)
 
     def mistakes(self, name: str, value: Any, known: str) -> Iterator[Mistake]:
-        yield Mistake("int", TypeError, f"^{name}: expected two numbers, got int", 4)
-        yield Mistake("three", ValueError, f"^{name}: expected two numbers, got 3", (1, 4, 5))
-        yield Mistake("negative", ValueError, f"^{name}: expected .*got -4", (-4, 5))
-        yield Mistake("too large", ValueError, f"^{name}: expected", (TOO_MANY, 4))
+        yield Mistake("int", TypeError, f"^{name}: expected . numbers, got int", 4)
+        yield Mistake("four", ValueError, f"^{name}: expected . numbers, got 4", (1, 4, 5, 6))
+        yield Mistake("negative", ValueError, f"^{name}: expected .*got -4", (-4, *value[1:]))
+        yield Mistake("too large", ValueError, f"^{name}: expected", (TOO_MANY, *value[1:]))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
+from skimage.segmentation import find_boundaries
 
 TOLERANCES = {torch.float64: 1e-9, torch.float32: 1e-5}
 
@@ -96,6 +97,47 @@ def points_in_crops(points, rois, size):
 def sam3_distances(images):
     """[B, H, W]; 1e9 in an image without a zero."""
     return [np.full(x.shape, 1e9) if x.all() else depths(x, padding=False) for x in images]
+
+
+# ---- distances to boundaries ----
+
+
+def boundary_map(mask, sampling=None):
+    """LIVIAETS boundary-loss: one class of `one_hot2dist`, float64; 0 without an object."""
+    if not mask.any():
+        return np.zeros(mask.shape)
+    inside, outside = (ndimage.distance_transform_edt(x, sampling=sampling) for x in (mask, ~mask))
+    return np.where(mask, 1 - inside, outside)
+
+
+def inner_boundary_map(mask):
+    """DTC's and SASSNet's `compute_sdf`, not normalised."""
+    if not mask.any():
+        return np.zeros(mask.shape)
+    inside, outside = (ndimage.distance_transform_edt(x) for x in (mask, ~mask))
+    return np.where(find_boundaries(mask, mode="inner"), 0, outside - inside)
+
+
+def surface_loss(probabilities, maps, classes):
+    """LIVIAETS SurfaceLoss, given `boundary_map` of every image and class."""
+    return torch.stack([(probabilities[:, c] * maps[:, c]).mean() for c in classes]).mean()
+
+
+def other_side(mask, sampling=None):
+    """The distance to the nearest pixel on the other side of the boundary; 0 without one."""
+    if mask.all() or not mask.any():
+        return np.zeros(mask.shape)
+    return sum(ndimage.distance_transform_edt(x, sampling=sampling) for x in (mask, ~mask))
+
+
+def hausdorff(prediction, target, alpha=2.0, sampling=None):
+    """MONAI's HausdorffDTLoss before its reduction, [B, C], from masks or soft ones; float64."""
+    weights = torch.zeros(prediction.shape, dtype=torch.float64)
+    for index in np.ndindex(*prediction.shape[:2]):
+        for x in (prediction, target):
+            side = (x[index].detach() > 0.5).numpy()
+            weights[index] += torch.from_numpy(other_side(side, sampling) ** alpha)
+    return ((prediction - target) ** 2 * weights).flatten(2).mean(2)
 
 
 # ---- few-shot segmentation ----

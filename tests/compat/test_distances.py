@@ -1,8 +1,10 @@
-"""Drop-ins for distance transforms: SciPy, MONAI, kornia and torchmetrics."""
+"""Drop-ins for distance transforms: SciPy, MONAI, kornia and torchmetrics; and MONAI's losses."""
 
 from __future__ import annotations
 
 import sys
+import warnings
+from enum import Enum
 from math import sqrt
 
 import numpy as np
@@ -13,6 +15,7 @@ from torchmetrics.functional.segmentation import hausdorff_distance, utils
 
 from pixelkernels import compat
 from pixelkernels.compat import kornia, monai, scipy, torchmetrics
+from tests.compat.originals import assert_close, hausdorff
 from tests.compat.test_clicks import blobs
 
 edt = ndimage.distance_transform_edt
@@ -26,28 +29,106 @@ def squares(mask):
     return ((np.indices(mask.shape) - nearest) ** 2).sum(0)
 
 
-@pytest.mark.parametrize("sampling", [None, 2.5, (1.5, 0.7)])
-def test_scipy_transform(sampling):
-    (image,) = blobs(5)
-    found, expected = scipy.distance_transform_edt(image, sampling), edt(image, sampling)
+def assert_nearest(indices, image, distances, sampling=None):
+    """They are int32 indices of zeros at those distances: of equally near ones, any."""
+    assert indices.dtype == np.int32
+    assert not np.asarray(image)[tuple(indices)].any()
+    steps = np.broadcast_to(1.0 if sampling is None else sampling, image.ndim)
+    offsets = (indices - np.indices(image.shape)) * steps.reshape(-1, *[1] * image.ndim)
+    np.testing.assert_allclose(np.sqrt((offsets**2).sum(0)), distances, rtol=1e-14)
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """The drop-in without SciPy's own function to hand calls to."""
+    monkeypatch.setattr(scipy, "original", None)
+
+
+VOLUME = blobs(4, 5, 6, shape=(20, 15))
+
+
+@pytest.mark.parametrize("sampling", [None, 1, 2.5, (1.5, 0.7, 0.3)], ids=str)
+@pytest.mark.parametrize(
+    "image",
+    [blobs(5)[0], blobs(5)[0][:, ::2].T, VOLUME, VOLUME[:, :1], VOLUME[0, 8], VOLUME[:, 8]],
+    ids=lambda x: str(x.shape),
+)
+def test_scipy_transform(image, sampling, alone):
+    if np.ndim(sampling):
+        sampling = sampling[: image.ndim]
+    expected = edt(image, sampling)
+    found = scipy.distance_transform_edt(image, sampling)
     assert found.dtype == np.float64
-    np.testing.assert_allclose(found, expected, rtol=1e-6 if sampling else 0)
-    out = np.empty_like(expected)
-    assert scipy.distance_transform_edt(image, sampling, distances=out) is None
-    assert np.array_equal(out, found)
+    np.testing.assert_allclose(found, expected, rtol=1e-15 if sampling else 0)
+    both = scipy.distance_transform_edt(image, sampling, return_indices=True)
+    assert isinstance(both, tuple)
+    assert np.array_equal(both[0], found)
+    assert_nearest(both[1], image, expected, sampling)
+    nearest = scipy.distance_transform_edt(image, sampling, False, True)
+    assert np.array_equal(nearest, both[1])
+
+
+@pytest.mark.parametrize("sampling", [None, 2.5])
+@pytest.mark.parametrize("image", [blobs(5)[0], VOLUME], ids=["image", "volume"])
+def test_scipy_transform_writes_into_outputs(image, sampling, alone):
     distances, indices = scipy.distance_transform_edt(image, sampling, return_indices=True)
-    assert np.array_equal(distances, expected)
-    assert indices.shape == (2, *image.shape)
+
+    def transform(**options):
+        return scipy.distance_transform_edt(image, sampling, **options)
+
+    out, index_out = np.empty_like(distances), np.empty_like(indices)
+    assert transform(distances=out) is None
+    assert np.array_equal(out, distances)
+    assert transform(return_indices=True, distances=out * 0, indices=index_out) is None
+    assert np.array_equal(index_out, indices)
+    found = transform(return_indices=True, indices=index_out[::-1])
+    assert np.array_equal(found, distances)
+    assert np.array_equal(index_out[::-1], indices)
+    assert np.array_equal(transform(return_indices=True, distances=out), indices)
 
 
 @pytest.mark.parametrize(
-    "image", [np.ones((4, 5)), np.zeros((4, 5)), np.ones((3, 4, 5)) * blobs(1, shape=(4, 5))]
+    "options",
+    [
+        {"distances": np.empty((4, 6))},
+        {"distances": np.empty((4, 5), np.float32)},
+        {"return_indices": True, "indices": np.empty((2, 4, 5))},
+        {"return_indices": True, "indices": np.empty((3, 4, 5), np.int32)},
+        {"indices": np.empty((2, 4, 5), np.int32)},
+        {"return_distances": False},
+        {"return_distances": False, "return_indices": True, "distances": np.empty((4, 5))},
+    ],
+)
+def test_scipy_transform_raises_scipys_error_for_outputs(options):
+    image = np.arange(20).reshape(4, 5)
+    with pytest.raises(RuntimeError) as expected:
+        edt(image, **options)
+    with pytest.raises(RuntimeError) as found:
+        scipy.distance_transform_edt(image, **options)
+    assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *(np.ones((4, 5)), np.zeros((4, 5)), np.ones((3, 4, 5)), np.ones((3, 0, 5)), np.ones(7)),
+        np.ones((3, 4, 5)) * blobs(1, shape=(4, 5)),
+        np.ones((2, 3, 4, 5)) * blobs(1, shape=(4, 5)),
+        np.arange(40000).reshape(1, -1) % 39999 != 7,
+        np.arange(30000).reshape(1, 1, -1) % 29999 != 7,
+        np.array(0),
+    ],
+    ids=lambda x: str(x.shape),
 )
 def test_scipy_transform_of_special_images(image):
     assert np.array_equal(scipy.distance_transform_edt(image), edt(image))
+    found = scipy.distance_transform_edt(image, return_indices=True)
+    assert [x.shape for x in found] == [x.shape for x in edt(image, return_indices=True)]
 
 
-@pytest.mark.parametrize("sampling", [1, (1.0, 1.0), 0, (0.0, 2.0), -1.5, (2**-70, 1.0)])
+@pytest.mark.parametrize(
+    "sampling", [1, (1.0, 1.0), 0, (0.0, 2.0), -1.5, (2**-70, 1.0), (1e4, 1.0)]
+)
 def test_scipy_transform_has_the_bits_of_scipys_for_these_spacings(sampling):
     (image,) = blobs(3)
     assert np.array_equal(scipy.distance_transform_edt(image, sampling), edt(image, sampling))
@@ -80,8 +161,8 @@ def test_monai_transform(as_kind):
     found = monai.distance_transform_edt(given)
     assert type(found) is type(given)
     assert np.array_equal(found, [edt(x) for x in images])
-    spaced = monai.distance_transform_edt(given, sampling=[2.0, 0.5])
-    np.testing.assert_allclose(spaced, [edt(x, sampling=(2, 0.5)) for x in images], rtol=1e-6)
+    spaced = monai.distance_transform_edt(given, sampling=[2.0, 0.3])
+    np.testing.assert_allclose(spaced, [edt(x, sampling=(2, 0.3)) for x in images], rtol=1e-15)
 
 
 def volumes():
@@ -99,6 +180,7 @@ def volumes():
         (np.stack([blobs(3, shape=(8, 9))[0], np.ones((8, 9), bool)]), (1.0, 2.0)),
         (np.arange(40000).reshape(1, 1, -1) % 39999 != 7, None),
         (blobs(1, 2), [0.0, 1.0]),
+        (blobs(1, 2), [1e4, 1.0]),
         (np.ones((2, 0, 3), bool), None),
         (np.ones((0, 3, 4), bool), None),
     ],
@@ -113,16 +195,18 @@ def test_monai_transform_serves_what_monai_does(images, sampling, as_kind):
     found = transform(return_indices=True)
     assert isinstance(found, list)
     assert [type(x) for x in found] == [type(given)] * 2
-    assert np.array_equal(found[0], distances)
-    assert np.array_equal(found[1], indices)
-    assert [np.asarray(x).dtype for x in found] == [np.float64, np.int32]
+    np.testing.assert_allclose(found[0], distances, rtol=1e-15)
+    assert np.asarray(found[0]).dtype == np.float64
+    assert np.asarray(found[1]).shape == indices.shape
+    for image, nearest, expected in zip(images, np.asarray(found[1]), distances, strict=True):
+        if not image.all():
+            assert_nearest(nearest, image, expected, sampling)
     nearest = transform(return_distances=False, return_indices=True)
-    assert np.array_equal(nearest, indices)
+    assert np.array_equal(nearest, found[1])
     assert np.array_equal(nearest, transform(return_indices=True, distances=np.empty(1)))
     alone = transform()
     assert np.asarray(alone).dtype == np.float64
-    exact = images.ndim == 4 or sampling is None or 0 in np.atleast_1d(sampling)
-    np.testing.assert_allclose(alone, distances, rtol=0 if exact else 1e-6)
+    np.testing.assert_allclose(alone, distances, rtol=1e-15)
 
 
 def test_monai_outputs_suppress_results_and_stay_unwritten():
@@ -195,7 +279,7 @@ def test_kornia_transform_keeps_the_dtype_of_images_and_volumes(dtype):
     volume[1, 0] = False
     found = kornia.distance_transform(volume.to(dtype))
     expected = torch.stack([torch.from_numpy(edt(~x.numpy())) for x in volume.flatten(0, 1)])
-    expected = expected.view(volume.shape).to(dtype)
+    expected = expected.view(volume.shape).float().to(dtype)
     expected[1, 0] = 0
     assert found.dtype == dtype
     assert torch.equal(found, expected)
@@ -228,6 +312,113 @@ def test_kornia_transform_does_not_drop_a_gradient_silently():
     assert not kornia.distance_transform(image.detach()).any()
     with torch.no_grad():
         assert not kornia.distance_transform(image).any()
+
+
+# ---- MONAI's losses ----
+
+
+def segmentation(*space, classes=3, batch=2):
+    """Logits and one-hot masks, float64; every class is in every image, and none is everywhere."""
+    generator = torch.Generator().manual_seed(len(space))
+    labels = torch.randint(classes, (batch, *space), generator=generator)
+    labels.flatten(1)[:, :classes] = torch.arange(classes)
+    noise = torch.randn(batch, classes, *space, generator=generator, dtype=torch.float64)
+    return noise, torch.nn.functional.one_hot(labels, classes).movedim(-1, 1).double()
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("space", [(9, 13), (6, 5, 7)], ids=str)
+@pytest.mark.parametrize(
+    ("options", "activated"),
+    [
+        ({}, lambda x: x),
+        ({"sigmoid": True, "include_background": True}, torch.sigmoid),
+        ({"softmax": True, "alpha": 1}, lambda x: x.softmax(1)),
+        ({"other_act": torch.tanh, "alpha": 1.5}, torch.tanh),
+        ({"softmax": True, "other_act": torch.exp}, lambda x: x.softmax(1).exp()),
+    ],
+)
+def test_monai_hausdorff_loss(options, activated, space, dtype, log):
+    x, masks = segmentation(*space)
+    kept = slice(0 if options.get("include_background") else 1, None)
+    name = "LogHausdorffDTLoss" if log else "HausdorffDTLoss"
+    for reduction in ("mean", "sum", "none"):
+        for batch in (False, True):
+            leaf = x.clone().requires_grad_()
+            parts = hausdorff(activated(leaf)[:, kept], masks[:, kept], options.get("alpha", 2.0))
+            parts = parts.mean(0, keepdim=True) if batch else parts
+            expected = {"mean": parts.mean, "sum": parts.sum, "none": parts.clone}[reduction]()
+            expected = (expected + 1).log() if log else expected
+            gradient = torch.autograd.grad(expected.square().sum(), leaf)[0]
+            loss = getattr(monai, name)(**options, reduction=reduction, batch=batch)
+            leaf = x.detach().to(dtype).requires_grad_()
+            found = loss(leaf, masks.to(dtype))
+            if reduction == "none":
+                assert found.shape == (1 if batch else 2, parts.shape[1], *[1] * len(space))
+                found = found.flatten(1)
+            assert_close(found.detach(), expected.detach())
+            assert_close(torch.autograd.grad(found.square().sum(), leaf)[0], gradient)
+
+
+@pytest.mark.parametrize("space", [(9, 13), (6, 5, 7)], ids=str)
+def test_monai_hausdorff_loss_of_labels(space):
+    x, masks = segmentation(*space)
+    labels = masks.argmax(1, keepdim=True)
+    expected = monai.HausdorffDTLoss(softmax=True)(x, masks)
+    for target in (labels, labels.byte(), labels.float()):
+        found = monai.HausdorffDTLoss(softmax=True, to_onehot_y=True)(x, target)
+        assert torch.equal(found, expected)
+    assert torch.equal(monai.HausdorffDTLoss(softmax=True)(x, masks.long()), expected)
+
+
+def test_monai_hausdorff_loss_of_integers_and_soft_masks():
+    """The arithmetic is MONAI's: no value but 1 stands for an object."""
+    x, masks = segmentation(9, 13)
+    for target in (2 * masks.long(), masks.byte(), 0.3 + 0.4 * masks):
+        expected = hausdorff(x, target.double()).mean()
+        found = monai.HausdorffDTLoss(include_background=True)(x, target)
+        torch.testing.assert_close(found, expected)
+
+
+def test_monai_hausdorff_loss_of_one_channel_warns():
+    x, masks = segmentation(9, 13)
+    x, masks = x[:, :1].sigmoid(), masks[:, :1]
+    expected = hausdorff(x, masks).mean()
+    for option in ("softmax", "to_onehot_y"):
+        loss = monai.HausdorffDTLoss(**{option: True}, include_background=True)
+        with pytest.warns(UserWarning, match=f"single channel prediction, `{option}=True` ignored"):
+            torch.testing.assert_close(loss(x, masks), expected)
+    with pytest.warns(UserWarning, match="`include_background=False` ignored") as caught:
+        torch.testing.assert_close(monai.HausdorffDTLoss()(x, masks), expected)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monai.HausdorffDTLoss(include_background=True)(x, masks)
+
+
+def test_monai_hausdorff_loss_raises_what_monai_raises():
+    class Reduction(str, Enum):
+        MEAN = "mean"
+
+    x, masks = segmentation(9, 13)
+    assert monai.HausdorffDTLoss(reduction=Reduction.MEAN)(x, masks).dim() == 0
+    for reduction in ("unknown", None):
+        with pytest.raises(ValueError, match="reduction: expected"):
+            monai.HausdorffDTLoss(reduction=reduction)
+    with pytest.raises(TypeError, match="other_act: expected None or a callable, got str"):
+        monai.HausdorffDTLoss(other_act="tanh")
+    with pytest.raises(ValueError, match="sigmoid, softmax: expected at most one"):
+        monai.HausdorffDTLoss(sigmoid=True, softmax=True)
+    loss = monai.HausdorffDTLoss()
+    with pytest.raises(ValueError, match=r"input: expected \[B, C, H, W\] or"):
+        loss(x[0], masks[0])
+    with pytest.raises(AssertionError, match=r"target: expected \[2, 3, 9, 13\], got"):
+        loss(x, masks[:, :1])
+    with pytest.raises(AssertionError, match=r"target: expected \[2, 1, 9, 13\], got"):
+        monai.HausdorffDTLoss(to_onehot_y=True)(x, masks)
+    with pytest.raises(ValueError, match="target: expected no gradient"):
+        loss(x, masks.requires_grad_())
 
 
 def brute_force(mask, sampling, metric):

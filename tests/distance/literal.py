@@ -31,13 +31,45 @@ def hard_masks(height: int, width: int) -> dict[str, Tensor]:
     }
 
 
+def hard_volumes(depth: int, height: int, width: int) -> dict[str, Tensor]:
+    """Slices of hard masks, and what lies across slices."""
+    planes = hard_masks(height, width)
+    generator = torch.Generator().manual_seed(1)
+    volumes = {
+        name: torch.rand(depth, height, width, generator=generator) < density
+        for name, density in (("empty", 0), ("sparse", 0.003), ("half", 0.5), ("full", 1))
+    }
+    for name in ("single", "diagonal", "checkerboard", "last column", "other corner"):
+        for where in (0, depth - 1):
+            volume = torch.zeros(depth, height, width, dtype=torch.bool)
+            volume[where] = planes[name]
+            volumes[f"{name} {where}"] = volume
+    volumes["slices"] = (torch.arange(depth) % 3 == 1)[:, None, None].expand(-1, height, width)
+    return {name: volume.clone() for name, volume in volumes.items()}
+
+
 def squared_distances(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Of one image, by comparing all pairs of pixels."""
+    """Of one image or volume, by comparing all pairs of pixels."""
     pixels, sites = np.argwhere(np.ones_like(mask)), np.argwhere(mask)
     if len(sites) == 0:
         return np.full(mask.shape, NOWHERE)
-    rows, columns = (np.subtract.outer(pixels[:, i], sites[:, i]) for i in (0, 1))
-    return (rows * rows + columns * columns).min(1).reshape(mask.shape)
+    offsets = (np.subtract.outer(pixels[:, i], sites[:, i]) for i in range(mask.ndim))
+    return sum(x * x for x in offsets).min(1).reshape(mask.shape)
+
+
+def nearest_true(mask: NDArray[np.bool_], sampling: tuple[float, ...]) -> NDArray[np.int64]:
+    """The coordinates of the nearest True pixel, [axes, *space], by comparing all pairs.
+
+    Among equal distances, the first in the order of columns, then rows, then depths.
+    """
+    pixels, sites = np.argwhere(np.ones_like(mask)), np.argwhere(mask)
+    if len(sites) == 0:
+        return np.full((mask.ndim, *mask.shape), -1)
+    sites = sites[np.lexsort(sites.T)]
+    squares = 0.0
+    for axis, step in enumerate(sampling):
+        squares = squares + (step * np.subtract.outer(pixels[:, axis], sites[:, axis])) ** 2.0
+    return sites[squares.argmin(1)].T.reshape(mask.ndim, *mask.shape)
 
 
 def next_click(

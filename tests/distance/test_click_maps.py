@@ -75,7 +75,7 @@ def test_clicks_far_outside_and_all_in_one_place(backend, device):
     maps = pk.click_maps(
         points.to(device), labels.to(device), (20, 70), truncate=None, backend=backend
     )
-    exact = reference.click_maps(points.double(), labels, 20, 70, "euclidean", 0.0, torch.inf)
+    exact = reference.click_maps(points.double(), labels, 1, 20, 70, "euclidean", 0.0, torch.inf)
     torch.testing.assert_close(maps.cpu().double(), exact, rtol=1e-6, atol=0)
 
 

@@ -42,7 +42,7 @@ def test_transform_of_hard_masks(shape, backend, device):
 @settings(max_examples=500)
 def test_transform_of_drawn_masks_on_the_cpu(mask, border):
     op = torch.ops.pixelkernels.distance_transform
-    actual = op(torch.from_numpy(mask)[None], True, 1.0, 1.0, border)[0].numpy()
+    actual = op(torch.from_numpy(mask)[None], True, 1.0, 1.0, 1.0, border)[0].numpy()
     around = np.pad(mask, 1, constant_values=True) if border else mask
     expected = squared_distances(around)
     assert np.array_equal(actual, expected[1:-1, 1:-1] if border else expected)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from . import Mutant
 
 CLICKS = "csrc/distance/cuda/click_maps.cu"
-TRANSFORM = "csrc/distance/cuda/transform.cu"
+COLUMNS = "csrc/distance/cuda/columns.cuh"
+LINES = "csrc/distance/cuda/lines.cuh"
+METRICS = "csrc/distance/cuda/metrics.cuh"
+NEAREST = "csrc/distance/cuda/nearest.cu"
 PUSH = "csrc/regions/cuda/push.cu"
 MERGE = "csrc/regions/cuda/sums.cu"
 SUMS = "csrc/regions/cuda/sums.cuh"
@@ -20,8 +23,9 @@ def without_barriers(path: str, count: int, barrier: str = "__syncthreads();") -
 
 MUTANTS = [
     *without_barriers(CLICKS, 3),
-    *without_barriers(TRANSFORM, 2),
-    *without_barriers(TRANSFORM, 1, "__syncwarp();"),
+    *without_barriers(COLUMNS, 1),
+    *without_barriers(LINES, 2),
+    *without_barriers(LINES, 1, "__syncwarp();"),
     *without_barriers(PUSH, 2),
     *without_barriers(MERGE, 6),
     *without_barriers(PIXELS, 1),
@@ -34,12 +38,20 @@ MUTANTS = [
     Mutant("bound off by one", CLICKS, "group + lane < count", "group + lane <= count"),
     Mutant("bound off by one", CLICKS, "if (i < maps.clicks)", "if (i <= maps.clicks)"),
     Mutant("wrong stride", CLICKS, "(1u << lane) - 1", "(2u << lane) - 1"),
-    Mutant("bound off by one", TRANSFORM, "word + 1 < end && writes", "word < end && writes", 0),
-    Mutant("bound off by one", TRANSFORM, "r < height - row && writes", "r <= height - row && writes"),
-    Mutant("bound off by one", TRANSFORM, "sites[anchor + apart] : width - 1", "sites[anchor + apart] : width - 2"),
-    Mutant("tail unmasked", TRANSFORM, ": metric.column(kFarSteps, q)", ": 0u"),
-    Mutant("wrong stride", TRANSFORM, "sites[part + 2]", "sites[part + 1]"),
-    Mutant("tail unmasked", TRANSFORM, "if (x < width) out[x]", "out[x]"),
+    Mutant("bound off by one", COLUMNS, "word + 1 < end && inside", "word < end && inside", 0),
+    Mutant("bound off by one", COLUMNS, "r < height - row && inside", "r <= height - row && inside"),
+    Mutant("bound off by one", LINES, "sites[anchor + apart] : length - 1", "sites[anchor + apart] : length - 2"),
+    Mutant("tail unmasked", LINES, ": Pass::Metric::kNone;", ": 0u;"),
+    Mutant("wrong stride", LINES, "sites[part + 2]", "sites[part + 1]"),
+    Mutant("tail unmasked", LINES, "if (x < length) pass.write", "pass.write"),
+    Mutant("tail unmasked", LINES, "if (x < length && inside)", "if (x < length)"),
+    Mutant("one copy less", LINES, "turn ^= 1", "turn ^= 0"),
+    Mutant("wrong tie-break", LINES, "if (cost < least) least = cost, group = q;", "if (cost <= least) least = cost, group = q;"),
+    Mutant("wrong tie-break", LINES, "k = 3; k >= 0; --k", "k = 0; k < 4; ++k"),
+    Mutant("wrong tie-break", METRICS, "wins ? site : ~0u", "wins ? ~site : ~0u", 0),
+    Mutant("wrong tie-break", METRICS, "wins ? site : ~0u", "wins ? ~site : ~0u", 1),
+    Mutant("wrong tie-break", NEAREST, "above <= below", "above < below"),
+    Mutant("wrong stride", NEAREST, "(kVolumes ? 2 : 1)", "1"),
     Mutant("bound off by one", PUSH, "b == own || ", ""),
     Mutant("uninitialised table", PUSH, "sum[c] = 0.0f;", ";"),
     Mutant("launch", COMMON, "47 * 1024", "48 * 1024"),

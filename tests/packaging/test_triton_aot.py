@@ -49,8 +49,10 @@ INPUTS = (
     (150, torch.bfloat16, "channels_last", torch.int8),
 )
 # distance: multiples of 16, which loads are vectorised for, other sizes, 1, which Triton makes a
-# constant, and a side too long for exact squares
+# constant, and a side too long for exact squares; in volumes also for short sites, and slices with
+# more pixels than are counted in int32
 SIZES = ((512, 512), (150, 333), (1, 1), (32768, 7))
+VOLUMES = ((64, 64, 64), (150, 30, 31), (1, 1, 1), (3, 32768, 32768))
 # similarity: channels that fit one tile and that do not, query pixels enough for tall tiles or not,
 # every dtype and way of multiplying
 FEATURES = (
@@ -89,8 +91,9 @@ def launch_everything(turn):
         features = testing.LAYOUTS[layout](torch.empty(2, channels, 64, 48, dtype=dtype))
         launch_regions(features, torch.zeros(2, 64, 48, dtype=label_dtype))
         launch_triplet(features)
-    for height, width in {SIZES[0], *SIZES[turn :: len(ARCHITECTURES)]}:
-        launch_distance(height, width)
+    for spaces in (SIZES, VOLUMES):
+        for space in {spaces[0], *spaces[turn :: len(ARCHITECTURES)]}:
+            launch_distance(*space)
     every_option = turn == ARCHITECTURES.index(90)
     launch_similarity(*FEATURES[1], modes=MODES[:3])
     launch_similarity(*FEATURES[2], modes=MODES[:3] if every_option else MODES[:1])
@@ -139,17 +142,20 @@ def launch_triplet(features):
             triplet.triplet_hinges_backward(hinges, features, *sets, distances, *options)
 
 
-def launch_distance(height, width):
+def launch_distance(*space):
     from pixelkernels.distance import ops
     from pixelkernels.distance import triton as distance
 
-    points, labels = torch.empty(2, 20, 2), torch.zeros(2, 20, dtype=torch.int64)
+    device = "meta"  # a mask of any size takes no memory
+    points = torch.empty(2, 20, len(space), device=device)
+    labels = torch.zeros(2, 20, dtype=torch.int64, device=device)
     for encoding in range(len(ops.ENCODINGS)):
-        distance.click_maps(points, labels, height, width, encoding, 5.0, 255.0)
-    mask = torch.zeros(2, height, width, dtype=torch.bool)
-    for border in (False, True):
-        for squared, row_spacing in ((True, 1.0), (False, 1.0), (False, 2.0)):
-            distance.distance_transform(mask, squared, row_spacing, 1.0, border)
+        distance.click_maps(points, labels, *(1, *space)[-3:], encoding, 5.0, 255.0)
+    mask = torch.zeros(2, *space, dtype=torch.bool, device=device)
+    for squared, row_spacing in ((True, 1.0), (False, 1.0), (False, 2.0)):
+        for border in (False, True):
+            distance.distance_transform(mask, squared, 1.0, row_spacing, 1.0, border)
+        distance.nearest_true(mask, squared, 1.0, row_spacing, 1.0)
 
 
 def launch_similarity(channels, size, dtype, layout, precision, modes):

@@ -42,6 +42,11 @@ def regions(features: Tensor, labels: Tensor, weights: Tensor) -> None:
 def distance(points: Tensor, kinds: Tensor, mask: Tensor, generator: Generator) -> None:
     assert_type(pk.click_maps(points, kinds, (64, 96), encoding="disk", radius=5), Tensor)
     assert_type(pk.distance_transform(mask, sampling=(1.0, 2.0)), Tensor)
+    assert_type(pk.signed_distance(mask, spatial_dims=3, boundary="inner"), Tensor)
+    assert_type(pk.boundary_loss(points, kinds, classes=[1], reduction="sum"), Tensor)
+    assert_type(pk.hausdorff_loss(points, mask, alpha=1, batch=True), Tensor)
+    assert_type(pk.BoundaryLoss(classes=(0, 1)).forward(points, kinds), Tensor)
+    assert_type(pk.HausdorffLoss(reduction="none").forward(points, kinds), Tensor)
     click = pk.next_click(mask, mask, not_clicked=mask, ignore_index=255)
     assert_type(click, pk.NextClick)
     assert_type(click.valid, Tensor)

@@ -39,7 +39,7 @@ def saved(program):
 # a program is for weights of the support's size, or for those that are resized
 EQUAL = {"X": "P", "Y": "Q"}
 # on eager the distance transform is a loop over the rows, and over the columns
-LOOPS = ("distance_transform", "next_click", "simulate_clicks")
+LOOPS = ("distance_transform", "expand_labels", "next_click", "simulate_clicks")
 
 
 def dynamic_letters(call, backend):

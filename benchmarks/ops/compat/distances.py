@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -34,21 +37,69 @@ def cascaded_transform(image: Tensor) -> Tensor:
     return found
 
 
+def with_indices(transform: Callable[..., Any], volume: Tensor) -> Tensor:
+    """The distances, computed with the indices, which may differ among equally near zeros."""
+    return torch.from_numpy(transform(volume.numpy(), return_indices=True)[0])
+
+
+def distance_field(image: Tensor) -> Tensor:
+    """MONAI's, of [B, 1, H, W, D]: two transforms of every image."""
+    field = torch.zeros_like(image)
+    for i, mask in enumerate(image > 0.5):
+        if mask.any() and not mask.all():
+            field[i] = channel_transforms(mask) + channel_transforms(~mask)
+    return field
+
+
+def hausdorff(q: Tensor, t: Tensor) -> Tensor:
+    """MONAI's HausdorffDTLoss: channel by channel, without the background."""
+    losses = []
+    for c in range(1, q.shape[1]):
+        one, other = q[:, [c]], t[:, [c]]
+        weights = distance_field(one.detach()) ** 2.0 + distance_field(other) ** 2.0
+        losses.append(((one - other) ** 2 * weights).mean((2, 3, 4)))
+    return torch.cat(losses, 1).mean()
+
+
 def cases() -> list[Case]:
     frame = blobs(4, 480, 854, 4)
     masks = blobs(4, 256, 256, 5)[:, None].float()
+    volume = blobs(1, 96 * 96, 96, 6).view(96, 96, 96)
+    target = F.one_hot(blobs(4, 96 * 96, 96, 7).long(), 2).movedim(-1, 1).float()
+    logits = 3 * blobs(8, 96 * 96, 96, 8).float() + torch.randn(8, 96 * 96, 96)
+    shape = (4, 2, 96, 96, 96)
+    target, q = target.view(shape), logits.view(shape).softmax(1)
+    loss, logarithm = monai.HausdorffDTLoss(), monai.LogHausdorffDTLoss()
     return [
         Case(
             "SciPy", "distance_transform_edt", "scipy.distance_transform_edt",
-            "rounds to float32 with `sampling`; indices and volumes go to SciPy", "480x854",
+            "of equally near zeros perhaps another one", "480x854",
             lambda: torch.from_numpy(scipy.distance_transform_edt(frame[0].numpy())),
             lambda: torch.from_numpy(ndimage.distance_transform_edt(frame[0].numpy())), 0,
         ),
         Case(
+            "SciPy", "distance_transform_edt, indices", "scipy.distance_transform_edt",
+            "of equally near zeros perhaps another one", "96x96x96",
+            lambda: with_indices(scipy.distance_transform_edt, volume),
+            lambda: with_indices(ndimage.distance_transform_edt, volume), 0,
+        ),
+        Case(
             "MONAI", "distance_transform_edt", "monai.distance_transform_edt",
-            "rounds to float32 with `sampling`; indices and volumes go to SciPy",
-            "4 channels, 480x854",
+            "of equally near zeros perhaps another one", "4 channels, 480x854",
             lambda: monai.distance_transform_edt(frame), lambda: channel_transforms(frame),
+        ),
+        Case(
+            "MONAI", "HausdorffDTLoss", "monai.HausdorffDTLoss",
+            "a full mask has no boundary; distances are not rounded to the target's dtype",
+            "4 images, 2 channels, 96x96x96",
+            lambda: loss(q, target), lambda: hausdorff(q, target), 1e-5, leaf=q, training=True,
+        ),
+        Case(
+            "MONAI", "LogHausdorffDTLoss", "monai.LogHausdorffDTLoss",
+            "a full mask has no boundary; distances are not rounded to the target's dtype",
+            "4 images, 2 channels, 96x96x96",
+            lambda: logarithm(q, target), lambda: torch.log(hausdorff(q, target) + 1), 1e-5,
+            leaf=q, training=True,
         ),
         Case(
             "kornia", "distance_transform", "kornia.distance_transform",

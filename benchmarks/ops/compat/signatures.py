@@ -62,6 +62,16 @@ ORIGINALS: dict[str, Callable[..., Any]] = {
         lambda img, sampling=None, return_distances=True, return_indices=False, distances=None,
         indices=None, *, block_params=None, float64_distances=False: None
     ),
+    "monai.HausdorffDTLoss": (
+        lambda alpha=2.0, include_background=False, to_onehot_y=False, sigmoid=False, softmax=False,
+        other_act=None, reduction="mean", batch=False: None
+    ),
+    "monai.HausdorffDTLoss.forward": lambda self, input, target: None,
+    "monai.LogHausdorffDTLoss": (
+        lambda alpha=2.0, include_background=False, to_onehot_y=False, sigmoid=False, softmax=False,
+        other_act=None, reduction="mean", batch=False: None
+    ),
+    "monai.LogHausdorffDTLoss.forward": lambda self, input, target: None,
     "panet.calDist": lambda self, fts, prototype, scaler=20: None,
     "panet.getFeatures": lambda self, fts, mask: None,
     "persam.point_selection": lambda mask_sim, topk=1: None,

@@ -20,34 +20,68 @@ const auto alone = [](int64_t n, int64_t, const auto& body) {
   for (int64_t i = 0; i < n; ++i) body(i);
 };
 
-py::array maps_of_arrays(Array<float> points, Array<int64_t> labels, int64_t height, int64_t width,
-                         int64_t encoding, double radius, double truncate) {
-  const int64_t images = points.shape(0), clicks = points.shape(1);
-  Array<float> maps({images, int64_t{2}, height, width});
-  const float* from = points.data();
-  const int64_t* kinds = labels.data();
-  float* out = maps.mutable_data();
+py::array maps_of_arrays(Array<float> points, Array<int64_t> labels, int64_t depth, int64_t height,
+                         int64_t width, int64_t encoding, double radius, double truncate) {
+  const int axes = static_cast<int>(points.shape(2));
+  const int64_t images = points.shape(0);
+  std::vector<int64_t> shape{images, 2, height, width};
+  if (axes == 3) shape.insert(shape.begin() + 2, depth);
+  Array<float> maps(shape);
+  const ClickMaps problem{points.data(),
+                          labels.data(),
+                          axes,
+                          points.shape(1),
+                          depth,
+                          height,
+                          width,
+                          static_cast<Encoding>(encoding),
+                          static_cast<float>(radius),
+                          static_cast<float>(truncate),
+                          maps.mutable_data()};
   {
     py::gil_scoped_release released;
     const SubnormalsAsZero mode;
-    click_maps(from, kinds, images, clicks, height, width, encoding, radius, truncate, out, alone);
+    click_maps(problem, images, alone);
   }
   return maps;
 }
 
-py::array transform_of_array(Array<bool> mask, bool squared, double row_spacing,
-                             double column_spacing) {
-  const int64_t images = mask.shape(0), height = mask.shape(1), width = mask.shape(2);
-  const std::vector<int64_t> shape{images, height, width};
-  py::array distance = squared ? py::array(Array<int32_t>(shape)) : py::array(Array<float>(shape));
-  const bool* from = mask.data();
+// An array for the distances, int32 squares or float32.
+py::array distances_of(const std::vector<int64_t>& shape, bool squared) {
+  if (squared) return Array<int32_t>(shape);
+  return Array<float>(shape);
+}
+
+py::array transform_of_array(Array<bool> mask, bool squared, double depth_spacing,
+                             double row_spacing, double column_spacing) {
+  const std::vector<int64_t> shape(mask.shape(), mask.shape() + mask.ndim());
+  const Space space = space_of(mask.data(), shape.data() + 1, mask.ndim() == 4);
+  py::array distance = distances_of(shape, squared);
   void* out = distance.mutable_data();
   {
     py::gil_scoped_release released;
-    distance_transform(from, images, height, width, squared, row_spacing, column_spacing, false,
-                       out, alone);
+    distance_transform(space, shape[0], {depth_spacing, row_spacing, column_spacing}, squared,
+                       false, out, alone);
   }
   return distance;
+}
+
+py::tuple nearest_of_array(Array<bool> mask, bool squared, double depth_spacing, double row_spacing,
+                           double column_spacing) {
+  std::vector<int64_t> shape(mask.shape(), mask.shape() + mask.ndim());
+  const int64_t masks = shape[0];
+  const Space space = space_of(mask.data(), shape.data() + 1, mask.ndim() == 4);
+  py::array distance = distances_of(shape, squared);
+  shape.insert(shape.begin() + 1, space.volume ? 3 : 2);
+  Array<int32_t> indices(shape);
+  void* out = distance.mutable_data();
+  int32_t* coordinates = indices.mutable_data();
+  {
+    py::gil_scoped_release released;
+    nearest_true(space, masks, {depth_spacing, row_spacing, column_spacing}, squared, out,
+                 coordinates, alone);
+  }
+  return py::make_tuple(distance, indices);
 }
 
 // The deepest false negative and false positive of each image: depth and index, [images, 2].
@@ -84,6 +118,7 @@ py::tuple errors_of_arrays(Array<bool> prediction, Array<L> target,
 void bind(py::module_& m) {
   m.def("click_maps", &maps_of_arrays);
   m.def("distance_transform", &transform_of_array);
+  m.def("nearest_true", &nearest_of_array);
   m.def("deepest_errors", &errors_of_arrays<uint8_t>);
   m.def("deepest_errors", &errors_of_arrays<int8_t>);
   m.def("deepest_errors", &errors_of_arrays<int16_t>);

@@ -16,28 +16,57 @@ const auto threads_with_subnormals = [](int64_t n, int64_t work, const auto& bod
   });
 };
 
-Tensor maps_of_clicks(Tensor points, Tensor labels, int64_t height, int64_t width, int64_t encoding,
-                      double radius, double truncate) {
+Tensor maps_of_clicks(Tensor points, Tensor labels, int64_t depth, int64_t height, int64_t width,
+                      int64_t encoding, double radius, double truncate) {
   STD_TORCH_CHECK(points.is_contiguous() && points.scalar_type() == ScalarType::Float,
                   "pixelkernels: points must be contiguous, in float32");
   STD_TORCH_CHECK(labels.is_contiguous() && labels.scalar_type() == ScalarType::Long,
                   "pixelkernels: labels must be contiguous, in int64");
-  Tensor maps = output(points, {points.size(0), 2, height, width}, ScalarType::Float);
-  click_maps(data<float>(points), data<int64_t>(labels), points.size(0), points.size(1), height,
-             width, encoding, radius, truncate, data<float>(maps), threads);
+  const int axes = static_cast<int>(points.size(2));
+  const int64_t images = points.size(0);
+  std::vector<int64_t> shape{images, 2, height, width};
+  if (axes == 3) shape.insert(shape.begin() + 2, depth);
+  Tensor maps = output(points, shape, ScalarType::Float);
+  const ClickMaps problem{data<float>(points),
+                          data<int64_t>(labels),
+                          axes,
+                          points.size(1),
+                          depth,
+                          height,
+                          width,
+                          static_cast<Encoding>(encoding),
+                          static_cast<float>(radius),
+                          static_cast<float>(truncate),
+                          data<float>(maps)};
+  click_maps(problem, images, threads);
   return maps;
 }
 
-Tensor transform_of_mask(Tensor mask, bool squared, double row_spacing, double column_spacing,
-                         bool border) {
+Space space_of_mask(const Tensor& mask) {
   STD_TORCH_CHECK(mask.is_contiguous() && mask.scalar_type() == ScalarType::Bool,
                   "pixelkernels: the mask must be contiguous, in bool");
-  const int64_t images = mask.size(0), height = mask.size(1), width = mask.size(2);
-  Tensor distance =
-      output(mask, {images, height, width}, squared ? ScalarType::Int : ScalarType::Float);
-  distance_transform(data<bool>(mask), images, height, width, squared, row_spacing, column_spacing,
+  return space_of(data<bool>(mask), mask.sizes().data() + 1, mask.dim() == 4);
+}
+
+Tensor transform_of_mask(Tensor mask, bool squared, double depth_spacing, double row_spacing,
+                         double column_spacing, bool border) {
+  const Space space = space_of_mask(mask);
+  Tensor distance = output(mask, mask.sizes(), squared ? ScalarType::Int : ScalarType::Float);
+  distance_transform(space, mask.size(0), {depth_spacing, row_spacing, column_spacing}, squared,
                      border, data(distance), threads_with_subnormals);
   return distance;
+}
+
+std::tuple<Tensor, Tensor> nearest_of_mask(Tensor mask, bool squared, double depth_spacing,
+                                           double row_spacing, double column_spacing) {
+  const Space space = space_of_mask(mask);
+  std::vector<int64_t> shape(mask.sizes().begin(), mask.sizes().end());
+  Tensor distance = output(mask, shape, squared ? ScalarType::Int : ScalarType::Float);
+  shape.insert(shape.begin() + 1, space.volume ? 3 : 2);
+  Tensor indices = output(mask, shape, ScalarType::Int);
+  nearest_true(space, mask.size(0), {depth_spacing, row_spacing, column_spacing}, squared,
+               data(distance), data<int32_t>(indices), threads_with_subnormals);
+  return {distance, indices};
 }
 
 std::tuple<Tensor, Tensor> errors_of_masks(Tensor prediction, Tensor target,
@@ -80,24 +109,28 @@ Tensor pick_pixels(Tensor allowed, Tensor seeds, Tensor farthest, int64_t count,
                   "pixelkernels: what is allowed and farthest must be contiguous, in bool");
   STD_TORCH_CHECK(seeds.is_contiguous() && seeds.scalar_type() == ScalarType::Long,
                   "pixelkernels: the seeds must be contiguous, in int64");
-  const int64_t images = allowed.size(0), height = allowed.size(1), width = allowed.size(2);
+  const int axes = static_cast<int>(allowed.dim()) - 1;
+  const int64_t images = allowed.size(0), depth = axes == 3 ? allowed.size(1) : 1;
+  const int64_t height = allowed.size(axes - 1), width = allowed.size(axes);
   Tensor left = output_like(allowed);
-  Tensor ranks = output(allowed, {images, height, width}, ScalarType::Int);
-  Tensor points = output(allowed, {images, count, 2}, ScalarType::Long);
+  Tensor ranks = output(allowed, allowed.sizes(), ScalarType::Int);
+  Tensor points = output(allowed, {images, count, axes}, ScalarType::Long);
   std::copy_n(data<uint8_t>(allowed), allowed.numel(), data<uint8_t>(left));
   Picks problem{data<uint8_t>(left),
                 data<int64_t>(seeds),
                 data<uint8_t>(farthest),
                 data<int32_t>(ranks),
+                depth,
                 height,
                 width,
                 count,
                 static_cast<int32_t>(std::min<int64_t>(squared_spacing, INT32_MAX)),
                 0,
+                axes,
                 data<int64_t>(points)};
-  while (problem.reach < height + width && problem.reach * problem.reach < squared_spacing)
+  while (problem.reach < depth + height + width && problem.reach * problem.reach < squared_spacing)
     ++problem.reach;
-  parallel(images, height * width * (count + 1),
+  parallel(images, depth * height * width * (count + 1),
            [&](int64_t image) { kernels().pick(problem, image); });
   return points;
 }
@@ -107,6 +140,7 @@ Tensor pick_pixels(Tensor allowed, Tensor seeds, Tensor farthest, int64_t count,
 STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CPU, m) {
   m.impl("click_maps", TORCH_BOX(&maps_of_clicks));
   m.impl("distance_transform", TORCH_BOX(&transform_of_mask));
+  m.impl("nearest_true", TORCH_BOX(&nearest_of_mask));
   m.impl("deepest_errors", TORCH_BOX(&errors_of_masks));
   m.impl("pick_pixels", TORCH_BOX(&pick_pixels));
 }

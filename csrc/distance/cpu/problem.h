@@ -24,34 +24,23 @@ void for_pieces(int64_t images, int64_t length, int64_t step, int64_t work, cons
 }
 
 template <class Loop>
-void click_maps(const float* points, const int64_t* labels, int64_t images, int64_t clicks,
-                int64_t height, int64_t width, int64_t encoding, double radius, double truncate,
-                float* out, const Loop& loop) {
-  if (height * width == 0) return;
-  const ClickMaps s{points,
-                    labels,
-                    clicks,
-                    height,
-                    width,
-                    static_cast<Encoding>(encoding),
-                    static_cast<float>(radius),
-                    static_cast<float>(truncate),
-                    out};
-  for_pieces(2 * images, height, kClickTileRows, width, loop,
-             [&](int64_t map, int64_t begin, int64_t end) {
-               std::vector<float> scratch(5 * (clicks + kClickPad));
-               kernels().click_rows(s, map, begin, end, scratch.data());
+void click_maps(const ClickMaps& s, int64_t images, const Loop& loop) {
+  if (s.height * s.width == 0) return;
+  for_pieces(2 * images * s.depth, s.height, kClickTileRows, s.width, loop,
+             [&](int64_t slice, int64_t begin, int64_t end) {
+               std::vector<float> scratch(7 * (s.clicks + kClickPad));
+               kernels().click_rows(s, slice, begin, end, scratch.data());
              });
 }
 
-// The squares of distances between the columns of a row, from -width - 8 to width + 8 columns.
+// The squares of distances along a line of `width` pixels, from -width - 8 to width + 8 pixels.
 template <class A>
 class SquaresTable {
  public:
-  SquaresTable(int64_t width, A spacing)
+  SquaresTable(int64_t width, double spacing)
       : reach_(width + 8), squares_(2 * reach_ + 2 * kAnchorStep) {
     for (int64_t d = 0; d <= reach_; ++d) {
-      const A apart = static_cast<A>(d) * spacing;
+      const A apart = static_cast<A>(d) * static_cast<A>(spacing);
       squares_[reach_ + d] = squares_[reach_ - d] = apart * apart;
     }
   }
@@ -62,38 +51,94 @@ class SquaresTable {
   std::vector<A> squares_;
 };
 
-template <class A, class Loop>
-void transform(Transform s, int64_t images, const Loop& loop) {
-  const SquaresTable<A> squares(s.width, static_cast<A>(s.column_spacing));
-  s.squares = squares.middle();
-  for_pieces(
-      images, s.width, kColumnBlock, s.height, loop,
-      [&](int64_t image, int64_t begin, int64_t end) { kernels().columns(s, image, begin, end); });
-  for_pieces(images, s.height, kRowBlock, s.width, loop,
-             [&](int64_t image, int64_t begin, int64_t end) {
+// The spacing of the pixels; of images the depth's is 1.
+struct Spacing {
+  double depth, row, column;
+};
+
+// Whether squared distances are integers that fit.
+inline bool are_whole(const Space& s, const Spacing& spacing) {
+  const int longest = s.volume ? kLongestExactVolumeSide : kLongestExactSide;
+  return spacing.depth == 1 && spacing.row == 1 && spacing.column == 1 &&
+         std::max({s.depth, s.height, s.width}) <= longest;
+}
+
+// An image has the shape [H, W] and a depth of 1.
+inline Space space_of(const bool* mask, const int64_t* shape, bool volume) {
+  Space s = {};
+  s.mask = reinterpret_cast<const uint8_t*>(mask);
+  s.volume = volume;
+  s.depth = volume ? *shape++ : 1;
+  s.height = shape[0];
+  s.width = shape[1];
+  return s;
+}
+
+// One axis after the other. A is the type of the squares.
+template <class A, class Problem, class First, class Columns, class Rows, class Loop>
+void for_axes(const Problem& s, int64_t masks, const First& first, const Columns& columns,
+              const Rows& rows, const Loop& loop) {
+  for_pieces(masks, s.lines(), kColumnBlock, s.length(), loop,
+             [&](int64_t mask, int64_t begin, int64_t end) { first(s, mask, begin, end); });
+  const int64_t slices = masks * s.depth;
+  if (s.volume)
+    for_pieces(slices, s.width, kTileColumns, s.height, loop,
+               [&](int64_t slice, int64_t begin, int64_t end) {
+                 std::vector<A> scratch(tile_scratch(s.height));
+                 columns(s, slice, begin, end, scratch.data());
+               });
+  for_pieces(slices, s.height, kRowBlock, s.width, loop,
+             [&](int64_t slice, int64_t begin, int64_t end) {
                std::vector<A> scratch(row_scratch(s.width));
-               kernels().rows(s, image, begin, end, scratch.data());
+               rows(s, slice, begin, end, scratch.data());
              });
 }
 
+template <class A, class Loop>
+void transform(Transform s, int64_t masks, const Spacing& spacing, const Loop& loop) {
+  const SquaresTable<A> rows(s.height, spacing.row), columns(s.width, spacing.column);
+  s.row_squares = rows.middle();
+  s.column_squares = columns.middle();
+  for_axes<A>(s, masks, kernels().first_axis, kernels().columns, kernels().rows, loop);
+}
+
+// out: 4 bytes per pixel
 template <class Loop>
-void distance_transform(const bool* mask, int64_t images, int64_t height, int64_t width,
-                        bool squared, double row_spacing, double column_spacing, bool border,
-                        void* out, const Loop& loop) {
-  if (images * height * width == 0) return;
-  const bool whole = row_spacing == 1 && column_spacing == 1 && height <= kLongestExactSide &&
-                     width <= kLongestExactSide;
-  const Transform s{reinterpret_cast<const uint8_t*>(mask),
-                    height,
-                    width,
-                    static_cast<float>(row_spacing),
-                    static_cast<float>(column_spacing),
-                    whole,
-                    squared,
-                    border,
-                    nullptr,
-                    out};
-  whole ? transform<uint32_t>(s, images, loop) : transform<float>(s, images, loop);
+void distance_transform(const Space& space, int64_t masks, const Spacing& spacing, bool squared,
+                        bool border, void* out, const Loop& loop) {
+  if (masks * space.depth * space.height * space.width == 0) return;
+  Transform s = {space};
+  s.spacing = static_cast<float>(space.volume ? spacing.depth : spacing.row);
+  s.whole = are_whole(space, spacing);
+  s.squared = squared;
+  s.border = border;
+  s.out = out;
+  s.whole ? transform<uint32_t>(s, masks, spacing, loop)
+          : transform<float>(s, masks, spacing, loop);
+}
+
+template <class A, class Loop>
+void nearest(Nearest s, int64_t masks, const Spacing& spacing, const Loop& loop) {
+  const SquaresTable<A> depths(s.depth, spacing.depth), rows(s.height, spacing.row),
+      columns(s.width, spacing.column);
+  s.first_squares = s.volume ? depths.middle() : rows.middle();
+  s.row_squares = rows.middle();
+  s.column_squares = columns.middle();
+  for_axes<A>(s, masks, kernels().nearest_of_first_axis, kernels().nearest_of_columns,
+              kernels().nearest_of_rows, loop);
+}
+
+// distance: 4 bytes per pixel; indices [masks, axes, ...]
+template <class Loop>
+void nearest_true(const Space& space, int64_t masks, const Spacing& spacing, bool squared,
+                  void* distance, int32_t* indices, const Loop& loop) {
+  if (masks * space.depth * space.height * space.width == 0) return;
+  Nearest s = {space};
+  s.whole = are_whole(space, spacing);
+  s.squared = squared;
+  s.distance = distance;
+  s.indices = indices;
+  s.whole ? nearest<uint32_t>(s, masks, spacing, loop) : nearest<double>(s, masks, spacing, loop);
 }
 
 }  // namespace pixelkernels::distance

@@ -1,6 +1,7 @@
 // Maps of the distance to the nearest click. The cost should be that of the writes: a block drops
 // the clicks that are too far away to be nearest to any pixel of its tile, then each warp those too
-// far from its part of the tile, so few are left per pixel.
+// far from its part of the tile, so few are left per pixel. A tile lies in one slice: one depth of
+// one map.
 #include <algorithm>
 #include <cfloat>
 
@@ -20,8 +21,36 @@ constexpr int kTileRows = kWarpRows * (kClickWarps / kWarpsAcross),
 // Without fused multiply-add, so that the squares have the bits of the other backends.
 __device__ inline float square(float x) { return __fmul_rn(x, x); }
 
-__device__ inline float squared_distance(float row, float column, float2 click) {
-  return __fadd_rn(square(row - click.x), square(column - click.y));
+// A click as a slice sees it: its place, and its squared distance along the depth. Padded to 16
+// bytes, that of volumes would take more than the 64 registers with which four blocks fit.
+template <int kAxes>
+struct Click;
+template <>
+struct alignas(8) Click<2> {
+  float row, column;
+};
+template <>
+struct Click<3> {
+  float row, column, across;
+};
+
+template <int kAxes>
+__device__ inline Click<kAxes> click_at(const float* points, int64_t i, float depth) {
+  if constexpr (kAxes == 2) {
+    const float2 point = reinterpret_cast<const float2*>(points)[i];
+    return {point.x, point.y};
+  } else {
+    const float* point = points + 3 * i;
+    return {point[1], point[2], square(depth - point[0])};
+  }
+}
+
+// The squared distance along all axes but the columns.
+__device__ inline float squared_to_row(float row, Click<2> click) {
+  return square(row - click.row);
+}
+__device__ inline float squared_to_row(float row, Click<3> click) {
+  return __fadd_rn(click.across, square(row - click.row));
 }
 
 // A rectangle of pixels: its centre and half its diagonal.
@@ -34,7 +63,10 @@ struct Area {
         half_diagonal(0.5f * sqrtf(square(rows - 1) + square(columns - 1))) {}
 
   // NaN for a click with a NaN coordinate: minima and comparisons drop it.
-  __device__ float to(float2 click) const { return squared_distance(row, column, click); }
+  template <int kAxes>
+  __device__ float to(Click<kAxes> click) const {
+    return __fadd_rn(squared_to_row(row, click), square(column - click.column));
+  }
 
   // The largest squared distance from the centre at which a click can be nearest to a pixel: by the
   // triangle inequality, the distance of the nearest click plus the whole diagonal. The 1e-5
@@ -77,15 +109,16 @@ using Floats = std::conditional_t<V == 4, float4, std::conditional_t<V == 2, flo
 
 // A lane's columns are those of kLaneSide / V stores of V values, so that the stores of a warp are
 // adjacent; V divides the width.
-template <int V>
+template <int kAxes, int V>
 __global__ void __launch_bounds__(kClickThreads)
     click_maps_kernel(const ClickMaps maps, const unsigned tiles, const unsigned tiles_across,
                       float* out) {
-  __shared__ float2 kept[kClickThreads];
+  using Site = Click<kAxes>;
+  __shared__ Site kept[kClickThreads];
   __shared__ float nearest_of[kClickWarps];
   __shared__ int kept_by[kClickWarps];
   const int thread = threadIdx.x, lane = thread % kWarp, warp = thread / kWarp;
-  const unsigned map = blockIdx.x / tiles, tile_index = blockIdx.x % tiles;
+  const unsigned slice = blockIdx.x / tiles, tile_index = blockIdx.x % tiles;
   const int tile_row = tile_index / tiles_across * kTileRows,
             tile_column = tile_index % tiles_across * kTileColumns;
   const int warp_row = tile_row + warp / kWarpsAcross * kWarpRows,
@@ -93,15 +126,21 @@ __global__ void __launch_bounds__(kClickThreads)
   const Area tile(tile_row, tile_column, kTileRows, kTileColumns);
   const Area own(warp_row, warp_column, kWarpRows, kWarpColumns);
 
+  unsigned map = slice;
+  float depth = 0.0f;
+  if constexpr (kAxes == 3) {
+    map = slice / static_cast<unsigned>(maps.depth);
+    depth = static_cast<float>(slice % static_cast<unsigned>(maps.depth));
+  }
   const int64_t first = int64_t{map / 2} * maps.clicks;
   const int64_t label = map % 2 == 0;
   const auto click = [&](int64_t i) {
-    float2 point = make_float2(INFINITY, INFINITY);
+    Site s = {INFINITY, INFINITY};
     if (i < maps.clicks) {
-      point = maps.points[first + i];  // in flight with the label
-      if (maps.labels[first + i] != label) point.x = INFINITY;
+      s = click_at<kAxes>(maps.points, first + i, depth);  // in flight with the label
+      if (maps.labels[first + i] != label) s.row = INFINITY;
     }
-    return point;
+    return s;
   };
   float nearest = INFINITY;
   for (int64_t i = thread; i < maps.clicks; i += kClickThreads)
@@ -123,7 +162,7 @@ __global__ void __launch_bounds__(kClickThreads)
   for (float& value : squares) value = INFINITY;
   float own_nearest = INFINITY;
   for (int64_t base = 0; base < maps.clicks; base += kClickThreads) {
-    const float2 candidate = click(base + thread);
+    const Site candidate = click(base + thread);
     const bool keep = tile.to(candidate) <= tile_reach;
     const unsigned keeping = __ballot_sync(kWholeWarp, keep);
     if (lane == 0) kept_by[warp] = __popc(keeping);
@@ -144,13 +183,13 @@ __global__ void __launch_bounds__(kClickThreads)
     for (int group = 0; group < count; group += kWarp) {
       const bool near = group + lane < count && own.to(kept[group + lane]) <= own_reach;
       for (unsigned left = __ballot_sync(kWholeWarp, near); left != 0; left &= left - 1) {
-        const float2 s = kept[group + __ffs(left) - 1];
+        const Site s = kept[group + __ffs(left) - 1];
         float aside[kLaneSide];
 #pragma unroll
-        for (int j = 0; j < kLaneSide; ++j) aside[j] = square(column_of(j) - s.y);
+        for (int j = 0; j < kLaneSide; ++j) aside[j] = square(column_of(j) - s.column);
 #pragma unroll
         for (int i = 0; i < kLaneSide; ++i) {
-          const float down = square(row_of(i) - s.x);
+          const float down = squared_to_row(row_of(i), s);
 #pragma unroll
           for (int j = 0; j < kLaneSide; ++j)
             squares[i * kLaneSide + j] =
@@ -164,7 +203,7 @@ __global__ void __launch_bounds__(kClickThreads)
 #pragma unroll
   for (int i = 0; i < kLaneSide; ++i) {
     if (row_of(i) >= maps.height) return;
-    float* row = out + (int64_t{map} * maps.height + row_of(i)) * maps.width;
+    float* row = out + (int64_t{slice} * maps.height + row_of(i)) * maps.width;
 #pragma unroll
     for (int j = 0; j < kLaneSide; j += V) {
       Floats<V> values;
@@ -197,15 +236,22 @@ void click_maps(const Device& device, const ClickMaps& maps, float* out) {
   const int64_t tiles_wide = ceil_div(maps.width, kTileColumns);
   const int64_t tiles = tiles_wide * ceil_div(maps.height, kTileRows);
   const auto run = [&](auto kernel) {
-    launch(device, kernel, maps.batch * 2 * tiles, dim3(kClickThreads), 0, maps,
+    launch(device, kernel, maps.batch * 2 * maps.depth * tiles, dim3(kClickThreads), 0, maps,
            static_cast<unsigned>(tiles), static_cast<unsigned>(tiles_wide), out);
   };
-  if (maps.width % 4 == 0)
-    run(click_maps_kernel<4>);
-  else if (maps.width % 2 == 0)
-    run(click_maps_kernel<2>);
+  const auto run_axes = [&](auto axes) {
+    constexpr int kAxes = axes;
+    if (maps.width % 4 == 0)
+      run(click_maps_kernel<kAxes, 4>);
+    else if (maps.width % 2 == 0)
+      run(click_maps_kernel<kAxes, 2>);
+    else
+      run(click_maps_kernel<kAxes, 1>);
+  };
+  if (maps.volumes)
+    run_axes(std::integral_constant<int, 3>());
   else
-    run(click_maps_kernel<1>);
+    run_axes(std::integral_constant<int, 2>());
 }
 
 }  // namespace pixelkernels::distance::cuda

@@ -7,10 +7,11 @@
 namespace pixelkernels::distance::cuda {
 
 struct ClickMaps {
-  const float2* points;   // [B, N], (row, column)
+  const float* points;    // [B, N, 2], (row, column), or [B, N, 3], (depth, row, column), of volumes
   const int64_t* labels;  // [B, N]
   int64_t batch, clicks;
-  int height, width;
+  bool volumes;
+  int depth, height, width;  // the depth of images is 1
   Encoding encoding;
   float parameter;  // the truncation | the largest square | a factor of d | a factor of d^2
 };
@@ -19,24 +20,37 @@ struct ClickMaps {
 // NaN.
 float click_parameter(Encoding encoding, double radius, double truncate);
 
-// out: [B, 2, H, W], the map of label 1 first.
+// out: [B, 2, H, W], or [B, 2, D, H, W] of volumes, the map of label 1 first.
 void click_maps(const Device& device, const ClickMaps& maps, float* out);
 
 struct Masks {
-  const uint8_t* data;  // [N, H, W], anything but 0 is True
+  const uint8_t* data;  // [N, H, W], or [N, D, H, W] of volumes; anything but 0 is True
   int64_t images;
-  int height, width;
-  bool border;  // the pixels around an image are True
+  bool volumes;
+  int depth, height, width;  // the depth of images is 1
+  bool border;               // the pixels around an image are True
+
+  int64_t pixels() const { return int64_t{depth} * height * width; }  // of an image
+};
+
+struct Spacing {
+  double depth, row, column;
 };
 
 constexpr int kLongestSide = 1 << 29;  // of a mask
 
-// out: [N, H, W], int32 squares or float32 distances. The spacing is 1, and the sides at most
-// kLongestExactSide.
+// out: the shape of the masks, int32 squares or float32 distances. The spacing is 1, and the sides
+// at most kLongestExactSide, or kLongestExactVolumeSide.
 void exact_transform(const Device& device, const Masks& masks, bool squared, uint32_t* out);
 
-// out: [N, H, W] of float32 distances.
-void scaled_transform(const Device& device, const Masks& masks, double row_spacing,
-                      double column_spacing, uint32_t* out);
+// out: float32 distances.
+void scaled_transform(const Device& device, const Masks& masks, const Spacing& spacing,
+                      uint32_t* out);
+
+// As the transforms, and indices [N, 2 or 3, *space]; without a border.
+void exact_nearest(const Device& device, const Masks& masks, bool squared, uint32_t* distance,
+                   int* indices);
+void scaled_nearest(const Device& device, const Masks& masks, const Spacing& spacing,
+                    uint32_t* distance, int* indices);
 
 }  // namespace pixelkernels::distance::cuda

@@ -1,5 +1,6 @@
 // The CUDA side of the operators on distances.
 #include <algorithm>
+#include <tuple>
 
 #include "common/cuda_host.h"
 #include "distance/cuda/kernels.cuh"
@@ -13,40 +14,86 @@ int side(int64_t length) {
   return static_cast<int>(length);
 }
 
-Tensor click_maps_on_device(Tensor points, Tensor labels, int64_t height, int64_t width,
-                            int64_t encoding, double radius, double truncate) {
+Tensor click_maps_on_device(Tensor points, Tensor labels, int64_t depth, int64_t height,
+                            int64_t width, int64_t encoding, double radius, double truncate) {
   const Call call(points);
   ClickMaps maps = {};
-  maps.points = reinterpret_cast<const float2*>(data<float>(points));
+  maps.points = data<float>(points);
   maps.labels = data<int64_t>(labels);
   maps.batch = points.size(0);
   maps.clicks = points.size(1);
+  maps.volumes = points.size(2) == 3;
+  maps.depth = maps.volumes ? side(depth) : 1;
   maps.height = side(height);
   maps.width = side(width);
   maps.encoding = static_cast<Encoding>(encoding);
   maps.parameter = click_parameter(maps.encoding, radius, truncate);
-  Tensor out = call.output({maps.batch, 2, height, width});
+  Tensor out = maps.volumes ? call.output({maps.batch, 2, depth, height, width})
+                            : call.output({maps.batch, 2, height, width});
   if (out.numel() > 0) click_maps(call.device, maps, data<float>(out));
   return out;
 }
 
-Tensor distance_transform(Tensor mask, bool squared, double row_spacing, double column_spacing,
-                          bool border) {
-  const Call call(mask);
-  const int64_t height = mask.size(1), width = mask.size(2);
-  const Masks masks = {data<uint8_t>(mask), mask.size(0), side(height), side(width), border};
-  const bool exact =
-      row_spacing == 1.0 && column_spacing == 1.0 && std::max(height, width) <= kLongestExactSide;
+Masks masks_of(const Tensor& mask, bool border) {
+  const bool volumes = mask.dim() == 4;
+  STD_TORCH_CHECK(volumes || mask.dim() == 3, "pixelkernels: expected a mask of 3 or 4 dimensions");
+  const int64_t axes = mask.dim() - 1;
+  return {
+      data<uint8_t>(mask),       mask.size(0),          volumes, volumes ? side(mask.size(1)) : 1,
+      side(mask.size(axes - 1)), side(mask.size(axes)), border};
+}
+
+// Whether squared distances are computed as integers.
+bool is_exact(const Masks& masks, const Spacing& spacing, bool squared) {
+  const bool exact = (!masks.volumes || spacing.depth == 1.0) && spacing.row == 1.0 &&
+                     spacing.column == 1.0 &&
+                     std::max({masks.depth, masks.height, masks.width}) <=
+                         (masks.volumes ? kLongestExactVolumeSide : kLongestExactSide);
   STD_TORCH_CHECK(exact || !squared,
-                  "pixelkernels: squared distances take a spacing of 1 and sides up to 32767");
-  Tensor out =
-      call.output({masks.images, height, width}, squared ? ScalarType::Int : ScalarType::Float);
+                  "pixelkernels: squared distances take a spacing of 1 and sides up to 32767, of"
+                  " volumes up to 26755");
+  return exact;
+}
+
+// [N, *space], or [N, axes, *space].
+Tensor output(const Call& call, const Masks& m, ScalarType type, bool per_axis = false) {
+  if (m.volumes && per_axis) return call.output({m.images, 3, m.depth, m.height, m.width}, type);
+  if (m.volumes) return call.output({m.images, m.depth, m.height, m.width}, type);
+  if (per_axis) return call.output({m.images, 2, m.height, m.width}, type);
+  return call.output({m.images, m.height, m.width}, type);
+}
+
+ScalarType distance_type(bool squared) { return squared ? ScalarType::Int : ScalarType::Float; }
+
+Tensor distance_transform(Tensor mask, bool squared, double depth_spacing, double row_spacing,
+                          double column_spacing, bool border) {
+  const Call call(mask);
+  const Masks masks = masks_of(mask, border);
+  const Spacing spacing = {depth_spacing, row_spacing, column_spacing};
+  const bool exact = is_exact(masks, spacing, squared);
+  Tensor out = output(call, masks, distance_type(squared));
   if (out.numel() == 0) return out;
   if (exact)
     exact_transform(call.device, masks, squared, data<uint32_t>(out));
   else
-    scaled_transform(call.device, masks, row_spacing, column_spacing, data<uint32_t>(out));
+    scaled_transform(call.device, masks, spacing, data<uint32_t>(out));
   return out;
+}
+
+std::tuple<Tensor, Tensor> nearest_true(Tensor mask, bool squared, double depth_spacing,
+                                        double row_spacing, double column_spacing) {
+  const Call call(mask);
+  const Masks masks = masks_of(mask, false);
+  const Spacing spacing = {depth_spacing, row_spacing, column_spacing};
+  const bool exact = is_exact(masks, spacing, squared);
+  Tensor distance = output(call, masks, distance_type(squared));
+  Tensor indices = output(call, masks, ScalarType::Int, true);
+  if (distance.numel() == 0) return {distance, indices};
+  if (exact)
+    exact_nearest(call.device, masks, squared, data<uint32_t>(distance), data<int>(indices));
+  else
+    scaled_nearest(call.device, masks, spacing, data<uint32_t>(distance), data<int>(indices));
+  return {distance, indices};
 }
 
 }  // namespace
@@ -54,6 +101,7 @@ Tensor distance_transform(Tensor mask, bool squared, double row_spacing, double 
 STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CUDA, m) {
   m.impl("click_maps", TORCH_BOX(&click_maps_on_device));
   m.impl("distance_transform", TORCH_BOX(&distance_transform));
+  m.impl("nearest_true", TORCH_BOX(&nearest_true));
 }
 
 }  // namespace pixelkernels::distance::cuda

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "common/hash.h"
-#include "distance/simd/transform.h"
+#include "distance/simd/line.h"
 
 namespace pixelkernels::distance::PK_ISA {
 
@@ -84,9 +84,8 @@ PK_INLINE uint32_t largest_bound(const int16_t* rows, int16_t n) {
 template <class Least, class Body>
 PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t end, void* scratch,
                           const Least& least, const Body& body) {
-  uint32_t *g = static_cast<uint32_t*>(scratch), *depth = g + s.width + 2 * kAnchorStep;
-  Row<uint32_t> row{g, s.distances, reinterpret_cast<int32_t*>(depth + s.width + 2 * kAnchorStep),
-                    0};
+  uint32_t *g = static_cast<uint32_t*>(scratch), *depth = g + padded(s.width);
+  Line<uint32_t> row{g, s.distances, reinterpret_cast<int32_t*>(depth + padded(s.width)), 0};
   for (int64_t r = begin; r < end; ++r) {
     const int64_t first = (image * s.height + r) * s.width;
     const uint8_t* kind = s.kinds + first;
@@ -97,15 +96,15 @@ PK_INLINE void for_deeper(const Errors& s, int64_t image, int64_t begin, int64_t
       const int16_t* rows = s.rows + first + from;
       if (largest_bound(rows, static_cast<int16_t>(to - from)) <= least(kind[from])) continue;
       // the neighbours of the run have another kind
-      row.width = to - from + 2;
+      row.length = to - from + 2;
       for (int64_t i = 0; i < to - from; i += kLanes) {
         U16 some;
         std::memcpy(&some, rows + i, sizeof some);
         const U32 steps = __builtin_convertvector(some, U32);
         store(g + 1 + i, steps * steps);
       }
-      g[0] = g[row.width - 1] = 0;
-      for (int i = 0; i < kLanes; ++i) g[row.width + i] = kFarSquare;
+      g[0] = g[row.length - 1] = 0;
+      for (int i = 0; i < kLanes; ++i) g[row.length + i] = kFarSquare;
       row.find_anchors();
       row.fill(depth);
       for (int64_t x = from; x < to; ++x)
@@ -173,35 +172,45 @@ inline void fill_ranks(uint64_t seed, int64_t pixels, int32_t* rank) {
 }
 
 inline void pick(const Picks& s, int64_t image) {
-  const int64_t pixels = s.height * s.width;
+  const int64_t plane = s.height * s.width, pixels = s.depth * plane;
   uint8_t* allowed = s.allowed + image * pixels;
   int32_t* rank = s.ranks + image * pixels;
   const bool farthest = s.farthest[image];
+  // The steps from x that are within reach, of a side of this length.
+  const auto first = [&](int64_t x) { return x < s.reach ? 0 : x - s.reach; };
+  const auto past = [&](int64_t x, int64_t side) {
+    return side - x <= s.reach ? side : x + s.reach + 1;
+  };
+  const auto square = [](int64_t a, int64_t b) { return static_cast<int32_t>((a - b) * (a - b)); };
   fill_ranks(static_cast<uint64_t>(s.seeds[image]), pixels, rank);
   for (int64_t k = 0; k < s.count; ++k) {
     const int64_t found = first_largest(allowed, rank, pixels);
-    const int64_t row = found < 0 ? -1 : found / s.width, column = found < 0 ? -1 : found % s.width;
-    int64_t* point = s.points + (image * s.count + k) * 2;
-    point[0] = row;
-    point[1] = column;
-    if (found < 0) continue;
-    const int64_t left = column < s.reach ? 0 : column - s.reach;
-    const int64_t right = s.width - column <= s.reach ? s.width : column + s.reach + 1;
-    for (int64_t r = row < s.reach ? 0 : row - s.reach; r < s.height && r <= row + s.reach; ++r) {
-      const int32_t down = static_cast<int32_t>(r - row);
-      uint8_t* at = allowed + r * s.width;
-      for (int64_t c = left; c < right; ++c) {
-        const int32_t aside = static_cast<int32_t>(c - column);
-        at[c] &= down * down + aside * aside >= s.squared_spacing;
-      }
+    int64_t at[3] = {-1, -1, -1};
+    if (found >= 0) {
+      at[0] = found / plane;
+      at[1] = found % plane / s.width;
+      at[2] = found % s.width;
     }
-    for (int64_t r = 0; farthest && r < s.height; ++r) {
-      const int32_t down = static_cast<int32_t>(r - row);
-      int32_t* at = rank + r * s.width;
+    int64_t* point = s.points + (image * s.count + k) * s.axes;
+    for (int axis = 0; axis < s.axes; ++axis) point[axis] = at[3 - s.axes + axis];
+    if (found < 0) continue;
+    const int64_t left = first(at[2]), right = past(at[2], s.width);
+    for (int64_t z = first(at[0]); z < past(at[0], s.depth); ++z)
+      for (int64_t r = first(at[1]); r < past(at[1], s.height); ++r) {
+        const int32_t across = square(z, at[0]) + square(r, at[1]);
+        uint8_t* row = allowed + z * plane + r * s.width;
+        for (int64_t c = left; c < right; ++c) {
+          const int32_t aside = static_cast<int32_t>(c - at[2]);
+          row[c] &= across + aside * aside >= s.squared_spacing;
+        }
+      }
+    for (int64_t i = 0; farthest && i < s.depth * s.height; ++i) {
+      const int32_t across = square(i / s.height, at[0]) + square(i % s.height, at[1]);
+      int32_t* row = rank + i * s.width;
       for (int64_t c = 0; c < s.width; ++c) {
-        const int32_t aside = static_cast<int32_t>(c - column);
-        const int32_t d2 = down * down + aside * aside;
-        at[c] = k == 0 || d2 < at[c] ? d2 : at[c];
+        const int32_t aside = static_cast<int32_t>(c - at[2]);
+        const int32_t d2 = across + aside * aside;
+        row[c] = k == 0 || d2 < row[c] ? d2 : row[c];
       }
     }
   }

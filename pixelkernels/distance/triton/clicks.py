@@ -1,4 +1,7 @@
-"""click_maps: a tile of a map compares its pixels with the few clicks that can be the nearest."""
+"""click_maps: a tile of a map compares its pixels with the few clicks that can be the nearest.
+
+A tile lies in one slice: one depth of one map.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,16 @@ TANH: tl.constexpr = tl.constexpr(ENCODINGS.index("tanh"))
 
 
 @triton.jit
-def squared_distances(points, at, known, row, column):
-    """Squared distances of (row, column) to the clicks `at`; +inf if not `known`."""
-    r = tl.load(points + 2 * at, mask=known, other=float("inf"))
-    c = tl.load(points + 2 * at + 1, mask=known, other=float("inf"))
-    return (row - r) * (row - r) + (column - c) * (column - c)
+def squared_distances(points, at, known, depth, row, column, AXES: tl.constexpr):
+    """Squared distances of (depth, row, column) to the clicks `at`; +inf if not `known`."""
+    r = tl.load(points + AXES * at + (AXES - 2), mask=known, other=float("inf"))
+    c = tl.load(points + AXES * at + (AXES - 1), mask=known, other=float("inf"))
+    squared = (row - r) * (row - r)
+    if AXES == 3:
+        z = tl.load(points + AXES * at, mask=known, other=float("inf"))
+        squared += (depth - z) * (depth - z)
+    # the columns last, as in the reference: the order decides how the sum is rounded
+    return squared + (column - c) * (column - c)
 
 
 @triton.jit(do_not_specialize=["clicks"])
@@ -28,25 +36,32 @@ def _click_maps_kernel(
     labels,
     maps,
     clicks,
+    depths,
     height,
     width,
     scale,
     half_diagonal,
+    AXES: tl.constexpr,
     ENCODING: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """One tile of one map. `scale` is the limit or the divisor of the encoding."""
+    """One tile of one slice. `scale` is the limit or the divisor of the encoding."""
     program = tl.program_id(0).to(tl.int64)
     tile_columns, tile_rows = tl.cdiv(width, COLUMNS), tl.cdiv(height, ROWS)
     left = (program % tile_columns).to(tl.int32) * COLUMNS
     plane = program // tile_columns
     top = (plane % tile_rows).to(tl.int32) * ROWS
     plane //= tile_rows
-    points += plane // 2 * clicks * 2
-    labels += plane // 2 * clicks
-    label = 1 - plane % 2
+    volume = plane
+    depth = 0.0
+    if AXES == 3:
+        volume = plane // depths
+        depth = (plane % depths).to(tl.float32)
+    points += volume // 2 * clicks * AXES
+    labels += volume // 2 * clicks
+    label = 1 - volume % 2
     middle = top + (ROWS - 1) / 2
     center = left + (COLUMNS - 1) / 2
 
@@ -55,7 +70,7 @@ def _click_maps_kernel(
     for first in range(0, clicks, CHUNK):
         at = first + lane
         own = tl.load(labels + at, mask=at < clicks, other=-1) == label
-        d2 = squared_distances(points, at, own, middle, center)
+        d2 = squared_distances(points, at, own, depth, middle, center, AXES)
         nearest = tl.minimum(nearest, tl.where(d2 == d2, d2, float("inf")))
     # the slack is far above the rounding errors of float32, so that no click is lost
     reach = (tl.sqrt(tl.min(nearest, axis=0)) + 2 * half_diagonal) * (1 + 1e-5) + 1e-3
@@ -67,12 +82,13 @@ def _click_maps_kernel(
     for first in range(0, clicks, CHUNK):
         at = first + lane
         own = tl.load(labels + at, mask=at < clicks, other=-1) == label
+        from_middle = squared_distances(points, at, own, depth, middle, center, AXES)
         # false for NaN
-        near = own & (squared_distances(points, at, own, middle, center) <= reach)
+        near = own & (from_middle <= reach)
         i = tl.min(tl.where(near, lane, CHUNK), axis=0)
         while i < CHUNK:
             d2 = squared_distances(
-                points, first + i, True, row.to(tl.float32), column.to(tl.float32)
+                points, first + i, True, depth, row.to(tl.float32), column.to(tl.float32), AXES
             )
             best = tl.minimum(best, d2)
             i = tl.min(tl.where(near & (lane > i), lane, CHUNK), axis=0)
@@ -93,14 +109,16 @@ def _click_maps_kernel(
 def click_maps(
     points: Tensor,
     labels: Tensor,
+    depth: int,
     height: int,
     width: int,
     encoding: int,
     radius: float,
     truncate: float,
 ) -> Tensor:
-    batch, clicks, _ = points.shape
-    maps = points.new_empty((batch, 2, height, width))
+    batch, clicks, axes = points.shape
+    maps = points.new_empty((batch, 2, *(depth, height, width)[-axes:]))
+    slices = batch * 2 * (depth if axes == 3 else 1)
     rows, columns = min(next_power_of_2(height), 32), min(next_power_of_2(width), 64)
     scale = (truncate, radius**2, radius, 2 * radius**2)[encoding]
     if encoding != EUCLIDEAN.value:
@@ -109,10 +127,11 @@ def click_maps(
     if maps.numel():
         launch(
             _click_maps_kernel,
-            batch * 2 * triton.cdiv(height, rows) * triton.cdiv(width, columns),
+            slices * triton.cdiv(height, rows) * triton.cdiv(width, columns),
             points,
-            *(points, labels, maps, clicks, height, width, scale),
+            *(points, labels, maps, clicks, depth, height, width, scale),
             ((rows - 1) ** 2 + (columns - 1) ** 2) ** 0.5 / 2,
+            AXES=axes,
             ENCODING=encoding,
             ROWS=rows,
             COLUMNS=columns,

@@ -1,6 +1,8 @@
-"""distance_transform: distances along columns, then the nearest column for each pixel of a row."""
+"""distance_transform: along the first axis, then the nearest column for each pixel of a line."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import triton
@@ -8,272 +10,286 @@ import triton.language as tl
 from torch import Tensor
 
 from ..._core.triton import launch, next_power_of_2
+from ..._core.validation import LONGEST_SIDES
+from .columns import NOWHERE, along_columns
+from .layout import in_memory_of, transpose
 
-# the longest sides with squared distances in int32 and distances in int16
-SHORT = 32767
-NOWHERE: tl.constexpr = tl.constexpr(2**31 - 1)
-# beyond any row; adding a row does not overflow
-FAR: tl.constexpr = tl.constexpr(2**30)
-# rows per program of the column kernels
-SEGMENT = 128
 # pixels between anchors: one per thread of a warp
 BLOCK: tl.constexpr = tl.constexpr(32)
 
 
 @triton.jit
-def column_tile(mask, height, width, segments, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The tile of this program: True pixels, rows, columns, offsets, validity, image, segment."""
-    program = tl.program_id(0).to(tl.int64)
-    tile_columns = tl.cdiv(width, COLUMNS)
-    column = (program % tile_columns).to(tl.int32) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
-    image = program // tile_columns // segments
-    segment = (program // tile_columns % segments).to(tl.int32)
-    row = segment * ROWS + tl.arange(0, ROWS)[:, None]
-    inside = (row < height) & (column < width)
-    offsets = (image * height + row) * width + column
-    true = tl.load(mask + offsets, mask=inside, other=0) != 0
-    return true, row, column, offsets, inside, image, segment
+def squares(steps, spacing, COST: tl.constexpr):
+    """The squared lengths of steps, in the dtype of costs: integers, or rounded once and again."""
+    length = steps
+    if COST.is_floating():
+        length = spacing * steps.to(COST)
+    return length * length
 
 
 @triton.jit
-def smaller(a, b):
-    return tl.minimum(a, b)
+def earlier_costs(words, place, spacing, SITES: tl.constexpr, COST: tl.constexpr):
+    """What the axes of earlier passes add to the costs of columns, and which columns have no site.
 
-
-@triton.jit
-def larger(a, b):
-    return tl.maximum(a, b)
-
-
-@triton.jit(do_not_specialize=["segments"])
-def _ends_kernel(mask, ends, height, width, segments, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """The first and last True row of a segment, in each column: ends [N, segments, 2, W]."""
-    true, row, column, _, _, image, segment = column_tile(
-        mask, height, width, segments, ROWS, COLUMNS
-    )
-    ends += (image * segments + segment) * 2 * width
-    first = tl.min(tl.where(true, row, NOWHERE), axis=0, keep_dims=True)
-    last = tl.max(tl.where(true, row, -FAR), axis=0, keep_dims=True)
-    tl.store(ends + column, first, mask=column < width)
-    tl.store(ends + width + column, last, mask=column < width)
-
-
-@triton.jit(do_not_specialize=["segments"])
-def _columns_kernel(
-    mask,
-    ends,
-    down,
-    height,
-    width,
-    segments,
-    NONE: tl.constexpr,
-    BORDER: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """The distance of each pixel of a segment to the nearest True pixel of its column, or NONE."""
-    true, row, column, offsets, inside, image, segment = column_tile(
-        mask, height, width, segments, ROWS, COLUMNS
-    )
-    ends += image * segments * 2 * width
-    other = tl.arange(0, CHUNK)[:, None]
-    # the rows of the nearest True pixels in the segments before and after
-    above = tl.full([1, COLUMNS], -1 if BORDER else -FAR, tl.int32)
-    below = tl.full([1, COLUMNS], 0, tl.int32) + (height if BORDER else NOWHERE)
-    for s in range(0, segment, CHUNK):
-        known = (s + other < segment) & (column < width)
-        last = ends + (2 * (s + other) + 1).to(tl.int64) * width + column
-        last = tl.load(last, mask=known, other=-FAR)
-        above = tl.maximum(above, tl.max(last, axis=0, keep_dims=True))
-    for s in range(segment + 1, segments, CHUNK):
-        known = (s + other < segments) & (column < width)
-        first = ends + (2 * (s + other)).to(tl.int64) * width + column
-        first = tl.load(first, mask=known, other=NOWHERE)
-        below = tl.minimum(below, tl.min(first, axis=0, keep_dims=True))
-    up = row - tl.associative_scan(tl.where(true, row, above), 0, larger)
-    distance = tl.associative_scan(tl.where(true, row, below), 0, smaller, reverse=True) - row
-    distance = tl.minimum(tl.minimum(up, distance), NONE)
-    tl.store(down + offsets, distance.to(down.dtype.element_ty), mask=inside)
+    SITES: 0 if words are these costs; 1 if they are sites along the first axis; 2 if they are pairs
+    of sites, that along the first axis in the upper half, that along the second in the lower.
+    """
+    nothing = words < 0
+    if SITES == 0:
+        cost = words
+    elif SITES == 1:
+        cost = squares(words.to(tl.int32) - place[0], spacing[0], COST)
+    else:
+        BITS: tl.constexpr = words.dtype.primitive_bitwidth // 2
+        upper, lower = (words >> BITS).to(tl.int32), (words & (2**BITS - 1)).to(tl.int32)
+        cost = squares(upper - place[0], spacing[0], COST)
+        cost += squares(lower - place[1], spacing[1], COST)
+    return cost, nothing
 
 
 @triton.jit
 def nearest_column(
-    down, x, first, last, row_spacing, column_spacing, NONE: tl.constexpr, EXACT: tl.constexpr,
+    line, x, first, last, place, spacing, SITES: tl.constexpr, COST: tl.constexpr,
     CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """The first q in [first, last] that minimises the squared distance of x to column q."""
+    """The first q in [first, last] that minimises the cost of column q for pixel x."""
+    FARTHEST: tl.constexpr = NOWHERE if COST.is_int() else float("inf")
     lane = tl.arange(0, CHUNK)
-    if EXACT:
-        best = tl.full([CHUNK], NOWHERE, tl.int32)
-    else:
-        best = tl.full([CHUNK], float("inf"), tl.float32)
+    best = tl.full([CHUNK], FARTHEST, COST)
     argmin = tl.full([CHUNK], 0, tl.int32) + first
     for start in range(first, last + 1, CHUNK):
         column = start + lane
-        k = tl.load(down + column, mask=column <= last, other=NONE).to(tl.int32)
-        if EXACT:
-            d2 = tl.where(k == NONE, NOWHERE, k * k + (column - x) * (column - x))
-        else:
-            rows = row_spacing * k.to(tl.float32)
-            columns = column_spacing * (column - x).to(tl.float32)
-            d2 = tl.where(k == NONE, float("inf"), rows * rows + columns * columns)
-        argmin = tl.where(d2 < best, column, argmin)
-        best = tl.minimum(best, d2)
+        words = tl.load(line + column, mask=column <= last, other=-1)
+        cost, nothing = earlier_costs(words, place, spacing, SITES, COST)
+        cost = tl.where(nothing, FARTHEST, cost + squares(column - x, spacing[2], COST))
+        argmin = tl.where(cost < best, column, argmin)
+        best = tl.minimum(best, cost)
     # without True pixels, `first` remains, which keeps ranges short
     return tl.min(tl.where(best == tl.min(best, axis=0), argmin, last), axis=0)
 
 
 @triton.jit
-def block_minimum(
-    down, x0, first, end, row_spacing, column_spacing, NONE: tl.constexpr, EXACT: tl.constexpr,
-    CHUNK: tl.constexpr,
+def find_anchors(
+    line, anchors, width, blocks, bisection, place, spacing, SITES: tl.constexpr,
+    COST: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """min d^2 of the pixels x0 + x, x < BLOCK, over the columns in [first, end).
-
-    EXACT: min of d^2 - x^2 - 2^30 = down^2 + q^2 - 2^30 - 2 q x, with q relative to x0: one
-    multiplication and one minimum per pixel and column. It does not overflow: d^2 < 2^31 and
-    q x < 2^20. Without a True pixel it is within 2^21 of 3 * 2^29; else it is at most 2^30.
-    """
-    lane = tl.arange(0, CHUNK)
-    x = tl.arange(0, BLOCK)
-    # The conversion through float32 is exact and free. Without it, Triton distributes the int16
-    # over the threads before extending it, and every thread computes every `level`.
-    k = tl.load(down + first + lane, mask=first + lane < end, other=NONE)
-    k = k.to(tl.float32).to(tl.int32) if EXACT else k.to(tl.int32)
-    q = first - x0 + lane
-    if EXACT:
-        level = tl.where(k == NONE, 3 * 2**29, k * k + q * q - 2**30)
-        least = tl.min(level[:, None] + lane[:, None] * (-2 * x)[None, :], axis=0)
-        least -= 2 * x * (first - x0)
-    else:
-        rows = row_spacing * k.to(tl.float32)
-        rows = tl.where(k == NONE, float("inf"), rows * rows)
-        columns = column_spacing * (q[:, None] - x[None, :]).to(tl.float32)
-        least = tl.min(rows[:, None] + columns * columns, axis=0)
-    return least
-
-
-@triton.jit
-def root(squares):
-    """The square root, rounded once also above 2^24, beyond the integers of float32; or +inf."""
-    found = squares < NOWHERE
-    distance = tl.sqrt_rn(squares.to(tl.float32))
-    if tl.max(tl.where(found, squares, 0), axis=0) > 2**24:
-        distance = tl.sqrt(squares.to(tl.float64)).to(tl.float32)
-    return tl.where(found, distance, float("inf"))
-
-
-@triton.jit(do_not_specialize=["halving", "blocks", "bisection"])
-def _rows_kernel(
-    down,
-    anchors,
-    result,
-    width,
-    blocks,
-    bisection,
-    row_spacing,
-    column_spacing,
-    NONE: tl.constexpr,
-    EXACT: tl.constexpr,
-    SQUARED: tl.constexpr,
-    BORDER: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """One row: the nearest columns of its anchors, then the distances of all pixels.
+    """The nearest column of each anchor of a line at `place`, its coordinates on earlier axes.
 
     Anchor i is the first pixel of block i. Its argmin is found in the step of the highest power of
     two that divides i + 1; steps start from `bisection`, the highest power up to the number of
     blocks.
     """
-    row = tl.program_id(0).to(tl.int64)
-    down += row * width
-    anchors += row * blocks
-    result += row * width
     step = bisection
     while step > 0:
         for i in range(step - 1, blocks, 2 * step):
             first = tl.load(anchors + (i - step), mask=i >= step, other=0)
             last = tl.load(anchors + (i + step), mask=i + step < blocks, other=width - 1)
             argmin = nearest_column(
-                down, i * BLOCK, first, last, row_spacing, column_spacing, NONE, EXACT, CHUNK
+                line, i * BLOCK, first, last, place, spacing, SITES, COST, CHUNK
             )
             tl.store(anchors + i, argmin)
         # all threads load what one thread stored
         tl.debug_barrier()
         step //= 2
 
+
+@triton.jit
+def nearest_in_chunk(
+    line, x0, first, end, place, spacing, SITES: tl.constexpr, COST: tl.constexpr,
+    ARGMIN: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """The least cost of the pixels x0 + x, x < BLOCK, over the columns in [first, end).
+
+    With ARGMIN, also the first column that has it.
+
+    int32: the cost less x^2 + 2^30, which is cost + q^2 - 2^30 - 2 q x for an earlier cost and q
+    relative to x0: one multiplication and one minimum per pixel and column. It does not overflow:
+    costs are below 2^31 and q x below 2^20. Without a True pixel it is within 2^21 of 3 * 2^29;
+    else it is at most 2^30.
+    """
+    lane = tl.arange(0, CHUNK)
+    x = tl.arange(0, BLOCK)
+    words = tl.load(line + first + lane, mask=first + lane < end, other=-1)
+    if words.dtype == tl.int16:
+        # The conversion through float32 is exact and free. Without it, Triton distributes the int16
+        # over the threads before extending it, and every thread computes every `level`.
+        words = words.to(tl.float32).to(tl.int32)
+    cost, nothing = earlier_costs(words, place, spacing, SITES, COST)
+    if COST.is_int():
+        q = first - x0 + lane
+        level = tl.where(nothing, 3 * 2**29, cost + q * q - 2**30)
+        costs = level[:, None] + lane[:, None] * (-2 * x)[None, :]
+    else:
+        cost = tl.where(nothing, float("inf"), cost)
+        # one conversion per pixel and constants: a GPU converts few integers per clock
+        steps = lane.to(COST)[:, None] - (x + x0 - first).to(COST)[None, :]
+        costs = cost[:, None] + squares(steps, spacing[2], COST)
+    if ARGMIN:
+        least, argmin = tl.min(costs, axis=0, return_indices=True)
+    else:
+        least = tl.min(costs, axis=0)
+        argmin = x
+    if COST.is_int():
+        least -= 2 * x * (first - x0)
+    return least, first + argmin
+
+
+@triton.jit
+def nearest_of_block(
+    line, anchors, i, width, blocks, place, spacing, SITES: tl.constexpr, COST: tl.constexpr,
+    ARGMIN: tl.constexpr,
+):  # fmt: skip
+    """The least costs of the pixels of block i; with ARGMIN, also the first columns of these."""
+    x0 = i * BLOCK
+    first = tl.load(anchors + i)
+    last = tl.load(anchors + (i + 1), mask=i + 1 < blocks, other=width - 1)
+    # on a dense mask this leaves 32 columns for the loop: one iteration
+    best, argmin = nearest_in_chunk(
+        line, x0, last, last + 1, place, spacing, SITES, COST, ARGMIN, 1
+    )
+    for start in range(first, last, BLOCK):
+        cost, q = nearest_in_chunk(
+            line, x0, start, last, place, spacing, SITES, COST, ARGMIN, BLOCK
+        )
+        if ARGMIN:
+            argmin = tl.where((cost < best) | ((cost == best) & (q < argmin)), q, argmin)
+        best = tl.minimum(best, cost)
+    if COST.is_int():
+        x = tl.arange(0, BLOCK)
+        best = tl.where(best > 2**30, NOWHERE, best + 2**30 + x * x)
+    return best, argmin
+
+
+@triton.jit
+def root(cost, COST: tl.constexpr):
+    """The square root in float32, rounded once; or +inf."""
+    if COST.is_int():
+        found = cost < NOWHERE
+        distance = tl.sqrt_rn(cost.to(tl.float32))
+        # beyond the integers of float32
+        if tl.max(tl.where(found, cost, 0), axis=0) > 2**24:
+            distance = tl.sqrt(cost.to(tl.float64)).to(tl.float32)
+        distance = tl.where(found, distance, float("inf"))
+    elif COST.is_fp32():
+        distance = tl.sqrt_rn(cost)
+    else:
+        distance = tl.sqrt(cost).to(tl.float32)
+    return distance
+
+
+@triton.jit(do_not_specialize=["blocks", "bisection"])
+def _rows_kernel(
+    words,
+    anchors,
+    width,
+    blocks,
+    bisection,
+    result,
+    first_spacing,
+    column_spacing,
+    SITES: tl.constexpr,
+    COST: tl.constexpr,
+    LAST: tl.constexpr,
+    SQUARED: tl.constexpr,
+    BORDER: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """One line: the nearest columns of its anchors, then the distances of all pixels.
+
+    LAST: of the passes; an earlier one stores costs, or -1 without a True pixel.
+    """
+    FARTHEST: tl.constexpr = NOWHERE if COST.is_int() else float("inf")
+    row = tl.program_id(0).to(tl.int64)
+    words += row * width
+    anchors += row * blocks
+    result += row * width
+    # a distance in steps is a site seen from 0
+    place, spacing = (0, 0), (first_spacing, 0.0, column_spacing)
+    find_anchors(words, anchors, width, blocks, bisection, place, spacing, SITES, COST, CHUNK)
     x = tl.arange(0, BLOCK)
     for i in range(0, blocks):
         x0 = i * BLOCK
-        first = tl.load(anchors + i)
-        last = tl.load(anchors + (i + 1), mask=i + 1 < blocks, other=width - 1)
-        # on a dense mask this leaves 32 columns for the loop: one iteration
-        best = block_minimum(down, x0, last, last + 1, row_spacing, column_spacing, NONE, EXACT, 1)
-        for start in range(first, last, BLOCK):
-            more = block_minimum(
-                down, x0, start, last, row_spacing, column_spacing, NONE, EXACT, BLOCK
-            )
-            best = tl.minimum(best, more)
-        if EXACT:
-            nothing = best > 2**30
-            best = tl.where(nothing, NOWHERE, best + 2**30 + x * x)
+        best, _ = nearest_of_block(
+            words, anchors, i, width, blocks, place, spacing, SITES, COST, False
+        )
         if BORDER:
             side = tl.minimum(x0 + x + 1, width - x0 - x)
-            if not EXACT:
-                side = column_spacing * side.to(tl.float32)
-            best = tl.minimum(best, side * side)
-        if not SQUARED:
-            best = root(best) if EXACT else tl.sqrt_rn(best)
+            best = tl.minimum(best, squares(side, column_spacing, COST))
+        if not LAST:
+            best = tl.where(best == FARTHEST, -1, best)
+        elif not SQUARED:
+            best = root(best, COST)
         tl.store(result + x0 + x, best, mask=x0 + x < width)
 
 
-def distance_transform(
-    mask: Tensor, squared: bool, row_spacing: float, column_spacing: float, border: bool
+def costs_are_integers(mask: Tensor, spacings: tuple[float, ...]) -> bool:
+    """Whether squared distances in a mask [N, *space] are integers, and fit in int32."""
+    return set(spacings) == {1} and max(mask.shape[1:]) <= LONGEST_SIDES[len(spacings)]
+
+
+def launch_along_lines(kernel: Any, words: Tensor, *args: Any, **options: Any) -> None:
+    """Run a kernel on each line of `words` [..., W]; `args` follow those of the search."""
+    width = words.shape[-1]
+    lines, blocks = words.numel() // width, triton.cdiv(width, BLOCK.value)
+    anchors = torch.empty((lines, blocks), dtype=torch.int32, device=words.device)
+    search = (words, anchors, width, blocks, next_power_of_2(blocks + 1) // 2)
+    launch(kernel, lines, words, *search, *args, **options, CHUNK=128, num_warps=1)
+
+
+def squares_of_slices(
+    mask: Tensor, memory: Tensor, spacings: tuple[float, ...], **options: Any
 ) -> Tensor:
-    images, height, width = mask.shape
+    """The squared distances along depth and rows, or -1, of a mask [N, D, H, W] of uint8.
+
+    The result of the transform, `memory`, holds what is no longer needed when that is written.
+    """
+    images, depth, height, width = mask.shape
+    turned = transpose(mask, in_memory_of(memory, (images, depth, width, height), torch.uint8))
+    steps = along_columns(turned.view(images, depth, -1), options["BORDER"]).view(turned.shape)
+    dtype = torch.int32 if options["COST"] == tl.int32 else torch.float32
+    costs = in_memory_of(memory, turned.shape, dtype)
+    launch_along_lines(
+        _rows_kernel,
+        steps,
+        *(costs, *spacings[:2]),
+        SITES=1,
+        LAST=False,
+        SQUARED=True,
+        **options,
+    )
+    del steps  # before the next tensor takes memory
+    return transpose(costs, torch.empty_like(mask, dtype=dtype))
+
+
+def distance_transform(
+    mask: Tensor,
+    squared: bool,
+    depth_spacing: float,
+    row_spacing: float,
+    column_spacing: float,
+    border: bool,
+) -> Tensor:
     result = torch.empty_like(mask, dtype=torch.int32 if squared else torch.float32)
     if mask.numel() == 0:
         return result
-    short = height <= SHORT
-    none = SHORT if short else FAR.value
-    down = torch.empty_like(mask, dtype=torch.int16 if short else torch.int32)
-    shape = {
-        "ROWS": min(next_power_of_2(height), SEGMENT),
-        "COLUMNS": min(next_power_of_2(width), 32),
-    }
-    segments = triton.cdiv(height, shape["ROWS"])
-    tiles = images * segments * triton.cdiv(width, shape["COLUMNS"])
-    ends = torch.empty((images, segments, 2, width), dtype=torch.int32, device=mask.device)
-    args = (height, width, segments)
+    spacings = (depth_spacing, row_spacing, column_spacing)[4 - mask.dim() :]
+    exact = costs_are_integers(mask, spacings)
+    options = {"COST": tl.int32 if exact else tl.float32, "BORDER": border}
     # Triton cannot load bool
     true = mask.view(torch.uint8)
-    if segments > 1:
-        launch(_ends_kernel, tiles, mask, true, ends, *args, **shape, num_warps=8)
-    launch(
-        _columns_kernel,
-        tiles,
-        mask,
-        *(true, ends, down, *args),
-        NONE=none,
-        BORDER=border,
-        CHUNK=16,
-        **shape,
-        num_warps=8,
-    )
-    blocks = triton.cdiv(width, BLOCK.value)
-    anchors = torch.empty((images * height, blocks), dtype=torch.int32, device=mask.device)
-    launch(
+    sites = 1
+    if mask.dim() == 3:
+        words = along_columns(true, border)
+    else:
+        words = squares_of_slices(true, result, spacings, **options)
+        sites = 0
+    launch_along_lines(
         _rows_kernel,
-        images * height,
-        mask,
-        *(down, anchors, result, width, blocks, next_power_of_2(blocks + 1) // 2),
-        *(row_spacing, column_spacing),
-        NONE=none,
-        EXACT=row_spacing == column_spacing == 1 and max(height, width) <= SHORT,
+        words,
+        *(result, *spacings[-2:]),
+        SITES=sites,
+        LAST=True,
         SQUARED=squared,
-        BORDER=border,
-        CHUNK=128,
-        num_warps=1,
+        **options,
     )
     return result

@@ -53,11 +53,13 @@ def result_alone(call: Call) -> Memory:
 def exact_maps(call: Call) -> Tensor:
     """The maps of points in float64, which the function rounds to float32."""
     given = call.arguments
-    points, labels, (height, width) = given["points"].double(), given["labels"], given["size"]
+    points, labels, size = given["points"].double(), given["labels"], given["size"]
     truncate = given.get("truncate", 255.0)
+    depth, height, width = (1, *size)[-3:]
     maps = reference.click_maps(
         points,
         labels.long(),
+        depth,
         height,
         width,
         given.get("encoding", "euclidean"),
@@ -73,6 +75,7 @@ click_maps = Op(
         "points": Points(),
         "labels": ClickLabels(),
         "size": Size(),
+        "spatial_dims": Choice((2, 3)),
         "encoding": Choice(("euclidean", "disk", "tanh", "gaussian")),
         "radius": Option((0.5, 1, 6.5, 260, 1e-30, 1e-300, 1e30, 1e300)),
         "truncate": Number((None, 0, 5, 255.0, float("inf"), 1e300), minimum=0),
@@ -83,6 +86,12 @@ click_maps = Op(
         "disk": Case({"encoding": "disk", "radius": 6.5}),
         "tanh": Case({"encoding": "tanh", "radius": 20.0}, nothing=(1,)),
         "gaussian": Case({"encoding": "gaussian", "radius": 9.0}),
+        "volume": Case(
+            {"spatial_dims": 3, "truncate": 30.0},
+            arguments={"points": Points("BN3"), "size": Size("ZHW")},
+            dims={"Z": 3},
+            nothing=(30,),
+        ),
     },
     SIZES,
     bad={
@@ -101,7 +110,7 @@ click_maps = Op(
     },
     module=pk.ClickMaps,
     numpy=pkn.click_maps,
-    dependent=("encoding", "radius"),
+    dependent=("spatial_dims", "encoding", "radius"),
     memory=result_alone,
     oracle=exact_maps,
 )
@@ -110,13 +119,22 @@ distance_transform = Op(
     pk.distance_transform,
     {
         "mask": Mask(),
+        "spatial_dims": Choice((2, 3)),
         "squared": Flag(),
         "sampling": Option((None, (0.5, 2), (1e-9, 3.7))),
+        "return_indices": Flag(),
     },
     {
         "": Case(),
         "squared": Case({"squared": True}, nothing=(NOWHERE,)),
         "sampling": Case({"sampling": (1.5, 0.7)}),
+        # the batch is one volume
+        "volume": Case({"spatial_dims": 3}),
+        "nearest": Case({"return_indices": True}, nothing=(torch.inf, -1)),
+        "nearest in a volume": Case(
+            {"spatial_dims": 3, "sampling": (2.5, 0.5, 0.7), "return_indices": True},
+            nothing=(torch.inf, -1),
+        ),
     },
     SIZES,
     bad={
@@ -128,11 +146,44 @@ distance_transform = Op(
         "sampling zero": (ValueError, "^sampling: expected", {"sampling": (0, 1)}),
         "sampling too large": (ValueError, "^sampling: expected", {"sampling": (1.0, 1e300)}),
         "sampling a number": (TypeError, "^sampling: expected", {"sampling": 2.0}),
+        "sampling of a volume": (ValueError, "^sampling: expected 2", {"sampling": (1, 1, 1)}),
+        "sampling too anisotropic": (
+            ValueError,
+            "^sampling: expected quotients",
+            {"sampling": (1, 1025), "return_indices": True},
+        ),
+        "no volume": (
+            ValueError,
+            r"^mask: expected shape \[..., D, H, W\]",
+            {"mask": torch.zeros(3, 4, dtype=torch.bool), "spatial_dims": 3},
+        ),
     },
     numpy=pkn.distance_transform,
-    dependent=("squared", "sampling"),
+    dependent=("spatial_dims", "squared", "sampling", "return_indices"),
     nothing=(torch.inf,),
     memory=result_alone,
+)
+
+expand_labels = Op(
+    pk.expand_labels,
+    {
+        "labels": Mask(),
+        "distance": Number((0, 1, 2.5, 1e300), minimum=0),
+        "spatial_dims": Choice((2, 3)),
+        "sampling": Option((None, (0.5, 2))),
+    },
+    {
+        "": Case({"distance": 3}),
+        "sampling": Case({"distance": 2.5, "sampling": (0.5, 0.7)}),
+        "volume": Case(
+            {"distance": 2, "spatial_dims": 3},
+            arguments={"labels": Mask("BZHW")},
+            dims={"Z": 3},
+        ),
+    },
+    SIZES,
+    dependent=("spatial_dims", "sampling"),
+    memory=lambda call: Memory(48 * call.arguments["labels"].numel() + 4 * MIB),
 )
 
 next_click = Op(
@@ -140,6 +191,7 @@ next_click = Op(
     {
         "prediction": Mask(),
         "target": ObjectLabels(),
+        "spatial_dims": Choice((2, 3)),
         "not_clicked": Mask(optional=True),
         # the negative value that a sample has
         "ignore_index": Integer((-1,)),
@@ -150,12 +202,21 @@ next_click = Op(
         "": Case(),
         "not clicked": Case({}, ("not_clicked",)),
         "random": Case({"random": True}),
+        "volume": Case(
+            {"spatial_dims": 3},
+            arguments={"prediction": Mask("BZHW"), "target": ObjectLabels("BZHW")},
+            dims={"Z": 3},
+        ),
     },
     SIZES,
     numpy=pkn.next_click,
+    dependent=("spatial_dims",),
     draws=True,
     nothing=(0, 0, 0),
-    memory=lambda call: Memory(9 * MIB + 2 * call.arguments["target"].numel()),
+    memory=lambda call: Memory(
+        9 * MIB
+        + (2 if call.arguments["target"].dim() == 3 else 14) * call.arguments["target"].numel()
+    ),
 )
 
 simulate_clicks = Op(
@@ -164,6 +225,7 @@ simulate_clicks = Op(
         "target": Mask(),
         "num_positive": Count("P", minimum=0),
         "num_negative": Count("Q", minimum=0),
+        "spatial_dims": Choice((2, 3)),
         "others": Mask(optional=True),
         "strategy": Choice(("background", "objects", "boundary", "mixed")),
         "margin": Number((0, 1.5, 5, 1e300), minimum=0),
@@ -177,12 +239,20 @@ simulate_clicks = Op(
             ("others",) if strategy in ("objects", "mixed") else (),
         )
         for strategy in ("mixed", "background", "objects", "boundary")
+    }
+    | {
+        "volume": Case(
+            {"spatial_dims": 3, "strategy": "boundary", "margin": 1, "spacing": 2, "band": 8},
+            arguments={"target": Mask("BZHW")},
+            dims={"Z": 3},
+        )
     },
     SIZES,
+    dependent=("spatial_dims",),
     draws=True,
     # an empty target leaves the whole image to negative clicks
     nothing=(),
     memory=lambda call: Memory(40 * call.arguments["target"].numel() + 4 * MIB),
 )
 
-OPS = (click_maps, distance_transform, next_click, simulate_clicks)
+OPS = (click_maps, distance_transform, expand_labels, next_click, simulate_clicks)
