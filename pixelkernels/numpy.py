@@ -122,7 +122,7 @@ def distance_transform(
                [1, 2, 5]], dtype=int32)
     """
     spacing = transform.check_arguments(
-        "mask", _tensor("mask", mask), spatial_dims, squared, sampling, return_indices
+        _tensor("mask", mask), spatial_dims, squared, sampling, return_indices
     )
     batch, space = mask.shape[:-spatial_dims], mask.shape[-spatial_dims:]
     images = np.ascontiguousarray(_mask("mask", mask).reshape(math.prod(batch), *space))

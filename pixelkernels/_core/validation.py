@@ -34,6 +34,14 @@ MOST_REGIONS = 2**24
 LARGEST_INT = 2**63 - 1
 # by the number of axes, the longest sides for which every squared distance is an int32
 LONGEST_SIDES = {2: 32767, 3: 26755}
+# by the number of axes, the shapes of images and volumes: one batch, and any
+BATCHES = {2: "[B, H, W]", 3: "[B, D, H, W]"}
+AXES = {2: "[..., H, W]", 3: "[..., D, H, W]"}
+# the squares of these, and of the sides of images, are normal numbers in float32
+LEAST_SPACING, MOST_SPACING = 2.0**-60, 2.0**40
+# Beyond this quotient of two spacings, the roundings of float64 could decide which pixel is the
+# nearest.
+MOST_ANISOTROPY = 1024
 
 
 def tensor(name: str, value: Any) -> Tensor:
@@ -116,10 +124,6 @@ def integers(name: str, value: Any) -> Tensor:
     return value
 
 
-# by the number of axes, the dimensions of a batch of images or volumes
-BATCHES = {2: "[B, H, W]", 3: "[B, D, H, W]"}
-
-
 def mask(name: str, value: Any, spatial_dims: int = 2) -> Tensor:
     """An integer or bool tensor: a batch of images, or of volumes."""
     integers(name, value)
@@ -134,6 +138,22 @@ def mask(name: str, value: Any, spatial_dims: int = 2) -> Tensor:
             + hint.get(value.dim(), "")
         )
     return value
+
+
+def images(name: str, value: Any, spatial_dims: Any) -> None:
+    """An integer or bool tensor of any batch of images, or of volumes."""
+    integers(name, value)
+    shape = AXES[option("spatial_dims", spatial_dims, AXES)]
+    if value.dim() < spatial_dims:
+        raise ValueError(
+            f"{name}: expected shape {shape} with spatial_dims={spatial_dims}, got"
+            f" {list(value.shape)}"
+        )
+    if spatial_dims == 2 and value.dim() > 4:
+        raise ValueError(
+            f"{name}: expected at most 4 dimensions with spatial_dims=2, got {list(value.shape)};"
+            f" pass spatial_dims=3 for volumes {AXES[3]}"
+        )
 
 
 def mask_like(name: str, value: Any, like_name: str, like: Tensor) -> None:
@@ -187,6 +207,35 @@ def per_pixel(name: str, value: Tensor, like_name: str, like: Tensor) -> Tensor:
             f"got {found}{hint}"
         )
     return on_device(name, value, like_name, like)
+
+
+def channel_images(name: str, value: Any) -> None:
+    floating(name, value)
+    if value.dim() not in (4, 5):
+        raise ValueError(
+            f"{name}: expected shape [B, C, H, W] or [B, C, D, H, W], got {list(value.shape)}"
+        )
+
+
+def class_target(target: Any, like_name: str, like: Tensor) -> None:
+    """Masks of the shape of `like`, of any dtype, or integer labels without the channels."""
+    if tensor("target", target).dim() == like.dim():
+        (floating if target.is_floating_point() else integers)("target", target)
+        if target.shape != like.shape:
+            label = target.shape[1] == 1 and target.shape[2:] == like.shape[2:]
+            raise ValueError(
+                f"target: expected shape {list(like.shape)} as {like_name}, got"
+                f" {list(target.shape)}"
+                + ("; pass class labels as `target.squeeze(1)`" if label else "")
+            )
+        on_device("target", target, like_name, like)
+        return
+    labels("target", target, like_name, like)
+    if like.shape[1] == 1:
+        raise ValueError(
+            f"target: expected a mask of shape {list(like.shape)} for one channel, got class labels"
+            f" {list(target.shape)}; pass `target[:, None]`"
+        )
 
 
 def on_device(name: str, value: Tensor, like_name: str, like: Tensor) -> Tensor:
@@ -292,6 +341,29 @@ def sequence(name: str, value: Any, count: int) -> tuple[Any, ...]:
     if len(value) != count:
         raise ValueError(f"{name}: expected {count} numbers, got {len(value)}")
     return tuple(value)
+
+
+def spacing(sampling: Any, axes: int, *, nearest: bool = False) -> tuple[float, float, float]:
+    """The spacing of depth, rows and columns; 1 for the depth of an image.
+
+    `nearest`: whether the nearest pixels are asked for.
+    """
+    if sampling is None:
+        return (1.0, 1.0, 1.0)
+    steps = [positive("sampling", x) for x in sequence("sampling", sampling, axes)]
+    least, most = min(steps), max(steps)
+    if not LEAST_SPACING <= least <= most <= MOST_SPACING:
+        raise ValueError(
+            f"sampling: expected numbers from {LEAST_SPACING:.0e} to {MOST_SPACING:.0e}, got"
+            f" {sampling!r}"
+        )
+    if nearest and most > MOST_ANISOTROPY * least:
+        raise ValueError(
+            f"sampling: expected quotients up to {MOST_ANISOTROPY} with return_indices=True, got"
+            f" {sampling!r}"
+        )
+    depth, row, column = [1.0] * (3 - axes) + steps
+    return depth, row, column
 
 
 def option(name: str, value: Any, allowed: Collection[Any]) -> Any:

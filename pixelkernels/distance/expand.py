@@ -11,7 +11,7 @@ from torch import Tensor
 from .._core import validation as check
 from .._core.dispatch import choose
 from .._core.operators import to_kernel_dtype
-from . import ops, transform
+from . import ops
 from .reference import NOWHERE
 
 
@@ -42,9 +42,9 @@ def expand_labels(
         >>> pk.expand_labels(torch.tensor([[0, 1, 0, 0, 0, 2]]), 1)
         tensor([[1, 1, 1, 0, 2, 2]])
     """
-    check.integers("labels", labels)
+    check.images("labels", labels, spatial_dims)
     distance = check.number("distance", distance, minimum=0)
-    spacing = transform.check_arguments("labels", labels, spatial_dims, False, sampling, True)
+    spacing = check.spacing(sampling, spatial_dims, nearest=True)
     chosen = choose("expand_labels", (labels,), backend)
     space = labels.shape[labels.dim() - spatial_dims :]
     images = to_kernel_dtype(labels.reshape(math.prod(labels.shape[:-spatial_dims]), *space))

@@ -19,9 +19,6 @@ from . import ops
 from .losses import (
     REDUCTIONS,
     Reduction,
-    check_sampling,
-    check_target,
-    check_volumes,
     masks_of,
     mean_of_pixels,
     reduced,
@@ -74,10 +71,10 @@ def hausdorff_loss(
         >>> labels = torch.randint(3, (2, 32, 32))
         >>> pk.hausdorff_loss(logits.softmax(1), labels).backward()
     """
-    check_volumes("prediction", prediction)
-    check_target(target, "prediction", prediction)
+    check.channel_images("prediction", prediction)
+    check.class_target(target, "prediction", prediction)
     alpha = _check_hausdorff(alpha, include_background, batch, reduction)
-    spacing = check_sampling(sampling, prediction)
+    spacing = check.spacing(sampling, prediction.dim() - 2)
     chosen = choose("hausdorff_loss", (prediction, target), backend)
     images, channels = prediction.shape[:2]
     first = 1 if channels > 1 and not include_background else 0

@@ -13,7 +13,6 @@ from .._core.dispatch import choose
 from .._core.modules import OptionsModule
 from .._core.operators import to_kernel_dtype, to_mask
 from .signed import to_boundary
-from .transform import check_arguments
 
 Reduction = Literal["mean", "sum", "none"]
 REDUCTIONS = ("mean", "sum", "none")
@@ -57,13 +56,13 @@ def boundary_loss(
         >>> labels = torch.randint(3, (2, 32, 32))
         >>> pk.boundary_loss(logits.softmax(1), labels, classes=[1, 2]).backward()
     """
-    check_volumes("probabilities", probabilities)
-    check_target(target, "probabilities", probabilities)
+    check.channel_images("probabilities", probabilities)
+    check.class_target(target, "probabilities", probabilities)
     if target.dim() == probabilities.dim():
         check.integers("target", target)
     check.option("reduction", reduction, REDUCTIONS)
     channels = _check_classes(classes, probabilities)
-    spacing = check_sampling(sampling, probabilities)
+    spacing = check.spacing(sampling, probabilities.dim() - 2)
     chosen = choose("boundary_loss", (probabilities, target), backend)
     if target.dim() < probabilities.dim():
         labels = to_kernel_dtype(target)
@@ -141,35 +140,6 @@ def masks_of(labels: Tensor, classes: slice) -> Tensor:
     return labels[:, None] == numbers.view(-1, *[1] * (labels.dim() - 1))
 
 
-def check_volumes(name: str, value: Any) -> None:
-    check.floating(name, value)
-    if value.dim() not in (4, 5):
-        raise ValueError(
-            f"{name}: expected shape [B, C, H, W] or [B, C, D, H, W], got {list(value.shape)}"
-        )
-
-
-def check_target(target: Any, like_name: str, like: Tensor) -> None:
-    """Masks of the shape of `like`, of any dtype, or integer labels without the channels."""
-    if check.tensor("target", target).dim() == like.dim():
-        (check.floating if target.is_floating_point() else check.integers)("target", target)
-        if target.shape != like.shape:
-            label = target.shape[1] == 1 and target.shape[2:] == like.shape[2:]
-            raise ValueError(
-                f"target: expected shape {list(like.shape)} as {like_name}, got"
-                f" {list(target.shape)}"
-                + ("; pass class labels as `target.squeeze(1)`" if label else "")
-            )
-        check.on_device("target", target, like_name, like)
-        return
-    check.labels("target", target, like_name, like)
-    if like.shape[1] == 1:
-        raise ValueError(
-            f"target: expected a mask of shape {list(like.shape)} for one channel, got class labels"
-            f" {list(target.shape)}; pass `target[:, None]`"
-        )
-
-
 def _check_classes(classes: Any, like: Tensor) -> list[slice]:
     """The channels as slices, which need neither an index on the device nor, alone, a copy."""
     count = like.shape[1]
@@ -190,9 +160,3 @@ def _class_numbers(classes: Any) -> list[int]:
     if not classes:
         raise ValueError("classes: expected at least one class, got none")
     return [check.integer("classes", one, minimum=0) for one in classes]
-
-
-def check_sampling(sampling: Any, like: Tensor) -> tuple[float, float, float]:
-    axes = like.dim() - 2
-    none = like.new_empty((0,) * axes, dtype=torch.bool)
-    return check_arguments("sampling", none, axes, False, sampling, False)

@@ -15,7 +15,6 @@ from .._core import validation as check
 from .._core.dispatch import choose
 from .._core.operators import Kernel, to_mask
 from . import ops
-from .transform import check_arguments
 
 Boundary = Literal["edges", "inner"]
 BOUNDARIES = get_args(Boundary)
@@ -62,7 +61,8 @@ def signed_distance(
         >>> pk.signed_distance(mask, boundary="inner")
         tensor([[ 2.,  1.,  0., -2., -3.]])
     """
-    spacing = check_arguments("mask", mask, spatial_dims, False, sampling, False)
+    check.images("mask", mask, spatial_dims)
+    spacing = check.spacing(sampling, spatial_dims)
     check.option("boundary", boundary, BOUNDARIES)
     chosen = choose("signed_distance", (mask,), backend)
     images = mask.flatten(end_dim=-spatial_dims - 1) if mask.dim() > spatial_dims else mask[None]

@@ -13,13 +13,6 @@ from .._core.named_tuples import serializable
 from .._core.operators import to_mask
 from . import ops
 
-# the squares of these, and of the sides of images, are normal numbers in float32
-LEAST_SPACING, MOST_SPACING = 2.0**-60, 2.0**40
-# Beyond this quotient of two spacings, the roundings of float64 could decide which pixel is the
-# nearest.
-MOST_ANISOTROPY = 1024
-AXES = {2: "[..., H, W]", 3: "[..., D, H, W]"}
-
 
 @serializable
 class DistanceTransform(NamedTuple):
@@ -96,7 +89,7 @@ def distance_transform(
         >>> indices[:, 1, 2].tolist()
         [0, 0]
     """
-    spacing = check_arguments("mask", mask, spatial_dims, squared, sampling, return_indices)
+    spacing = check_arguments(mask, spatial_dims, squared, sampling, return_indices)
     chosen = choose("distance_transform", (mask,), backend)
     batch, space = mask.shape[:-spatial_dims], mask.shape[-spatial_dims:]
     images = to_mask(
@@ -111,42 +104,14 @@ def distance_transform(
 
 
 def check_arguments(
-    name: str, mask: Any, spatial_dims: Any, squared: Any, sampling: Any, return_indices: Any
+    mask: Any, spatial_dims: Any, squared: Any, sampling: Any, return_indices: Any
 ) -> tuple[float, float, float]:
     """The spacing of depth, rows and columns; 1 for the depth of an image."""
-    check.integers(name, mask)
-    check.option("spatial_dims", spatial_dims, AXES)
+    check.images("mask", mask, spatial_dims)
     check.flag("squared", squared)
     check.flag("return_indices", return_indices)
-    if mask.dim() < spatial_dims:
-        raise ValueError(
-            f"{name}: expected shape {AXES[spatial_dims]} with spatial_dims={spatial_dims}, got"
-            f" {list(mask.shape)}"
-        )
-    if spatial_dims == 2 and mask.dim() > 4:
-        raise ValueError(
-            f"{name}: expected at most 4 dimensions with spatial_dims=2, got"
-            f" {list(mask.shape)}; pass spatial_dims=3 for volumes {AXES[3]}"
-        )
     if squared:
-        check.short_sides(name, mask, spatial_dims)
-    if sampling is None:
-        return (1.0, 1.0, 1.0)
-    spacing = [
-        check.positive("sampling", x) for x in check.sequence("sampling", sampling, spatial_dims)
-    ]
-    least, most = min(spacing), max(spacing)
-    if not LEAST_SPACING <= least <= most <= MOST_SPACING:
-        raise ValueError(
-            f"sampling: expected numbers from {LEAST_SPACING:.0e} to {MOST_SPACING:.0e}, got"
-            f" {sampling!r}"
-        )
-    if squared:
-        raise ValueError(f"sampling: expected None with squared=True, got {sampling!r}")
-    if return_indices and most > MOST_ANISOTROPY * least:
-        raise ValueError(
-            f"sampling: expected quotients up to {MOST_ANISOTROPY} with return_indices=True, got"
-            f" {sampling!r}"
-        )
-    depth, row, column = [1.0] * (3 - spatial_dims) + spacing
-    return depth, row, column
+        check.short_sides("mask", mask, spatial_dims)
+        if sampling is not None:
+            raise ValueError(f"sampling: expected None with squared=True, got {sampling!r}")
+    return check.spacing(sampling, spatial_dims, nearest=return_indices)

@@ -7,7 +7,7 @@
 namespace pixelkernels::distance::cuda {
 
 struct ClickMaps {
-  const float* points;    // [B, N, 2], (row, column), or [B, N, 3], (depth, row, column), of volumes
+  const float* points;  // [B, N, 2], (row, column), or [B, N, 3], (depth, row, column), of volumes
   const int64_t* labels;  // [B, N]
   int64_t batch, clicks;
   bool volumes;
