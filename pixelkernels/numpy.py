@@ -85,6 +85,8 @@ def distance_transform(
     spatial_dims: int = 2,
     squared: Literal[False] = False,
     sampling: Sequence[float] | None = None,
+    multilabel: bool = False,
+    black_border: bool = False,
     return_indices: Literal[False] = False,
 ) -> NDArray[np.float32]: ...
 @overload
@@ -93,6 +95,8 @@ def distance_transform(
     *,
     spatial_dims: int = 2,
     squared: Literal[True],
+    multilabel: bool = False,
+    black_border: bool = False,
     return_indices: Literal[False] = False,
 ) -> NDArray[np.int32]: ...
 @overload
@@ -110,6 +114,8 @@ def distance_transform(
     spatial_dims: int = 2,
     squared: bool = False,
     sampling: Sequence[float] | None = None,
+    multilabel: bool = False,
+    black_border: bool = False,
     return_indices: bool = False,
 ) -> NDArray[np.float32] | NDArray[np.int32] | DistanceTransform:
     """`pixelkernels.distance_transform` on an array [..., H, W], or [..., D, H, W].
@@ -122,13 +128,20 @@ def distance_transform(
                [1, 2, 5]], dtype=int32)
     """
     spacing = transform.check_arguments(
-        _tensor("mask", mask), spatial_dims, squared, sampling, return_indices
+        *(_tensor("mask", mask), spatial_dims, squared, sampling),
+        *(multilabel, black_border, return_indices),
     )
     batch, space = mask.shape[:-spatial_dims], mask.shape[-spatial_dims:]
-    images = np.ascontiguousarray(_mask("mask", mask).reshape(math.prod(batch), *space))
+    shape, kernels = (math.prod(batch), *space), _kernels()
+    if multilabel:
+        labels = np.ascontiguousarray(_labels(mask).reshape(shape))
+        found = kernels.label_distance(labels, squared, *spacing, black_border, False)
+        return found.reshape(mask.shape)
+    images = np.ascontiguousarray(_mask("mask", mask).reshape(shape))
     if not return_indices:
-        return _kernels().distance_transform(images, squared, *spacing).reshape(mask.shape)
-    distances, indices = _kernels().nearest_true(images, squared, *spacing)
+        found = kernels.distance_transform(images, squared, *spacing, black_border)
+        return found.reshape(mask.shape)
+    distances, indices = kernels.nearest_true(images, squared, *spacing)
     return DistanceTransform(
         distances.reshape(mask.shape), indices.reshape(*batch, spatial_dims, *space)
     )
@@ -192,8 +205,7 @@ def _deepest_errors(
     depths, indices = [], []
     for errors in (is_object & ~prediction & counts, ~is_object & prediction & counts):
         # there are no errors outside of a volume
-        right = ~np.pad(errors, ((0, 0), *[(1, 1)] * 3))
-        depth = _kernels().distance_transform(right, True, 1.0, 1.0, 1.0)[:, 1:-1, 1:-1, 1:-1]
+        depth = _kernels().distance_transform(~errors, True, 1.0, 1.0, 1.0, True)
         depth = (depth if allowed is None else depth * allowed).reshape(len(target), -1)
         depths.append(depth.max(1))
         indices.append(depth.argmax(1))

@@ -36,11 +36,21 @@ struct Space {
   const void *row_squares, *column_squares;
 };
 
-// Squares are uint32, if the spacing is 1 and no side too long for it, or float.
+// The transform of labels takes, in place of a mask, the changes of every pixel, as bits: whether
+// its label is another than that of the pixel before it along an axis, and whether its distance is
+// 0 in any case.
+constexpr uint8_t kAlongDepth = 1, kAlongRows = 2, kAlongColumns = 4, kBackground = 8;
+
+// Squares are uint32, if the spacing is 1 and no side too long for it, or float. The result at x of
+// a line is min_q g_q + (x - q)^2, where g are the squares from the earlier axes; of labels it is
+// at most the square of the steps to another label along the line. That suffices: a q with another
+// label is at least as many steps away, so its g may be included.
 struct Transform : Space {
   float spacing;  // of the first axis
   bool whole, squared, border;
-  void* out;  // 4 bytes per pixel: the squares between the passes
+  bool labels;  // the mask is of changes
+  void* out;    // 4 bytes per pixel: the squares between the passes
+  uint8_t first_change() const { return volume ? kAlongDepth : kAlongRows; }
 };
 
 // The coordinates of the nearest True pixel. Squares are uint32 or double. They are computed again

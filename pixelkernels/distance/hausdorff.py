@@ -213,11 +213,9 @@ def _weights(
     # squares as integers
     squared = unit and all(side <= check.LONGEST_SIDES[len(space)] for side in space)
     sides = torch.stack([q > 0.5, t > 0.5 if t.is_floating_point() else t])
-    both = torch.stack([sides, ~sides]).flatten(0, 3).contiguous()
-    maps = ops.distance_transform(backend, both, squared, *spacing, False)
-    maps = maps.view(2, *sides.shape).flatten(4)
-    # to True and to False pixels: one of them is 0 at every pixel
-    fields = maps[0].add_(maps[1])
+    # from True to False pixels, and from False to True ones
+    fields = ops.label_distance(backend, sides.flatten(0, 2), squared, *spacing, False, True)
+    fields = fields.view(sides.shape).flatten(3)
     nowhere = fields[..., :1] == (NOWHERE if squared else math.inf)
     if not may_read or bool(nowhere.any()):
         fields.masked_fill_(nowhere, 0)

@@ -60,6 +60,16 @@ distance_transform = kernel(
     eager=reference.distance_transform,
 )
 
+# labels [N, H, W] or [N, D, H, W], bool or integer -> as above, the distance to the nearest pixel
+# with another label; with `border`, the pixels around the image have another one. Without
+# `background`, it is 0 where the label is 0.
+label_distance = kernel(
+    "label_distance(Tensor labels, bool squared, float depth_spacing, float row_spacing,"
+    " float column_spacing, bool border, bool background) -> Tensor",
+    _transform_fake,
+    eager=reference.label_distance,
+)
+
 # as distance_transform without a border, and the nearest True pixel: int32 [N, 2 or 3, *space], -1
 # without one. Tie-break: the smallest column, then the smallest row, then the smallest depth.
 # Costs are integers, or float64: the square of the product of spacing and steps for each axis,

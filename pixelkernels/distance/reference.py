@@ -72,6 +72,37 @@ def distance_transform(
     return _distance(squared_distance(mask, spacing, border), squared)
 
 
+def label_distance(
+    labels: Tensor,
+    squared: bool,
+    depth_spacing: float,
+    row_spacing: float,
+    column_spacing: float,
+    border: bool,
+    background: bool,
+) -> Tensor:
+    """min_s |p - s| over the pixels s with another label than p, in float32, or its square, int32.
+
+    With `border`, the pixels around an image have another label. Without `background`, it is 0
+    where the label is 0.
+    """
+    axes = labels.dim() - 1
+    d2 = torch.full_like(labels, torch.inf, dtype=torch.float64)
+    for axis, step in enumerate((depth_spacing, row_spacing, column_spacing)[-axes:], 1):
+        lines, own = d2.movedim(axis, -1), labels.movedim(axis, -1)
+        position = torch.arange(lines.shape[-1], device=labels.device)
+        best = torch.full_like(lines, torch.inf)
+        for j in range(lines.shape[-1]):
+            # a pixel with another label is at the distance 0 from one
+            value = torch.where(own[..., j, None] == own, lines[..., j, None], 0)
+            best = torch.minimum(best, value + (step * (position - j).double()).square())
+        if border:
+            side = torch.minimum(position + 1, len(position) - position)
+            best = torch.minimum(best, (step * side.double()).square())
+        d2 = best.movedim(-1, axis)
+    return _distance(d2 if background else torch.where(labels == 0, 0, d2), squared)
+
+
 def nearest_true(
     mask: Tensor,
     squared: bool,

@@ -81,16 +81,13 @@ def _signed(
     column_spacing: float,
     inner: bool,
 ) -> Tensor:
-    spacing = (depth_spacing, row_spacing, column_spacing)
-    both = torch.stack([images, ~images]).flatten(0, 1)
-    maps = ops.distance_transform(backend, both, False, *spacing, False)
-    outside, inside = maps.view(2, *images.shape).unbind()
-    if inner:
-        inside.mul_(_interior(images))
-    # one of the two is 0 at every pixel; the other is infinite in an image that is empty or full
-    found = outside - inside
+    found = ops.label_distance(
+        backend, images, False, depth_spacing, row_spacing, column_spacing, False, True
+    )
+    found.mul_(1 - images.to(torch.int8) - (_interior(images) if inner else images).to(torch.int8))
     if not inner:
-        found.add_(images.to(found.dtype))
+        found.add_(images)
+    # infinite in an image that is empty or full
     return found.nan_to_num_(0, 0, 0)
 
 

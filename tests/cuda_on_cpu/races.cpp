@@ -1,7 +1,7 @@
 // Finds data races: two accesses to the same memory by threads that nothing orders, one of them a
 // write. GCC's -fsanitize=thread calls a function for every access; those are defined here instead
-// of in libtsan, whose vector clocks take minutes for the 1024 threads of a block. For each two
-// bytes of memory, a cell knows the last write and who has read since.
+// of in libtsan, whose vector clocks take minutes for the 1024 threads of a block. For each byte of
+// memory, a cell knows the last write and who has read since.
 #include <array>
 #include <memory>
 #include <unordered_map>
@@ -23,7 +23,7 @@ struct Cell {
   bool several_lanes = false, several_warps = false;
 };
 
-constexpr int kPageBits = 12, kCellBytes = 2;
+constexpr int kPageBits = 12, kCellBytes = 1;
 using Page = std::array<Cell, (1 << kPageBits) / kCellBytes>;
 constexpr size_t kMostPages = 4096;
 std::unordered_map<uintptr_t, std::unique_ptr<Page>> pages;

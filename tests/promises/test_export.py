@@ -39,7 +39,10 @@ def saved(program):
 # a program is for weights of the support's size, or for those that are resized
 EQUAL = {"X": "P", "Y": "Q"}
 # on eager the distance transform is a loop over the rows, and over the columns
-LOOPS = ("distance_transform", "expand_labels", "next_click", "simulate_clicks")
+LOOPS = (
+    *("distance_transform", "signed_distance", "boundary_loss", "hausdorff_loss"),
+    *("expand_labels", "next_click", "simulate_clicks"),
+)
 
 
 def dynamic_letters(call, backend):

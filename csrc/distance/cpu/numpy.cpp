@@ -46,6 +46,10 @@ py::array maps_of_arrays(Array<float> points, Array<int64_t> labels, int64_t dep
   return maps;
 }
 
+const uint8_t* bytes_of(const Array<bool>& mask) {
+  return reinterpret_cast<const uint8_t*>(mask.data());
+}
+
 // An array for the distances, int32 squares or float32.
 py::array distances_of(const std::vector<int64_t>& shape, bool squared) {
   if (squared) return Array<int32_t>(shape);
@@ -53,15 +57,33 @@ py::array distances_of(const std::vector<int64_t>& shape, bool squared) {
 }
 
 py::array transform_of_array(Array<bool> mask, bool squared, double depth_spacing,
-                             double row_spacing, double column_spacing) {
+                             double row_spacing, double column_spacing, bool border) {
   const std::vector<int64_t> shape(mask.shape(), mask.shape() + mask.ndim());
-  const Space space = space_of(mask.data(), shape.data() + 1, mask.ndim() == 4);
+  const Space space = space_of(bytes_of(mask), shape.data() + 1, mask.ndim() == 4);
   py::array distance = distances_of(shape, squared);
   void* out = distance.mutable_data();
   {
     py::gil_scoped_release released;
     distance_transform(space, shape[0], {depth_spacing, row_spacing, column_spacing}, squared,
-                       false, out, alone);
+                       border, false, out, alone);
+  }
+  return distance;
+}
+
+template <class L>
+py::array transform_of_labels(Array<L> labels, bool squared, double depth_spacing,
+                              double row_spacing, double column_spacing, bool border,
+                              bool background) {
+  const std::vector<int64_t> shape(labels.shape(), labels.shape() + labels.ndim());
+  const std::unique_ptr<uint8_t[]> changes(new uint8_t[labels.size()]);
+  const Space space = space_of(changes.get(), shape.data() + 1, labels.ndim() == 4);
+  py::array distance = distances_of(shape, squared);
+  void* out = distance.mutable_data();
+  {
+    py::gil_scoped_release released;
+    find_changes(labels.data(), space, shape[0], background, changes.get(), alone);
+    distance_transform(space, shape[0], {depth_spacing, row_spacing, column_spacing}, squared,
+                       border, true, out, alone);
   }
   return distance;
 }
@@ -70,7 +92,7 @@ py::tuple nearest_of_array(Array<bool> mask, bool squared, double depth_spacing,
                            double column_spacing) {
   std::vector<int64_t> shape(mask.shape(), mask.shape() + mask.ndim());
   const int64_t masks = shape[0];
-  const Space space = space_of(mask.data(), shape.data() + 1, mask.ndim() == 4);
+  const Space space = space_of(bytes_of(mask), shape.data() + 1, mask.ndim() == 4);
   py::array distance = distances_of(shape, squared);
   shape.insert(shape.begin() + 1, space.volume ? 3 : 2);
   Array<int32_t> indices(shape);
@@ -94,9 +116,9 @@ py::tuple errors_of_arrays(Array<bool> prediction, Array<L> target,
   const int64_t pixels = pixels_at_a_time(images, height * width);
   const std::unique_ptr<uint8_t[]> kinds(new uint8_t[pixels]);
   const std::unique_ptr<int16_t[]> rows(new int16_t[pixels + kAnchorStep]);
-  const Masks<L> problem{reinterpret_cast<const uint8_t*>(prediction.data()),
+  const Masks<L> problem{bytes_of(prediction),
                          target.data(),
-                         allowed ? reinterpret_cast<const uint8_t*>(allowed->data()) : nullptr,
+                         allowed ? bytes_of(*allowed) : nullptr,
                          images,
                          height,
                          width,
@@ -118,6 +140,11 @@ py::tuple errors_of_arrays(Array<bool> prediction, Array<L> target,
 void bind(py::module_& m) {
   m.def("click_maps", &maps_of_arrays);
   m.def("distance_transform", &transform_of_array);
+  m.def("label_distance", &transform_of_labels<uint8_t>);
+  m.def("label_distance", &transform_of_labels<int8_t>);
+  m.def("label_distance", &transform_of_labels<int16_t>);
+  m.def("label_distance", &transform_of_labels<int32_t>);
+  m.def("label_distance", &transform_of_labels<int64_t>);
   m.def("nearest_true", &nearest_of_array);
   m.def("deepest_errors", &errors_of_arrays<uint8_t>);
   m.def("deepest_errors", &errors_of_arrays<int8_t>);

@@ -45,7 +45,7 @@ Tensor maps_of_clicks(Tensor points, Tensor labels, int64_t depth, int64_t heigh
 Space space_of_mask(const Tensor& mask) {
   STD_TORCH_CHECK(mask.is_contiguous() && mask.scalar_type() == ScalarType::Bool,
                   "pixelkernels: the mask must be contiguous, in bool");
-  return space_of(data<bool>(mask), mask.sizes().data() + 1, mask.dim() == 4);
+  return space_of(data<uint8_t>(mask), mask.sizes().data() + 1, mask.dim() == 4);
 }
 
 Tensor transform_of_mask(Tensor mask, bool squared, double depth_spacing, double row_spacing,
@@ -53,7 +53,23 @@ Tensor transform_of_mask(Tensor mask, bool squared, double depth_spacing, double
   const Space space = space_of_mask(mask);
   Tensor distance = output(mask, mask.sizes(), squared ? ScalarType::Int : ScalarType::Float);
   distance_transform(space, mask.size(0), {depth_spacing, row_spacing, column_spacing}, squared,
-                     border, data(distance), threads_with_subnormals);
+                     border, false, data(distance), threads_with_subnormals);
+  return distance;
+}
+
+Tensor transform_of_labels(Tensor labels, bool squared, double depth_spacing, double row_spacing,
+                           double column_spacing, bool border, bool background) {
+  const Label type = label_of(labels);
+  Tensor changes = output(labels, labels.sizes(), ScalarType::Byte);
+  const Space space =
+      space_of(data<uint8_t>(changes), labels.sizes().data() + 1, labels.dim() == 4);
+  with_label(type, [&](auto like) {
+    find_changes(data<decltype(like)>(labels), space, labels.size(0), background,
+                 data<uint8_t>(changes), threads);
+  });
+  Tensor distance = output(labels, labels.sizes(), squared ? ScalarType::Int : ScalarType::Float);
+  distance_transform(space, labels.size(0), {depth_spacing, row_spacing, column_spacing}, squared,
+                     border, true, data(distance), threads_with_subnormals);
   return distance;
 }
 
@@ -140,6 +156,7 @@ Tensor pick_pixels(Tensor allowed, Tensor seeds, Tensor farthest, int64_t count,
 STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CPU, m) {
   m.impl("click_maps", TORCH_BOX(&maps_of_clicks));
   m.impl("distance_transform", TORCH_BOX(&transform_of_mask));
+  m.impl("label_distance", TORCH_BOX(&transform_of_labels));
   m.impl("nearest_true", TORCH_BOX(&nearest_of_mask));
   m.impl("deepest_errors", TORCH_BOX(&errors_of_masks));
   m.impl("pick_pixels", TORCH_BOX(&pick_pixels));

@@ -64,9 +64,9 @@ inline bool are_whole(const Space& s, const Spacing& spacing) {
 }
 
 // An image has the shape [H, W] and a depth of 1.
-inline Space space_of(const bool* mask, const int64_t* shape, bool volume) {
+inline Space space_of(const uint8_t* mask, const int64_t* shape, bool volume) {
   Space s = {};
-  s.mask = reinterpret_cast<const uint8_t*>(mask);
+  s.mask = mask;
   s.volume = volume;
   s.depth = volume ? *shape++ : 1;
   s.height = shape[0];
@@ -102,19 +102,43 @@ void transform(Transform s, int64_t masks, const Spacing& spacing, const Loop& l
   for_axes<A>(s, masks, kernels().first_axis, kernels().columns, kernels().rows, loop);
 }
 
-// out: 4 bytes per pixel
+// out: 4 bytes per pixel; `labels`: the mask is of changes
 template <class Loop>
 void distance_transform(const Space& space, int64_t masks, const Spacing& spacing, bool squared,
-                        bool border, void* out, const Loop& loop) {
+                        bool border, bool labels, void* out, const Loop& loop) {
   if (masks * space.depth * space.height * space.width == 0) return;
   Transform s = {space};
   s.spacing = static_cast<float>(space.volume ? spacing.depth : spacing.row);
   s.whole = are_whole(space, spacing);
   s.squared = squared;
   s.border = border;
+  s.labels = labels;
   s.out = out;
   s.whole ? transform<uint32_t>(s, masks, spacing, loop)
           : transform<float>(s, masks, spacing, loop);
+}
+
+// The changes of labels of the shape of `space`; `background`: the label 0 has distances, too.
+template <class L, class Loop>
+void find_changes(const L* labels, const Space& space, int64_t masks, bool background,
+                  uint8_t* changes, const Loop& loop) {
+  const int64_t width = space.width;
+  loop(masks * space.depth * space.height, width, [&](int64_t line) {
+    const L* own = labels + line * width;
+    const bool first_row = line % space.height == 0;
+    const bool first_depth = line / space.height % space.depth == 0;
+    // a line is no other than itself
+    const L* above = first_row ? own : own - width;
+    const L* before = first_depth ? own : own - space.height * width;
+    const uint8_t nothing = background ? 0 : kBackground;
+    uint8_t* to = changes + line * width;
+    for (int64_t x = 0; x < width; ++x) {
+      const uint8_t deep = own[x] != before[x] ? kAlongDepth : 0;
+      const uint8_t down = own[x] != above[x] ? kAlongRows : 0;
+      to[x] = deep | down | (own[x] == 0 ? nothing : 0);
+    }
+    for (int64_t x = 1; x < width; ++x) to[x] |= own[x] != own[x - 1] ? kAlongColumns : 0;
+  });
 }
 
 template <class A, class Loop>

@@ -18,23 +18,26 @@ struct Columns {
   int64_t images;
   int height;
   int64_t width;  // the number of columns
-  bool border;    // the pixels above and below are True
+  bool border;    // the pixels above and below are True, or have another label
+  uint8_t bits;   // a pixel with one of them is True, or a change
 };
 
-__device__ inline unsigned load_word(const uint8_t* from, int64_t stride, int rows) {
+__device__ inline unsigned load_word(const uint8_t* from, int64_t stride, int rows, uint8_t bits) {
   uint8_t values[kWordRows];
 #pragma unroll
   for (int r = 0; r < kWordRows; ++r, from += stride) values[r] = r < rows ? *from : 0;
-  unsigned bits = 0;
+  unsigned word = 0;
 #pragma unroll
-  for (int r = 0; r < kWordRows; ++r) bits |= (values[r] != 0 ? 1u : 0u) << r;
-  return bits;
+  for (int r = 0; r < kWordRows; ++r) word |= ((values[r] & bits) != 0 ? 1u : 0u) << r;
+  return word;
 }
 
-// Writes found(row, steps up to a True pixel, steps down to one). A block handles 32 columns of an
-// image, one per lane, and a warp `band` words of each. Going up the band, a warp reads the mask
-// and stores each word, and the first True row below it, in the place of the results; going down,
-// it reads them again.
+// Writes found(row, steps up, steps down), to the nearest True pixel in each direction; if
+// Found::kLabels, to the nearest pixel with another label. The row of a change has one a step
+// above, and is that of another label for the rows above. A block handles 32 columns of an image,
+// one per lane, and a warp `band` words of each. Going up the band, a warp reads the mask and
+// stores each word, and the first True row below it, in the place of the results; going down, it
+// reads them again.
 template <class Found>
 __global__ void __launch_bounds__(kColumnWarps* kWarp)
     columns_kernel(const Found found, const Columns c, unsigned* out, const int band) {
@@ -62,7 +65,7 @@ __global__ void __launch_bounds__(kColumnWarps* kWarp)
       if (row + kWordRows + 1 < height) left[width] = below;
     }
     below = first;
-    bits = load_word(mask + row * width, width, inside ? height - row : 0);
+    bits = load_word(mask + row * width, width, inside ? height - row : 0, c.bits);
     if (bits != 0) {
       first = row + __ffs(bits) - 1;
       if (last == kNoneAbove) last = row + kWordRows - 1 - __clz(bits);
@@ -71,7 +74,8 @@ __global__ void __launch_bounds__(kColumnWarps* kWarp)
   first_of[warp][lane] = first;
   last_of[warp][lane] = last;
   __syncthreads();
-  int above = c.border ? -1 : kNoneAbove, beyond = c.border ? height : kNoneBelow;
+  constexpr int kUp = Found::kLabels ? 1 : 0;
+  int above = c.border ? kUp - 1 : kNoneAbove, beyond = c.border ? height : kNoneBelow;
   for (int w = 0; w < warp; ++w) above = max(above, last_of[w][lane]);
   for (int w = warp + 1; w < warps; ++w) beyond = min(beyond, first_of[w][lane]);
 
@@ -85,19 +89,21 @@ __global__ void __launch_bounds__(kColumnWarps* kWarp)
       below = last_row + 2 < height ? static_cast<int>(next[width]) : kNoneBelow;
     }
     int from_above[kWordRows];
-    int distance = row - above;
+    int distance = row - above + kUp;
 #pragma unroll
     for (int r = 0; r < kWordRows; ++r, ++distance) {
-      if (here >> r & 1) distance = 0;
+      if (here >> r & 1) distance = kUp;
       from_above[r] = distance;
     }
     distance = below_here - last_row;
     unsigned* to = next;
 #pragma unroll
     for (int r = kWordRows - 1; r >= 0; --r, ++distance) {
+      const int from_below = distance;
       if (here >> r & 1) distance = 0;
       to -= width;
-      if (r < height - row && inside) *to = found(row + r, from_above[r], distance);
+      if (r < height - row && inside)
+        *to = found(row + r, from_above[r], Found::kLabels ? from_below : distance);
     }
     if (here != 0) above = last_row - __clz(here);
   }

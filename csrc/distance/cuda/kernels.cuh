@@ -28,7 +28,8 @@ struct Masks {
   int64_t images;
   bool volumes;
   int depth, height, width;  // the depth of images is 1
-  bool border;               // the pixels around an image are True
+  bool border;               // the pixels around an image are True, or have another label
+  bool labels;               // the data are changes, as in distance/kernels.h
 
   int64_t pixels() const { return int64_t{depth} * height * width; }  // of an image
 };
@@ -38,6 +39,11 @@ struct Spacing {
 };
 
 constexpr int kLongestSide = 1 << 29;  // of a mask
+constexpr uint8_t kAnyBit = 0xff;
+
+// The changes of contiguous labels; `background`: the label 0 has distances, too.
+void find_changes(const Device& device, const void* labels, Label type, const Masks& masks,
+                  bool background, uint8_t* changes);
 
 // out: the shape of the masks, int32 squares or float32 distances. The spacing is 1, and the sides
 // at most kLongestExactSide, or kLongestExactVolumeSide.

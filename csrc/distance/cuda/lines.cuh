@@ -33,9 +33,9 @@ __device__ inline int anchor_pixel(int anchor, int length) {
 }
 __host__ __device__ inline int anchor_count(int length) { return (length + kWarp - 1) / kWarp + 1; }
 
-// The memory of a tile: costs, then sites, then results of one turn and of the next. All begin at
-// multiples of 16 bytes.
-template <class Cost, bool kAcross>
+// The memory of a tile: costs, then sites, then results of one turn and of the next, then changes
+// of labels. All begin at multiples of 16 bytes.
+template <class Cost, bool kAcross, bool kLabels>
 struct Layout {
   int length;
 
@@ -46,12 +46,14 @@ struct Layout {
     return kAcross ? (length + banks - 1) / banks * banks + skew : padded_length();
   }
   __host__ __device__ int site_pitch() const { return (anchor_count(length) + 4) / 4 * 4; }
+  __host__ __device__ int64_t change_pitch() const { return (int64_t{length} + 15) / 16 * 16; }
   __host__ __device__ static int turn_pitch(int warps_per_line) {
     return warps_per_line * kWarp + 4;
   }
   __host__ __device__ int64_t bytes(int lines) const {
     const int64_t turns = kAcross ? 2 * lines * turn_pitch(kLineWarps / lines) : 0;
-    return lines * (int64_t{cost_pitch()} * sizeof(Cost) + 4 * site_pitch()) + 4 * turns;
+    const int64_t changes = kLabels ? lines * change_pitch() : 0;
+    return lines * (int64_t{cost_pitch()} * sizeof(Cost) + 4 * site_pitch()) + 4 * turns + changes;
   }
 };
 
@@ -79,11 +81,40 @@ __device__ inline void find_anchors(const Metric& metric, const typename Metric:
   }
 }
 
+// The steps from the lane's pixel in a part to another label along the line, kFarSteps or more
+// without one. The line has changes where its labels change. The warp reads the nearest parts that
+// have any.
+__device__ inline int steps_to_label(const uint8_t* changes, int length, int part, bool border) {
+  const int lane = threadIdx.x, x = part * kWarp + lane;
+  const auto bits_of = [&](int p) {
+    const int q = p * kWarp + lane;
+    return __ballot_sync(kWholeWarp, q < length && changes[q] != 0);
+  };
+  const unsigned own = bits_of(part), up_to_here = kWholeWarp >> (kWarp - 1 - lane);
+  int first = border ? 0 : kNoneAbove, end = border ? length : kNoneBelow;
+  for (int p = part - 1; p >= 0; --p) {
+    if (const unsigned bits = bits_of(p); bits != 0) {
+      first = p * kWarp + kWarp - 1 - __clz(bits);
+      break;
+    }
+  }
+  for (int p = part + 1; p * kWarp < length; ++p) {
+    if (const unsigned bits = bits_of(p); bits != 0) {
+      end = p * kWarp + __ffs(bits) - 1;
+      break;
+    }
+  }
+  if ((own & up_to_here) != 0) first = part * kWarp + kWarp - 1 - __clz(own & up_to_here);
+  if ((own & ~up_to_here) != 0) end = part * kWarp + __ffs(own & ~up_to_here) - 1;
+  return min(x - first + 1, end - x);
+}
+
 // The result of the lane's pixel in a part of 32 pixels; if the pass asks for sites, the site, or
 // -1 without a True pixel.
 template <class Pass>
 __device__ inline unsigned solve_part(const Pass& pass, const typename Pass::Metric::Cost* costs,
-                                      const int* sites, int part) {
+                                      const int* sites, const uint8_t* changes, int length,
+                                      int part) {
   const auto& metric = pass.metric;
   const int x = part * kWarp + static_cast<int>(threadIdx.x), highest = sites[part + 2];
   int q = sites[part + 1] / 4 * 4, group = q;
@@ -104,6 +135,8 @@ __device__ inline unsigned solve_part(const Pass& pass, const typename Pass::Met
     for (int k = 3; k >= 0; --k)
       if (metric.cost(costs[group + k], x, group + k) == least) site = group + k;
     return site;
+  } else if constexpr (Pass::kLabels) {
+    return pass.result(least, x, steps_to_label(changes, length, part, pass.border));
   } else {
     return pass.result(least, x);
   }
@@ -117,7 +150,10 @@ __device__ inline unsigned solve_part(const Pass& pass, const typename Pass::Met
 //   Pass::line(plane)         what square and write need to know
 //   Pass::square(line, read)  the Square that this means
 //   Pass::kSites              whether results are sites; if not, they are of
-//   Pass::result(least, x)    32 bits, from a Cost
+//   Pass::result(least, x)    32 bits, from a Cost; if Pass::kLabels, also from the steps to
+//   another
+//                             label along the line, up to Pass::border
+//   Pass::changes(i)          if kLabels, whether the label changes at pixel i along the line
 //   Pass::write(line, i, x, result)
 template <bool kAcross, bool kInShared, class Pass>
 __global__ void __launch_bounds__(kLineWarps* kWarp)
@@ -134,7 +170,7 @@ __global__ void __launch_bounds__(kLineWarps* kWarp)
     else
       __syncthreads();
   };
-  const Layout<Cost, kAcross> layout = {length};
+  const Layout<Cost, kAcross, Pass::kLabels> layout = {length};
   uint8_t* memory = kInShared ? reinterpret_cast<uint8_t*>(shared)
                               : tile_memory + blockIdx.x * layout.bytes(together);
   Cost* const all_costs = reinterpret_cast<Cost*>(memory);
@@ -142,6 +178,9 @@ __global__ void __launch_bounds__(kLineWarps* kWarp)
       reinterpret_cast<int*>(all_costs + int64_t{together} * layout.cost_pitch());
   unsigned* const turns =
       reinterpret_cast<unsigned*>(all_sites + int64_t{together} * layout.site_pitch());
+  const int64_t turn_values = kAcross ? 2 * together * layout.turn_pitch(warps) : 0;
+  uint8_t* const all_changes = reinterpret_cast<uint8_t*>(turns + turn_values);
+  const uint8_t* const changes = all_changes + own * layout.change_pitch();
   const Cost* const costs = all_costs + own * layout.cost_pitch();
   int* const sites = all_sites + own * layout.site_pitch();
 
@@ -185,6 +224,11 @@ __global__ void __launch_bounds__(kLineWarps* kWarp)
       else
         copy(base, std::false_type());
     }
+    if constexpr (Pass::kLabels) {
+      uint8_t* const to_changes = all_changes + moved * layout.change_pitch();
+      for (int q = first; q < length; q += step)
+        to_changes[q] = inside && pass.changes(begin + q * apart) ? 1 : 0;
+    }
     if (warp == 0 && lane == 0) sites[0] = 0;
     wait();
     find_anchors(pass.metric, costs, length, warp, warps, sites, wait);
@@ -194,7 +238,8 @@ __global__ void __launch_bounds__(kLineWarps* kWarp)
       for (int part = 0, turn = 0; part < parts; part += warps, turn ^= 1) {
         unsigned* const results = turns + turn * together * pitch;
         if (part + warp < parts)
-          results[own * pitch + warp * kWarp + lane] = solve_part(pass, costs, sites, part + warp);
+          results[own * pitch + warp * kWarp + lane] =
+              solve_part(pass, costs, sites, changes, length, part + warp);
         __syncthreads();
         const int x = part * kWarp + first;
         if (x < length && inside)
@@ -202,7 +247,7 @@ __global__ void __launch_bounds__(kLineWarps* kWarp)
       }
     } else {
       for (int part = warp; part < parts; part += warps) {
-        const unsigned result = solve_part(pass, costs, sites, part);
+        const unsigned result = solve_part(pass, costs, sites, changes, length, part);
         const int x = part * kWarp + lane;
         if (x < length) pass.write(line, begin + x, x, result);
       }
@@ -214,7 +259,7 @@ __global__ void __launch_bounds__(kLineWarps* kWarp)
 
 template <bool kAcross, class Pass>
 void solve_lines(const Device& device, const Pass& pass, const Lines& lines) {
-  const Layout<typename Pass::Metric::Cost, kAcross> layout = {lines.length};
+  const Layout<typename Pass::Metric::Cost, kAcross, Pass::kLabels> layout = {lines.length};
   const auto fits = [&](int n) { return layout.bytes(n) <= device.shared_memory(); };
   int together = 1, warps = 1;  // of a line
   if (kAcross) {

@@ -14,6 +14,7 @@ namespace pixelkernels::distance::cuda {
 namespace {
 
 struct FirstSite {
+  static constexpr bool kLabels = false;
   __device__ unsigned operator()(int row, int above, int below) const {
     if (min(above, below) >= kFarSteps) return ~0u;  // -1
     return above <= below ? row - above : row + below;
@@ -37,7 +38,7 @@ template <class Metric_>
 struct AlongRows {
   using Metric = Metric_;
   using Read = int;
-  static constexpr bool kSites = true;
+  static constexpr bool kSites = true, kLabels = false;
   struct Line {
     int depth;
   };
@@ -67,7 +68,7 @@ struct AlongColumns {
   using Metric = Metric_;
   using Square = typename Metric::Square;
   using Read = std::conditional_t<kVolumes, Found<Metric>, Row>;
-  static constexpr bool kSites = true;
+  static constexpr bool kSites = true, kLabels = false;
   struct Line {
     int depth, row;
     int64_t before;  // what the indices of earlier images have more than their pixels
@@ -117,8 +118,8 @@ void nearest(const Device& device, const Masks& masks, const Metric& depths, con
   };
   if (masks.volumes) {
     // the depths are where the distances will be
-    const Columns first = {masks.data, masks.images, masks.depth,
-                           int64_t{masks.height} * masks.width, false};
+    const Columns first = {
+        masks.data, masks.images, masks.depth, int64_t{masks.height} * masks.width, false, kAnyBit};
     find_along_columns(device, FirstSite{}, first, distance);
     auto* found = device.workspace<Found<Metric>>(masks.images * masks.pixels());
     const AlongRows<Metric> pass = {
@@ -127,7 +128,7 @@ void nearest(const Device& device, const Masks& masks, const Metric& depths, con
     last(std::true_type(), found);
   } else {
     auto* found = device.workspace<Row>(masks.images * masks.pixels());
-    const Columns first = {masks.data, masks.images, masks.height, masks.width, false};
+    const Columns first = {masks.data, masks.images, masks.height, masks.width, false, kAnyBit};
     find_along_columns(device, FirstSite{}, first, reinterpret_cast<unsigned*>(found));
     last(std::false_type(), found);
   }

@@ -34,13 +34,20 @@ Tensor click_maps_on_device(Tensor points, Tensor labels, int64_t depth, int64_t
   return out;
 }
 
-Masks masks_of(const Tensor& mask, bool border) {
-  const bool volumes = mask.dim() == 4;
-  STD_TORCH_CHECK(volumes || mask.dim() == 3, "pixelkernels: expected a mask of 3 or 4 dimensions");
+Masks masks_of(const Tensor& mask, const uint8_t* data, bool border, bool labels = false) {
+  STD_TORCH_CHECK(mask.dim() == 3 || mask.dim() == 4,
+                  "pixelkernels: expected a mask of 3 or 4 dimensions");
   const int64_t axes = mask.dim() - 1;
-  return {
-      data<uint8_t>(mask),       mask.size(0),          volumes, volumes ? side(mask.size(1)) : 1,
-      side(mask.size(axes - 1)), side(mask.size(axes)), border};
+  Masks masks = {};
+  masks.data = data;
+  masks.images = mask.size(0);
+  masks.volumes = axes == 3;
+  masks.depth = masks.volumes ? side(mask.size(1)) : 1;
+  masks.height = side(mask.size(axes - 1));
+  masks.width = side(mask.size(axes));
+  masks.border = border;
+  masks.labels = labels;
+  return masks;
 }
 
 // Whether squared distances are computed as integers.
@@ -65,11 +72,7 @@ Tensor output(const Call& call, const Masks& m, ScalarType type, bool per_axis =
 
 ScalarType distance_type(bool squared) { return squared ? ScalarType::Int : ScalarType::Float; }
 
-Tensor distance_transform(Tensor mask, bool squared, double depth_spacing, double row_spacing,
-                          double column_spacing, bool border) {
-  const Call call(mask);
-  const Masks masks = masks_of(mask, border);
-  const Spacing spacing = {depth_spacing, row_spacing, column_spacing};
+Tensor transform(const Call& call, const Masks& masks, bool squared, const Spacing& spacing) {
   const bool exact = is_exact(masks, spacing, squared);
   Tensor out = output(call, masks, distance_type(squared));
   if (out.numel() == 0) return out;
@@ -80,10 +83,27 @@ Tensor distance_transform(Tensor mask, bool squared, double depth_spacing, doubl
   return out;
 }
 
+Tensor distance_transform(Tensor mask, bool squared, double depth_spacing, double row_spacing,
+                          double column_spacing, bool border) {
+  const Call call(mask);
+  return transform(call, masks_of(mask, data<uint8_t>(mask), border), squared,
+                   {depth_spacing, row_spacing, column_spacing});
+}
+
+Tensor label_distance(Tensor labels, bool squared, double depth_spacing, double row_spacing,
+                      double column_spacing, bool border, bool background) {
+  const Call call(labels);
+  uint8_t* changes = call.device.workspace<uint8_t>(labels.numel());
+  const Masks masks = masks_of(labels, changes, border, true);
+  if (labels.numel() > 0)
+    find_changes(call.device, labels.data_ptr(), label_of(labels), masks, background, changes);
+  return transform(call, masks, squared, {depth_spacing, row_spacing, column_spacing});
+}
+
 std::tuple<Tensor, Tensor> nearest_true(Tensor mask, bool squared, double depth_spacing,
                                         double row_spacing, double column_spacing) {
   const Call call(mask);
-  const Masks masks = masks_of(mask, false);
+  const Masks masks = masks_of(mask, data<uint8_t>(mask), false);
   const Spacing spacing = {depth_spacing, row_spacing, column_spacing};
   const bool exact = is_exact(masks, spacing, squared);
   Tensor distance = output(call, masks, distance_type(squared));
@@ -101,6 +121,7 @@ std::tuple<Tensor, Tensor> nearest_true(Tensor mask, bool squared, double depth_
 STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CUDA, m) {
   m.impl("click_maps", TORCH_BOX(&click_maps_on_device));
   m.impl("distance_transform", TORCH_BOX(&distance_transform));
+  m.impl("label_distance", TORCH_BOX(&label_distance));
   m.impl("nearest_true", TORCH_BOX(&nearest_true));
 }
 

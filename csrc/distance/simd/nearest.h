@@ -19,11 +19,8 @@ PK_INLINE void nearest_of_some_lines(const Nearest& s, int64_t mask, int64_t beg
   for (int64_t r = 0; r < length; ++r) {
     for (int v = 0; v < kVectors && v * kLanes < n; ++v) {
       const int64_t some = n - v * kLanes < kLanes ? n - v * kLanes : kLanes;
-      typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
-      Bytes is_true = {};
-      std::memcpy(&is_true, from + r * lines + v * kLanes, some);
-      site[v] =
-          __builtin_convertvector(is_true, I32) != 0 ? I32{} + static_cast<int32_t>(r) : site[v];
+      const U32 is_true = load_bytes(from + r * lines + v * kLanes, some);
+      site[v] = is_true != 0 ? I32{} + static_cast<int32_t>(r) : site[v];
       std::memcpy(out + r * lines + v * kLanes, &site[v], some * sizeof(int32_t));
     }
   }

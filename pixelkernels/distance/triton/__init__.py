@@ -18,6 +18,10 @@ Volumes. The column kernels run along D, the kernel of rows along H, where it ad
 squares, and then along W. It reads contiguous lines, so the mask is transposed to [D, W, H] first,
 and the squares are transposed back after the pass along H.
 
+Labels. One kernel finds where the label changes along each axis, in one byte per pixel, which the
+passes take in place of a mask: columns count the steps to another label, and a pass along lines
+bounds its squares by those of the steps to another label along the line. Every pass reads the byte.
+
 Nearest True pixels. In place of distances, the passes hand on sites: the coordinates of the nearest
 True pixel on the axes so far. Those of a volume are pairs in one word. A pass computes costs from
 sites, finds the argmin q, and stores q and the sites of column q. Each pass takes the first of
@@ -31,6 +35,8 @@ segment, up to 128 pixels, save 1:
     click_maps                      the result, 4 per map
     distance_transform              2 + 2 (down) + 2 + 4
     distance_transform of volumes   2 (transpose) + 2 + 2 (down) + 2 + 4 + 8 (transpose) + 4 + 4
+    label_distance                  as the transforms, n + 1 for labels of n bytes, 1 in every pass,
+                                    and 8 along lines for the next changes
     nearest_true                    2 + 2 (sites) + 2 + 12
     nearest_true of volumes         2 (transpose) + 2 + 2 (sites) + 2 + 4 + 8 (transpose) + 4 + 16
 
@@ -41,6 +47,6 @@ are written later.
 
 from .clicks import click_maps
 from .nearest import nearest_true
-from .transform import distance_transform
+from .transform import distance_transform, label_distance
 
-__all__ = ["click_maps", "distance_transform", "nearest_true"]
+__all__ = ["click_maps", "distance_transform", "label_distance", "nearest_true"]

@@ -23,9 +23,11 @@ WIDE = 2**30
 
 @triton.jit
 def column_tile(
-    mask, height, width, segments, INDEX: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr
-):
-    """The tile of this program: True pixels, rows, columns, offsets, validity, image, segment."""
+    mask, height, width, segments, BITS: tl.constexpr, INDEX: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The tile of this program: pixels with one of the bits, rows, columns, offsets, validity,
+    image, segment."""
     program = tl.program_id(0).to(tl.int64)
     tile_columns = tl.cdiv(width, COLUMNS)
     column = (program % tile_columns).to(INDEX) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
@@ -34,7 +36,7 @@ def column_tile(
     row = segment * ROWS + tl.arange(0, ROWS)[:, None]
     inside = (row < height) & (column < width)
     offsets = (image * height + row) * width + column
-    true = tl.load(mask + offsets, mask=inside, other=0) != 0
+    true = tl.load(mask + offsets, mask=inside, other=0) & BITS != 0
     return true, row, column, offsets, inside, image, segment
 
 
@@ -55,13 +57,14 @@ def _ends_kernel(
     height,
     width,
     segments,
+    BITS: tl.constexpr,
     INDEX: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     """The first and last True row of a segment, in each column: ends [N, segments, 2, W]."""
     true, row, column, _, _, image, segment = column_tile(
-        mask, height, width, segments, INDEX, ROWS, COLUMNS
+        mask, height, width, segments, BITS, INDEX, ROWS, COLUMNS
     )
     ends += (image * segments + segment) * 2 * width
     first = tl.min(tl.where(true, row, NOWHERE), axis=0, keep_dims=True)
@@ -79,7 +82,9 @@ def _columns_kernel(
     width,
     segments,
     SITES: tl.constexpr,
+    LABELS: tl.constexpr,
     BORDER: tl.constexpr,
+    BITS: tl.constexpr,
     INDEX: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -87,15 +92,17 @@ def _columns_kernel(
 ):
     """The distance of each pixel of a segment to the nearest True pixel of its column, or -1.
 
-    SITES: the row of that pixel instead, the first of two.
+    SITES: the row of that pixel instead, the first of two. LABELS: the mask is of changes; the
+    distance to the nearest pixel with another label.
     """
     true, row, column, offsets, inside, image, segment = column_tile(
-        mask, height, width, segments, INDEX, ROWS, COLUMNS
+        mask, height, width, segments, BITS, INDEX, ROWS, COLUMNS
     )
     ends += image * segments * 2 * width
     other = tl.arange(0, CHUNK)[:, None]
     # the rows of the nearest True pixels in the segments before and after
-    above = tl.full([1, COLUMNS], -1 if BORDER else -FAR, tl.int32)
+    UP: tl.constexpr = 1 if LABELS else 0
+    above = tl.full([1, COLUMNS], UP - 1 if BORDER else -FAR, tl.int32)
     below = tl.full([1, COLUMNS], 0, tl.int32) + (height if BORDER else NOWHERE)
     for s in range(0, segment, CHUNK):
         known = (s + other < segment) & (column < width)
@@ -108,8 +115,14 @@ def _columns_kernel(
         first = tl.load(first, mask=known, other=NOWHERE)
         below = tl.minimum(below, tl.min(first, axis=0, keep_dims=True))
     above = tl.associative_scan(tl.where(true, row, above), 0, larger)
-    below = tl.associative_scan(tl.where(true, row, below), 0, smaller, reverse=True)
-    nearest = tl.minimum(row - above, below - row)
+    below_row = row
+    if LABELS:
+        # a change has another label above it, so the next one is below this row
+        below_row = row + 1
+        known = (below_row < height) & (column < width)
+        true = tl.load(mask + offsets + width, mask=known, other=0) & BITS != 0
+    below = tl.associative_scan(tl.where(true, below_row, below), 0, smaller, reverse=True)
+    nearest = tl.minimum(row - above + UP, below - row)
     found = nearest < FAR
     if SITES:
         nearest = tl.where(row - above == nearest, above, below)
@@ -117,15 +130,19 @@ def _columns_kernel(
     tl.store(down + offsets, nearest.to(down.dtype.element_ty), mask=inside)
 
 
-def along_columns(mask: Tensor, border: bool = False, sites: bool = False) -> Tensor:
+def along_columns(
+    mask: Tensor, border: bool = False, sites: bool = False, change: int = 0
+) -> Tensor:
     """The distance of each pixel to the nearest True pixel of its column, or -1; int16 or int32.
 
-    `mask` is uint8 [N, H, W]. With `sites`, the row of that pixel instead, the first of two.
+    `mask` is uint8 [N, H, W]. With `sites`, the row of that pixel instead, the first of two. With
+    the bit `change`, the mask is of changes, and the nearest pixel is one with another label.
     """
     images, height, width = mask.shape
     down = torch.empty_like(mask, dtype=torch.int16 if height <= SHORT else torch.int32)
     rows = min(next_power_of_2(height), SEGMENT)
     shape = {
+        "BITS": change or 255,
         "INDEX": tl.int32 if width < WIDE else tl.int64,
         "ROWS": rows,
         "COLUMNS": min(next_power_of_2(width), PIXELS // rows),
@@ -143,6 +160,7 @@ def along_columns(mask: Tensor, border: bool = False, sites: bool = False) -> Te
         mask,
         *(mask, ends, down, *args),
         SITES=sites,
+        LABELS=change > 0,
         BORDER=border,
         CHUNK=16 if others else 1,
         **shape,

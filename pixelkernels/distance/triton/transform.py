@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..._core.triton import launch, next_power_of_2
 from ..._core.validation import LONGEST_SIDES
-from .columns import NOWHERE, along_columns
+from .columns import FAR, NOWHERE, along_columns, larger, smaller
+from .labels import ALONG_COLUMNS, ALONG_DEPTH, ALONG_ROWS, BACKGROUND, find_changes
 from .layout import in_memory_of, transpose
 
 # pixels between anchors: one per thread of a warp
@@ -184,11 +185,13 @@ def _rows_kernel(
     width,
     blocks,
     bisection,
+    mask,
     result,
     first_spacing,
     column_spacing,
     SITES: tl.constexpr,
     COST: tl.constexpr,
+    CHANGE: tl.constexpr,
     LAST: tl.constexpr,
     SQUARED: tl.constexpr,
     BORDER: tl.constexpr,
@@ -196,7 +199,9 @@ def _rows_kernel(
 ):
     """One line: the nearest columns of its anchors, then the distances of all pixels.
 
-    LAST: of the passes; an earlier one stores costs, or -1 without a True pixel.
+    LAST: of the passes; an earlier one stores costs, or -1 without a True pixel. CHANGE: the bit of
+    a mask of changes; a square is at most that of the steps to another label along the line. That
+    suffices: a column with another label is at least as many steps away, so its cost may count.
     """
     FARTHEST: tl.constexpr = NOWHERE if COST.is_int() else float("inf")
     row = tl.program_id(0).to(tl.int64)
@@ -206,20 +211,44 @@ def _rows_kernel(
     # a distance in steps is a site seen from 0
     place, spacing = (0, 0), (first_spacing, 0.0, column_spacing)
     find_anchors(words, anchors, width, blocks, bisection, place, spacing, SITES, COST, CHUNK)
-    x = tl.arange(0, BLOCK)
+    lane = tl.arange(0, BLOCK)
+    if CHANGE:
+        mask += row * width
+        # the next change of every pixel, from the last block to the first, in place of the result
+        change = tl.zeros([BLOCK], tl.int32) + (width if BORDER else NOWHERE)
+        for i in range(0, blocks):
+            x = (blocks - 1 - i) * BLOCK + lane
+            changed = tl.load(mask + x + 1, mask=x + 1 < width, other=0) & CHANGE != 0
+            change = tl.where(changed, x + 1, change)
+            change = tl.associative_scan(change, 0, smaller, reverse=True)
+            tl.store(result + x, change.to(result.dtype.element_ty, bitcast=True), mask=x < width)
+            change = tl.zeros([BLOCK], tl.int32) + tl.min(change, axis=0)
+        tl.debug_barrier()
+        # of the last change
+        change = tl.full([BLOCK], 0 if BORDER else -FAR, tl.int32)
     for i in range(0, blocks):
-        x0 = i * BLOCK
+        x = i * BLOCK + lane
         best, _ = nearest_of_block(
             words, anchors, i, width, blocks, place, spacing, SITES, COST, False
         )
-        if BORDER:
-            side = tl.minimum(x0 + x + 1, width - x0 - x)
+        if CHANGE:
+            bits = tl.load(mask + x, mask=x < width, other=0)
+            change = tl.associative_scan(tl.where(bits & CHANGE != 0, x, change), 0, larger)
+            after = tl.load(result + x, mask=x < width, other=0).to(tl.int32, bitcast=True)
+            steps = tl.minimum(x - change + 1, after - x)
+            change = tl.zeros([BLOCK], tl.int32) + tl.max(change, axis=0)
+            square = squares(steps, column_spacing, COST)
+            best = tl.minimum(best, tl.where(steps < FAR, square, FARTHEST))
+            if LAST:
+                best = tl.where(bits & BACKGROUND != 0, 0, best)
+        elif BORDER:
+            side = tl.minimum(x + 1, width - x)
             best = tl.minimum(best, squares(side, column_spacing, COST))
         if not LAST:
             best = tl.where(best == FARTHEST, -1, best)
         elif not SQUARED:
             best = root(best, COST)
-        tl.store(result + x0 + x, best, mask=x0 + x < width)
+        tl.store(result + x, best, mask=x < width)
 
 
 def costs_are_integers(mask: Tensor, spacings: tuple[float, ...]) -> bool:
@@ -237,27 +266,32 @@ def launch_along_lines(kernel: Any, words: Tensor, *args: Any, **options: Any) -
 
 
 def squares_of_slices(
-    mask: Tensor, memory: Tensor, spacings: tuple[float, ...], **options: Any
+    mask: Tensor, memory: Tensor, spacings: tuple[float, ...], labels: bool, **options: Any
 ) -> Tensor:
     """The squared distances along depth and rows, or -1, of a mask [N, D, H, W] of uint8.
 
     The result of the transform, `memory`, holds what is no longer needed when that is written.
     """
     images, depth, height, width = mask.shape
-    turned = transpose(mask, in_memory_of(memory, (images, depth, width, height), torch.uint8))
-    steps = along_columns(turned.view(images, depth, -1), options["BORDER"]).view(turned.shape)
+    shape = (images, depth, width, height)
+    # changes are read again along the rows
+    turned = mask.new_empty(shape) if labels else in_memory_of(memory, shape, torch.uint8)
+    transpose(mask, turned)
+    columns = turned.view(images, depth, -1)
+    steps = along_columns(columns, options["BORDER"], change=ALONG_DEPTH if labels else 0)
     dtype = torch.int32 if options["COST"] == tl.int32 else torch.float32
     costs = in_memory_of(memory, turned.shape, dtype)
     launch_along_lines(
         _rows_kernel,
-        steps,
-        *(costs, *spacings[:2]),
+        steps.view(turned.shape),
+        *(turned, costs, *spacings[:2]),
         SITES=1,
+        CHANGE=ALONG_ROWS if labels else 0,
         LAST=False,
         SQUARED=True,
         **options,
     )
-    del steps  # before the next tensor takes memory
+    del steps, turned, columns  # before the next tensor takes memory
     return transpose(costs, torch.empty_like(mask, dtype=dtype))
 
 
@@ -269,25 +303,53 @@ def distance_transform(
     column_spacing: float,
     border: bool,
 ) -> Tensor:
+    # Triton cannot load bool
+    return _transform(
+        mask.view(torch.uint8),
+        squared,
+        (depth_spacing, row_spacing, column_spacing),
+        border,
+        labels=False,
+    )
+
+
+def label_distance(
+    labels: Tensor,
+    squared: bool,
+    depth_spacing: float,
+    row_spacing: float,
+    column_spacing: float,
+    border: bool,
+    background: bool,
+) -> Tensor:
+    changes = find_changes(labels, background) if labels.numel() else labels.byte()
+    return _transform(
+        changes, squared, (depth_spacing, row_spacing, column_spacing), border, labels=True
+    )
+
+
+def _transform(
+    mask: Tensor, squared: bool, spacings: tuple[float, ...], border: bool, labels: bool
+) -> Tensor:
+    """The distances in a mask of uint8, or of labels from their changes."""
     result = torch.empty_like(mask, dtype=torch.int32 if squared else torch.float32)
     if mask.numel() == 0:
         return result
-    spacings = (depth_spacing, row_spacing, column_spacing)[4 - mask.dim() :]
+    spacings = spacings[4 - mask.dim() :]
     exact = costs_are_integers(mask, spacings)
     options = {"COST": tl.int32 if exact else tl.float32, "BORDER": border}
-    # Triton cannot load bool
-    true = mask.view(torch.uint8)
     sites = 1
     if mask.dim() == 3:
-        words = along_columns(true, border)
+        words = along_columns(mask, border, change=ALONG_ROWS if labels else 0)
     else:
-        words = squares_of_slices(true, result, spacings, **options)
+        words = squares_of_slices(mask, result, spacings, labels, **options)
         sites = 0
     launch_along_lines(
         _rows_kernel,
         words,
-        *(result, *spacings[-2:]),
+        *(mask, result, *spacings[-2:]),
         SITES=sites,
+        CHANGE=ALONG_COLUMNS if labels else 0,
         LAST=True,
         SQUARED=squared,
         **options,

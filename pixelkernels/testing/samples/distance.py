@@ -122,6 +122,8 @@ distance_transform = Op(
         "spatial_dims": Choice((2, 3)),
         "squared": Flag(),
         "sampling": Option((None, (0.5, 2), (1e-9, 3.7))),
+        "multilabel": Flag(),
+        "black_border": Flag(),
         "return_indices": Flag(),
     },
     {
@@ -130,6 +132,17 @@ distance_transform = Op(
         "sampling": Case({"sampling": (1.5, 0.7)}),
         # the batch is one volume
         "volume": Case({"spatial_dims": 3}),
+        "border": Case({"black_border": True}, nothing=()),
+        "labels": Case({"multilabel": True}, nothing=(0,)),
+        "labels in a volume": Case(
+            {
+                "spatial_dims": 3,
+                "multilabel": True,
+                "black_border": True,
+                "sampling": (2.5, 0.5, 0.7),
+            },
+            nothing=(0,),
+        ),
         "nearest": Case({"return_indices": True}, nothing=(torch.inf, -1)),
         "nearest in a volume": Case(
             {"spatial_dims": 3, "sampling": (2.5, 0.5, 0.7), "return_indices": True},
@@ -152,6 +165,16 @@ distance_transform = Op(
             "^sampling: expected quotients",
             {"sampling": (1, 1025), "return_indices": True},
         ),
+        "indices of labels": (
+            ValueError,
+            "^multilabel: expected False",
+            {"multilabel": True, "return_indices": True},
+        ),
+        "indices beyond the border": (
+            ValueError,
+            "^black_border: expected False",
+            {"black_border": True, "return_indices": True},
+        ),
         "no volume": (
             ValueError,
             r"^mask: expected shape \[..., D, H, W\]",
@@ -159,7 +182,14 @@ distance_transform = Op(
         ),
     },
     numpy=pkn.distance_transform,
-    dependent=("spatial_dims", "squared", "sampling", "return_indices"),
+    dependent=(
+        "spatial_dims",
+        "squared",
+        "sampling",
+        "multilabel",
+        "black_border",
+        "return_indices",
+    ),
     nothing=(torch.inf,),
     memory=result_alone,
 )
