@@ -1,5 +1,6 @@
-"""MONAI's distance transform, `monai.transforms.utils.distance_transform_edt`, and the losses on
-it, `monai.losses.HausdorffDTLoss` and `LogHausdorffDTLoss`."""
+"""MONAI's distance transform, `monai.transforms.utils.distance_transform_edt`, the losses on it,
+`monai.losses.HausdorffDTLoss` and `LogHausdorffDTLoss`, and the surface metrics of
+`monai.metrics`."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.nn.modules.loss import _Loss
 
 from pixelkernels.distance import distance_transform, hausdorff_loss
+
+from ._monai_metrics import class_masks, of_surfaces, original_dice
 
 PACKAGE = "monai"
 
@@ -226,9 +229,139 @@ class LogHausdorffDTLoss(HausdorffDTLoss):
         return torch.log(super().forward(input, target) + 1)
 
 
+def compute_hausdorff_distance(
+    y_pred: Any,
+    y: Any,
+    include_background: bool = False,
+    distance_metric: str = "euclidean",
+    percentile: float | None = None,
+    directed: bool = False,
+    spacing: Any = None,
+) -> Tensor:
+    """The Hausdorff distance of every image and class: max_p min_q |p - q| over the edge pixels p
+    of one mask and q of the other, the larger one of both directions.
+
+    Values are MONAI's, and so are the warnings about empty masks. Many images and classes are
+    transformed at once, on the device of the masks.
+
+    Args:
+        y_pred, y: arrays or tensors [B, C, H, W] or [B, C, H, W, D], any dtype; 1 is inside.
+        include_background: also channel 0. The only channel always counts.
+        distance_metric: "euclidean", or "chessboard" or "taxicab", which SciPy computes on the CPU
+            without `spacing`, as in MONAI.
+        percentile: take this percentile of the distances of each direction, from 0 to 100, instead
+            of the largest. None and 0 stand for the largest, as in MONAI.
+        directed: only from `y_pred` to `y`.
+        spacing: of the pixels: a number, one for each axis, or one for each axis of each image.
+
+    Returns: float32 [B, C], without the background [B, C - 1], on the device of `y_pred`. NaN if
+    both masks are empty; if one is, +inf, or with a percentile NaN, as in MONAI.
+    Raises: ValueError for other shapes, spacings, metrics and percentiles, also where MONAI finds
+    no surface to measure and does not raise.
+    Memory: 2 bytes per pixel of an image and class. Besides, of some masks at a time, which have 2
+    million pixels on the CPU and 64 million on a GPU, or of one pair: 10 bytes per pixel, or if the
+    spacings of the axes differ, 23, and 50 per edge pixel.
+    """
+    if percentile and not 0 <= percentile <= 100:
+        raise ValueError(f"percentile: expected a number from 0 to 100, got {percentile}")
+
+    def farthest(distances: tuple[Tensor, ...], _: int) -> Tensor:
+        if percentile:
+            return torch.stack([torch.quantile(x, percentile / 100) for x in distances]).max()
+        return torch.stack([x.max() for x in distances]).max()
+
+    masks = class_masks(y_pred, y, include_background)
+    return of_surfaces(farthest, masks, spacing, distance_metric, symmetric=not directed)
+
+
+def compute_average_surface_distance(
+    y_pred: Any,
+    y: Any,
+    include_background: bool = False,
+    symmetric: bool = False,
+    distance_metric: str = "euclidean",
+    spacing: Any = None,
+) -> Tensor:
+    """The mean distance of the edge pixels of `y_pred` to those of `y`, of every image and class.
+
+    Values are MONAI's, and so are the warnings about empty masks.
+
+    Args:
+        y_pred, y, include_background, distance_metric, spacing: as in `compute_hausdorff_distance`.
+        symmetric: the mean over the edge pixels of both masks.
+
+    Returns: float32 [B, C], without the background [B, C - 1], on the device of `y_pred`. NaN if
+    both masks are empty, +inf if one is.
+    Raises and memory: as `compute_hausdorff_distance`.
+    """
+    masks = class_masks(y_pred, y, include_background)
+    return of_surfaces(
+        lambda distances, _: torch.cat(distances).mean(),
+        masks,
+        spacing,
+        distance_metric,
+        symmetric=symmetric,
+    )
+
+
+def compute_surface_dice(
+    y_pred: Tensor,
+    y: Tensor,
+    class_thresholds: Any,
+    include_background: bool = False,
+    distance_metric: str = "euclidean",
+    spacing: Any = None,
+    use_subvoxels: bool = False,
+) -> Tensor:
+    """The normalized surface Dice of every image and class: the share of the edge pixels of both
+    masks whose distance to those of the other is at most the threshold of the class.
+
+    Values are MONAI's, and so are the warnings about empty masks: distances are rounded to float32
+    like MONAI's, so those equal to a threshold count as there.
+
+    Args:
+        y_pred, y: tensors [B, C, H, W] or [B, C, H, W, D], any dtype; 1 is inside.
+        class_thresholds: a finite number from 0 on for each class that counts.
+        include_background, distance_metric, spacing: as in `compute_hausdorff_distance`.
+        use_subvoxels: weight the corners of pixels that the boundary passes by its length or area
+            there. MONAI's own function computes this, and MONAI must be installed.
+
+    Returns: float32 [B, C], without the background [B, C - 1], on the device of `y_pred`. NaN if
+    both masks are empty, 0 if one is.
+    Raises: ValueError for arrays and other thresholds, and as `compute_hausdorff_distance`, whose
+    memory it takes.
+    Source: Nikolov et al., Deep learning to achieve clinically applicable segmentation of head and
+    neck anatomy for radiotherapy, arXiv:1809.04430.
+    """
+    if use_subvoxels:
+        return original_dice()(
+            y_pred, y, class_thresholds, include_background, distance_metric, spacing, True
+        )
+    for name, given in (("y_pred", y_pred), ("y", y)):
+        if not isinstance(given, Tensor):
+            raise ValueError(f"{name}: expected a tensor, got {type(given).__name__}")
+    masks = class_masks(y_pred, y, include_background)
+    thresholds = [float(x) for x in class_thresholds]
+    if len(thresholds) != masks.shape[2] or not all(0 <= x < np.inf for x in thresholds):
+        raise ValueError(
+            f"class_thresholds: expected {masks.shape[2]} finite numbers from 0 on, "
+            f"got {class_thresholds}"
+        )
+
+    def near(distances: tuple[Tensor, ...], channel: int) -> Tensor:
+        is_near = torch.cat(distances) <= thresholds[channel]
+        return is_near.sum() / len(is_near)
+
+    return of_surfaces(near, masks, spacing, distance_metric, symmetric=True)
+
+
 REPLACES = {
     "transforms.utils:distance_transform_edt": distance_transform_edt,
     # in `monai.losses`, too: it imports them by name
     "losses.hausdorff_loss:HausdorffDTLoss": HausdorffDTLoss,
     "losses.hausdorff_loss:LogHausdorffDTLoss": LogHausdorffDTLoss,
+    # in `monai.metrics` and its metric classes, too
+    "metrics.hausdorff_distance:compute_hausdorff_distance": compute_hausdorff_distance,
+    "metrics.surface_dice:compute_surface_dice": compute_surface_dice,
+    "metrics.surface_distance:compute_average_surface_distance": compute_average_surface_distance,
 }

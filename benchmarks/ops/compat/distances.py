@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
+from torchmetrics.functional.segmentation import hausdorff_distance
 from torchmetrics.functional.segmentation import utils as segmentation
 
 from benchmarks.ops.compat import Case, blobs
@@ -59,6 +60,75 @@ def hausdorff(q: Tensor, t: Tensor) -> Tensor:
         weights = distance_field(one.detach()) ** 2.0 + distance_field(other) ** 2.0
         losses.append(((one - other) ** 2 * weights).mean((2, 3, 4)))
     return torch.cat(losses, 1).mean()
+
+
+def organs(side: int, axes: int) -> tuple[Tensor, Tensor]:
+    """One-hot predictions and targets of 4 images, 3 classes and the background."""
+    noise = np.random.default_rng(9).standard_normal((4, 4, *[side] * axes), np.float32)
+    labels = ndimage.gaussian_filter(noise, side / 12, axes=range(2, 2 + axes)).argmax(1)
+    target = F.one_hot(torch.from_numpy(labels)).movedim(-1, 1).contiguous()
+    return target.roll([2, -1, 3][:axes], list(range(2, 2 + axes))), target
+
+
+def surface_distances(prediction: Tensor, target: Tensor) -> list[Tensor]:
+    """MONAI's, of two masks [H, W, D]: the edge pixels of both in their box, and two transforms."""
+    masks = [x.numpy() == 1 for x in (prediction, target)]
+    (box,) = ndimage.find_objects((masks[0] | masks[1]).astype(np.uint8))
+    masks = [np.pad(mask[box], 1) for mask in masks]
+    edges = [ndimage.binary_erosion(mask) ^ mask for mask in masks]
+    maps = [ndimage.distance_transform_edt(~edge).astype(np.float32) for edge in edges]
+    return [torch.from_numpy(maps[1][edges[0]]), torch.from_numpy(maps[0][edges[1]])]
+
+
+def of_classes(
+    statistic: Callable[[list[Tensor], int], Tensor], predictions: Tensor, targets: Tensor
+) -> Tensor:
+    """MONAI's metrics: class by class, without the background."""
+    found = torch.empty(len(targets), targets.shape[1] - 1)
+    for b, c in np.ndindex(*found.shape):
+        distances = surface_distances(predictions[b, c + 1], targets[b, c + 1])
+        found[b, c] = statistic(distances, c)
+    return found
+
+
+def surface_cases() -> list[Case]:
+    """The surface metrics of MONAI and of torchmetrics."""
+    prediction, target = (x.float() for x in organs(96, 3))
+    image, image_target = organs(128, 2)
+    thresholds = [1.0, 2.0**0.5, 2.0]
+    sizes = "4 images, 3 classes, 96x96x96"
+    return [
+        Case(
+            "MONAI", "compute_hausdorff_distance, percentile",
+            "monai.compute_hausdorff_distance", "none", sizes,
+            lambda: monai.compute_hausdorff_distance(prediction, target, percentile=95),
+            lambda: of_classes(
+                lambda d, _: torch.stack([x.quantile(0.95) for x in d]).max(), prediction, target
+            ),
+            0,
+        ),
+        Case(
+            "MONAI", "compute_average_surface_distance", "monai.compute_average_surface_distance",
+            "none", sizes,
+            lambda: monai.compute_average_surface_distance(prediction, target, symmetric=True),
+            lambda: of_classes(lambda d, _: torch.cat(d).mean(), prediction, target), 0,
+        ),
+        Case(
+            "MONAI", "compute_surface_dice", "monai.compute_surface_dice",
+            "MONAI itself computes `use_subvoxels=True`", sizes,
+            lambda: monai.compute_surface_dice(prediction, target, thresholds),
+            lambda: of_classes(
+                lambda d, c: (torch.cat(d) <= thresholds[c]).float().mean(), prediction, target
+            ),
+            0,
+        ),
+        Case(
+            "torchmetrics", "hausdorff_distance", "torchmetrics.hausdorff_distance",
+            "exact where the original needs H = W; volumes", "4 images, 3 classes, 128x128",
+            lambda: torchmetrics.hausdorff_distance(image, image_target, 4),
+            lambda: hausdorff_distance(image, image_target, 4), 1e-6,
+        ),
+    ]  # fmt: skip
 
 
 def cases() -> list[Case]:
@@ -115,4 +185,5 @@ def cases() -> list[Case]:
             lambda: torch.from_numpy(segmentation.distance_transform(frame[0], engine="scipy")),
             1e-6,
         ),
+        *surface_cases(),
     ]  # fmt: skip

@@ -72,6 +72,18 @@ ORIGINALS: dict[str, Callable[..., Any]] = {
         other_act=None, reduction="mean", batch=False: None
     ),
     "monai.LogHausdorffDTLoss.forward": lambda self, input, target: None,
+    "monai.compute_average_surface_distance": (
+        lambda y_pred, y, include_background=False, symmetric=False, distance_metric="euclidean",
+        spacing=None: None
+    ),
+    "monai.compute_hausdorff_distance": (
+        lambda y_pred, y, include_background=False, distance_metric="euclidean", percentile=None,
+        directed=False, spacing=None: None
+    ),
+    "monai.compute_surface_dice": (
+        lambda y_pred, y, class_thresholds, include_background=False, distance_metric="euclidean",
+        spacing=None, use_subvoxels=False: None
+    ),
     "panet.calDist": lambda self, fts, prototype, scaler=20: None,
     "panet.getFeatures": lambda self, fts, mask: None,
     "persam.point_selection": lambda mask_sim, topk=1: None,
@@ -101,6 +113,10 @@ ORIGINALS: dict[str, Callable[..., Any]] = {
     "spoco.ContrastiveLoss.forward": lambda self, input_, target: None,
     "torchmetrics.distance_transform": (
         lambda x, sampling=None, metric="euclidean", engine="pytorch": None
+    ),
+    "torchmetrics.hausdorff_distance": (
+        lambda preds, target, num_classes, include_background=False, distance_metric="euclidean",
+        spacing=None, directed=False, input_format="one-hot": None
     ),
 }  # fmt: skip
 
