@@ -8,23 +8,6 @@
 
 namespace pixelkernels {
 
-// body(L()) for the type L of the labels, which are not null.
-template <class Body>
-auto with_label(Label label, const Body& body) {
-  switch (label) {
-    case Label::kUInt8:
-      return body(uint8_t());
-    case Label::kInt8:
-      return body(int8_t());
-    case Label::kInt16:
-      return body(int16_t());
-    case Label::kInt32:
-      return body(int32_t());
-    default:
-      return body(int64_t());
-  }
-}
-
 // body(A()) for the accumulation type A of the elements.
 template <class Body>
 void with_value(Element element, const Body& body) {

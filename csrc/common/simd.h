@@ -86,6 +86,14 @@ struct VecOf<uint32_t> {
   typedef U32 type;
 };
 
+// n bytes, then zeros.
+PK_INLINE U32 load_bytes(const uint8_t* p, int64_t n) {
+  typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
+  Bytes bytes = {};
+  std::memcpy(&bytes, p, n < kLanes ? n : kLanes);
+  return __builtin_convertvector(bytes, U32);
+}
+
 PK_INLINE Vec<float> load(const BFloat16* p) {
   U16 raw;
   std::memcpy(&raw, p, sizeof raw);

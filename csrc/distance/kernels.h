@@ -46,11 +46,20 @@ constexpr uint8_t kAlongDepth = 1, kAlongRows = 2, kAlongColumns = 4, kBackgroun
 // at most the square of the steps to another label along the line. That suffices: a q with another
 // label is at least as many steps away, so its g may be included.
 struct Transform : Space {
-  float spacing;  // of the first axis
+  float depth_spacing, row_spacing, column_spacing;
   bool whole, squared, border;
   bool labels;  // the mask is of changes
   void* out;    // 4 bytes per pixel: the squares between the passes
-  uint8_t first_change() const { return volume ? kAlongDepth : kAlongRows; }
+  float first_spacing() const { return volume ? depth_spacing : row_spacing; }
+};
+
+// Labels whose changes are to be found.
+struct Labels {
+  const void* labels;  // contiguous, of the shape of a mask
+  Label type;
+  int64_t depth, height, width;
+  bool background;  // the label 0 has distances, too
+  uint8_t* changes;
 };
 
 // The coordinates of the nearest True pixel. Squares are uint32 or double. They are computed again
@@ -107,6 +116,8 @@ struct Kernels {
   // rows [begin, end) of one slice, at most kClickTileRows; `scratch` holds 7 (N + kClickPad)
   // floats
   void (*click_rows)(const ClickMaps&, int64_t slice, int64_t begin, int64_t end, float* scratch);
+  // the changes in one line along the columns, of all masks
+  void (*find_changes)(const Labels&, int64_t line);
   // squared distances along the first axis, in lines [begin, end) of a mask, at most kColumnBlock
   void (*first_axis)(const Transform&, int64_t mask, int64_t begin, int64_t end);
   // those within columns [begin, end) of a volume's slice, at most kTileColumns, from the squares

@@ -70,20 +70,21 @@ py::array transform_of_array(Array<bool> mask, bool squared, double depth_spacin
   return distance;
 }
 
-template <class L>
+template <class L, Label type>
 py::array transform_of_labels(Array<L> labels, bool squared, double depth_spacing,
                               double row_spacing, double column_spacing, bool border,
                               bool background) {
   const std::vector<int64_t> shape(labels.shape(), labels.shape() + labels.ndim());
   const std::unique_ptr<uint8_t[]> changes(new uint8_t[labels.size()]);
   const Space space = space_of(changes.get(), shape.data() + 1, labels.ndim() == 4);
+  const Labels problem{labels.data(), type,       space.depth,  space.height,
+                       space.width,   background, changes.get()};
   py::array distance = distances_of(shape, squared);
   void* out = distance.mutable_data();
   {
     py::gil_scoped_release released;
-    find_changes(labels.data(), space, shape[0], background, changes.get(), alone);
-    distance_transform(space, shape[0], {depth_spacing, row_spacing, column_spacing}, squared,
-                       border, true, out, alone);
+    label_distance(problem, space, shape[0], {depth_spacing, row_spacing, column_spacing}, squared,
+                   border, out, alone);
   }
   return distance;
 }
@@ -140,11 +141,11 @@ py::tuple errors_of_arrays(Array<bool> prediction, Array<L> target,
 void bind(py::module_& m) {
   m.def("click_maps", &maps_of_arrays);
   m.def("distance_transform", &transform_of_array);
-  m.def("label_distance", &transform_of_labels<uint8_t>);
-  m.def("label_distance", &transform_of_labels<int8_t>);
-  m.def("label_distance", &transform_of_labels<int16_t>);
-  m.def("label_distance", &transform_of_labels<int32_t>);
-  m.def("label_distance", &transform_of_labels<int64_t>);
+  m.def("label_distance", &transform_of_labels<uint8_t, Label::kUInt8>);
+  m.def("label_distance", &transform_of_labels<int8_t, Label::kInt8>);
+  m.def("label_distance", &transform_of_labels<int16_t, Label::kInt16>);
+  m.def("label_distance", &transform_of_labels<int32_t, Label::kInt32>);
+  m.def("label_distance", &transform_of_labels<int64_t, Label::kInt64>);
   m.def("nearest_true", &nearest_of_array);
   m.def("deepest_errors", &errors_of_arrays<uint8_t>);
   m.def("deepest_errors", &errors_of_arrays<int8_t>);

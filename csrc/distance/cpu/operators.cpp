@@ -59,17 +59,14 @@ Tensor transform_of_mask(Tensor mask, bool squared, double depth_spacing, double
 
 Tensor transform_of_labels(Tensor labels, bool squared, double depth_spacing, double row_spacing,
                            double column_spacing, bool border, bool background) {
-  const Label type = label_of(labels);
   Tensor changes = output(labels, labels.sizes(), ScalarType::Byte);
+  Tensor distance = output(labels, labels.sizes(), squared ? ScalarType::Int : ScalarType::Float);
   const Space space =
       space_of(data<uint8_t>(changes), labels.sizes().data() + 1, labels.dim() == 4);
-  with_label(type, [&](auto like) {
-    find_changes(data<decltype(like)>(labels), space, labels.size(0), background,
-                 data<uint8_t>(changes), threads);
-  });
-  Tensor distance = output(labels, labels.sizes(), squared ? ScalarType::Int : ScalarType::Float);
-  distance_transform(space, labels.size(0), {depth_spacing, row_spacing, column_spacing}, squared,
-                     border, true, data(distance), threads_with_subnormals);
+  const Labels problem{labels.data_ptr(), label_of(labels), space.depth,           space.height,
+                       space.width,       background,       data<uint8_t>(changes)};
+  label_distance(problem, space, labels.size(0), {depth_spacing, row_spacing, column_spacing},
+                 squared, border, data(distance), threads_with_subnormals);
   return distance;
 }
 

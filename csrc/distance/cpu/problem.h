@@ -108,7 +108,9 @@ void distance_transform(const Space& space, int64_t masks, const Spacing& spacin
                         bool border, bool labels, void* out, const Loop& loop) {
   if (masks * space.depth * space.height * space.width == 0) return;
   Transform s = {space};
-  s.spacing = static_cast<float>(space.volume ? spacing.depth : spacing.row);
+  s.depth_spacing = static_cast<float>(spacing.depth);
+  s.row_spacing = static_cast<float>(spacing.row);
+  s.column_spacing = static_cast<float>(spacing.column);
   s.whole = are_whole(space, spacing);
   s.squared = squared;
   s.border = border;
@@ -118,27 +120,13 @@ void distance_transform(const Space& space, int64_t masks, const Spacing& spacin
           : transform<float>(s, masks, spacing, loop);
 }
 
-// The changes of labels of the shape of `space`; `background`: the label 0 has distances, too.
-template <class L, class Loop>
-void find_changes(const L* labels, const Space& space, int64_t masks, bool background,
-                  uint8_t* changes, const Loop& loop) {
-  const int64_t width = space.width;
-  loop(masks * space.depth * space.height, width, [&](int64_t line) {
-    const L* own = labels + line * width;
-    const bool first_row = line % space.height == 0;
-    const bool first_depth = line / space.height % space.depth == 0;
-    // a line is no other than itself
-    const L* above = first_row ? own : own - width;
-    const L* before = first_depth ? own : own - space.height * width;
-    const uint8_t nothing = background ? 0 : kBackground;
-    uint8_t* to = changes + line * width;
-    for (int64_t x = 0; x < width; ++x) {
-      const uint8_t deep = own[x] != before[x] ? kAlongDepth : 0;
-      const uint8_t down = own[x] != above[x] ? kAlongRows : 0;
-      to[x] = deep | down | (own[x] == 0 ? nothing : 0);
-    }
-    for (int64_t x = 1; x < width; ++x) to[x] |= own[x] != own[x - 1] ? kAlongColumns : 0;
-  });
+// The distances of labels; the mask of `space`, of their shape, is where their changes will be.
+template <class Loop>
+void label_distance(const Labels& labels, const Space& space, int64_t masks, const Spacing& spacing,
+                    bool squared, bool border, void* out, const Loop& loop) {
+  loop(masks * space.depth * space.height, space.width,
+       [&](int64_t line) { kernels().find_changes(labels, line); });
+  distance_transform(space, masks, spacing, squared, border, true, out, loop);
 }
 
 template <class A, class Loop>

@@ -33,10 +33,10 @@ __global__ void __launch_bounds__(kLineWarps* kWarp)
 }
 
 template <class L>
-void find_changes_as(const Device& device, const void* labels, const Masks& masks, bool background,
+void find_changes_as(const Device& device, const L* labels, const Masks& masks, bool background,
                      uint8_t* changes) {
   launch(device, changes_kernel<L>, ceil_div(masks.images * masks.depth * masks.height, kLineWarps),
-         dim3(kWarp, kLineWarps), 0, static_cast<const L*>(labels), masks, background, changes);
+         dim3(kWarp, kLineWarps), 0, labels, masks, background, changes);
 }
 
 template <class Metric, bool kLabels_>
@@ -120,18 +120,9 @@ void transform(const Device& device, const Masks& masks, const Metric& depths, c
 
 void find_changes(const Device& device, const void* labels, Label type, const Masks& masks,
                   bool background, uint8_t* changes) {
-  switch (type) {
-    case Label::kUInt8:
-      return find_changes_as<uint8_t>(device, labels, masks, background, changes);
-    case Label::kInt8:
-      return find_changes_as<int8_t>(device, labels, masks, background, changes);
-    case Label::kInt16:
-      return find_changes_as<int16_t>(device, labels, masks, background, changes);
-    case Label::kInt32:
-      return find_changes_as<int32_t>(device, labels, masks, background, changes);
-    default:
-      return find_changes_as<int64_t>(device, labels, masks, background, changes);
-  }
+  with_label(type, [&](auto like) {
+    find_changes_as(device, static_cast<const decltype(like)*>(labels), masks, background, changes);
+  });
 }
 
 void exact_transform(const Device& device, const Masks& masks, bool squared, uint32_t* out) {

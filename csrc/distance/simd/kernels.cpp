@@ -15,6 +15,7 @@ void either(const Problem& s, Args... args) {
 }  // namespace
 
 constexpr Kernels kKernels{click_rows,
+                           find_changes,
                            either<first_axis<uint32_t>, first_axis<float>>,
                            either<columns<uint32_t>, columns<float>>,
                            either<rows<uint32_t>, rows<float>>,

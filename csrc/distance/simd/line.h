@@ -24,6 +24,17 @@ template <>
 struct Squares<uint32_t> {
   static constexpr uint32_t kMost = ~0u, kNone = kFarSquare;
 };
+// Steps along an axis; kNowhere steps or more mean that there is none.
+constexpr uint32_t kNowhere = 1u << 30;
+
+PK_INLINE U32 square(U32 steps, float, uint32_t) {
+  return steps >= kNowhere ? U32{} + kFarSquare : steps * steps;
+}
+PK_INLINE Vec<float> square(U32 steps, float spacing, float) {
+  const Vec<float> d = __builtin_convertvector(steps, Vec<float>) * spacing;
+  return steps >= kNowhere ? splat(__builtin_inff()) : d * d;
+}
+
 template <class A>
 struct PositionsOf {
   typedef I32 type;

@@ -1,39 +1,17 @@
 // The exact distance transform: along the first axis by counting steps, then line by line.
 #pragma once
 
-#include <type_traits>
-
-#include "distance/simd/line.h"
+#include "distance/simd/labels.h"
 #include "distance/simd/tile.h"
 
 namespace pixelkernels::distance::PK_ISA {
 
-// Steps along the first axis; kNowhere steps or more mean that there is none.
-constexpr uint32_t kNowhere = 1u << 30;
-
-PK_INLINE U32 load_bytes(const uint8_t* from, int64_t n) {
-  typedef uint8_t Bytes __attribute__((vector_size(kLanes)));
-  Bytes bytes = {};
-  std::memcpy(&bytes, from, n);
-  return __builtin_convertvector(bytes, U32);
-}
-
-PK_INLINE U32 square(const Transform&, U32 steps, uint32_t) {
-  return steps >= kNowhere ? U32{} + kFarSquare : steps * steps;
-}
-PK_INLINE Vec<float> square(const Transform& s, U32 steps, float) {
-  const Vec<float> d = __builtin_convertvector(steps, Vec<float>) * s.spacing;
-  return steps >= kNowhere ? splat(__builtin_inff()) : d * d;
-}
-
-// kLabels: the steps to another label, or 0.
-template <class A, bool kLabels>
+template <class A>
 PK_INLINE void some_lines(const Transform& s, int64_t mask, int64_t begin, int64_t n) {
   constexpr int kVectors = kColumnBlock / kLanes;
   const int64_t length = s.length(), lines = s.lines();
   const int64_t first = mask * length * lines + begin;
   const U32 start = s.border ? U32{} : U32{} + kNowhere;
-  const U32 changes = U32{} + s.first_change();
   U32 steps[kVectors];
   uint32_t* out = static_cast<uint32_t*>(s.out) + first;
   const uint8_t* from = s.mask + first;
@@ -41,41 +19,38 @@ PK_INLINE void some_lines(const Transform& s, int64_t mask, int64_t begin, int64
   for (int64_t r = 0; r < length; ++r) {
     for (int v = 0; v < kVectors && v * kLanes < n; ++v) {
       const int64_t some = n - v * kLanes < kLanes ? n - v * kLanes : kLanes;
-      const U32 here = load_bytes(from + r * lines + v * kLanes, some);
-      if constexpr (kLabels)
-        steps[v] = (here & changes) != 0 ? U32{} + 1 : steps[v] + 1;
-      else
-        steps[v] = here != 0 ? U32{} : steps[v] + 1;
+      const U32 is_true = load_bytes(from + r * lines + v * kLanes, some);
+      steps[v] = is_true != 0 ? U32{} : steps[v] + 1;
       std::memcpy(out + r * lines + v * kLanes, &steps[v], some * sizeof(uint32_t));
     }
   }
-  for (int v = 0; v < kVectors; ++v) steps[v] = start + (kLabels ? 1 : 0);
+  for (int v = 0; v < kVectors; ++v) steps[v] = start;
   for (int64_t r = length - 1; r >= 0; --r) {
     for (int v = 0; v < kVectors && v * kLanes < n; ++v) {
       const int64_t some = n - v * kLanes < kLanes ? n - v * kLanes : kLanes;
       uint32_t* at = out + r * lines + v * kLanes;
       U32 above = {};
       std::memcpy(&above, at, some * sizeof(uint32_t));
-      U32 least;
-      if constexpr (kLabels) {
-        const U32 here = load_bytes(from + r * lines + v * kLanes, some);
-        least = steps[v] < above ? steps[v] : above;
-        least = (here & kBackground) != 0 ? U32{} : least;
-        steps[v] = (here & changes) != 0 ? U32{} + 1 : steps[v] + 1;
-      } else {
-        least = steps[v] = steps[v] + 1 < above ? steps[v] + 1 : above;
-      }
-      const Vec<A> squares = square(s, least, A());
+      steps[v] = steps[v] + 1 < above ? steps[v] + 1 : above;
+      const Vec<A> squares = square(steps[v], s.first_spacing(), A());
       std::memcpy(at, &squares, some * sizeof(A));
     }
   }
 }
 
 template <class A>
+PK_INLINE void some_labels(const Transform& s, int64_t mask, int64_t begin, int64_t n) {
+  const int64_t first = mask * s.length() * s.lines() + begin;
+  A* out = static_cast<A*>(s.out) + first;
+  bound_lines<A, true>(s.mask + first, s.volume ? kAlongDepth : kAlongRows, s.border,
+                       s.first_spacing(), s.length(), s.lines(), n,
+                       static_cast<uint32_t*>(s.out) + first, s.lines(), out);
+}
+
+template <class A>
 void first_axis(const Transform& s, int64_t mask, int64_t begin, int64_t end) {
-  const auto with = [&](auto labels, int64_t n) { some_lines<A, labels>(s, mask, begin, n); };
   const auto some = [&](int64_t n) {
-    s.labels ? with(std::true_type(), n) : with(std::false_type(), n);
+    s.labels ? some_labels<A>(s, mask, begin, n) : some_lines<A>(s, mask, begin, n);
   };
   // a constant trip count lets the compiler keep the vectors in registers
   end - begin == kColumnBlock ? some(kColumnBlock) : some(end - begin);
@@ -116,47 +91,13 @@ PK_INLINE void write(const float* squares, int64_t width, bool, void* out) {
   write_roots(squares, width, static_cast<float*>(out));
 }
 
-// The squares of the pixels in [begin, end) are at most those to begin - 1 and to end.
+// What lies outside of a line is True.
 template <class A>
-PK_INLINE void bound(const A* squares, int64_t begin, int64_t end, bool before, bool after,
-                     A* best) {
-  const int64_t left = before ? begin - 1 : end, right = after ? end : begin - 1;
-  if (!before && !after) return;
-  for (int64_t x = begin; x < end; ++x) {
-    const A first = squares[x - left], last = squares[x - right];
-    const A edge = first < last ? first : last;
+PK_INLINE void bound(const Line<A>& line, A* best) {
+  for (int64_t x = 0; x < line.length; ++x) {
+    const A before = line.squares[x + 1], after = line.squares[x - line.length];
+    const A edge = before < after ? before : after;
     best[x] = edge < best[x] ? edge : best[x];
-  }
-}
-
-// The first pixel after `from` with one of the bits, or `length`.
-PK_INLINE int64_t next_change(const uint8_t* changes, int64_t from, int64_t length, uint8_t bits) {
-  constexpr int64_t kBytes = 8;
-  const uint64_t all = bits * 0x0101010101010101u;
-  int64_t to = from + 1;
-  for (uint64_t some; to + kBytes <= length; to += kBytes) {
-    std::memcpy(&some, changes + to, kBytes);
-    if (some & all) return to + __builtin_ctzll(some & all) / kBytes;
-  }
-  while (to < length && !(changes[to] & bits)) ++to;
-  return to;
-}
-
-// The squares along a line, within the border of the image and within labels.
-template <class A>
-PK_INLINE void solve(const Transform& s, Line<A>& line, const uint8_t* changes, uint8_t along,
-                     A* best) {
-  line.solve(best);
-  if (!s.labels) {
-    bound(line.squares, 0, line.length, s.border, s.border, best);
-    return;
-  }
-  for (int64_t from = 0, to; from < line.length; from = to) {
-    to = next_change(changes, from, line.length, along);
-    if (changes[from] & kBackground)
-      for (int64_t x = from; x < to; ++x) best[x] = 0;
-    else
-      bound(line.squares, from, to, from > 0 || s.border, to < line.length || s.border, best);
   }
 }
 
@@ -167,18 +108,21 @@ void columns(const Transform& s, int64_t slice, int64_t begin, int64_t end, void
   A* best = lines + kTileColumns * pitch;
   Line<A> line{lines, static_cast<const A*>(s.row_squares),
                reinterpret_cast<int32_t*>(best + pitch), s.height};
-  uint8_t* changes = reinterpret_cast<uint8_t*>(best + 2 * pitch);
   const int64_t first = slice * s.height * s.width + begin;
   A* tile = static_cast<A*>(s.out) + first;
   read_tile(tile, s.width, s.height, n, lines);
-  if (s.labels)
-    for (int64_t y = 0; y < s.height; ++y)
-      for (int64_t c = 0; c < n; ++c) changes[c * pitch + y] = s.mask[first + y * s.width + c];
   for (int64_t c = 0; c < n; ++c, line.g += pitch) {
-    solve(s, line, changes + c * pitch, kAlongRows, best);
+    line.solve(best);
+    if (s.border && !s.labels) bound(line, best);
     std::memcpy(lines + c * pitch, best, sizeof(A) * s.height);
   }
   write_tile(lines, s.width, s.height, n, tile);
+  if (!s.labels) return;
+  const auto bound = [&](int64_t lanes) {
+    bound_lines<A, false>(s.mask + first, kAlongRows, s.border, s.row_spacing, s.height, s.width,
+                          lanes, static_cast<uint32_t*>(scratch), kTileColumns, tile);
+  };
+  n == kTileColumns ? bound(kTileColumns) : bound(n);
 }
 
 template <class A>
@@ -186,11 +130,16 @@ void rows(const Transform& s, int64_t slice, int64_t begin, int64_t end, void* s
   A *g = static_cast<A*>(scratch), *best = g + padded(s.width);
   Line<A> line{g, static_cast<const A*>(s.column_squares),
                reinterpret_cast<int32_t*>(best + padded(s.width)), s.width};
+  int32_t* last = line.site + padded(s.width);
   for (int64_t r = begin; r < end; ++r) {
     const int64_t first = (slice * s.height + r) * s.width;
     A* out = static_cast<A*>(s.out) + first;
     std::memcpy(g, out, sizeof(A) * s.width);
-    solve(s, line, s.mask + first, kAlongColumns, best);
+    line.solve(best);
+    if (s.labels)
+      bound_line(s.mask + first, kAlongColumns, s.border, s.column_spacing, s.width, last, best);
+    else if (s.border)
+      bound(line, best);
     write(best, s.width, s.squared, out);
   }
 }
