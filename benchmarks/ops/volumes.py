@@ -1,7 +1,8 @@
 """The workloads of distances in volumes, and their peers.
 
 edt and SciPy measure distances to zero voxels. Masks of volumes: "blobs", smooth noise above a
-threshold; "random", 1 % of the voxels; "nuclei", a ball in every cell of a grid.
+threshold; "random", 1 % of the voxels; "nuclei", a ball in every cell of a grid. Labels: "nuclei",
+one of each ball; "cells", one of each cell, without background.
 """
 
 from __future__ import annotations
@@ -48,9 +49,45 @@ def volume(variant: str, generator: torch.Generator, shape: Shape) -> Tensor:
             raise ValueError(f"variant: unknown mask {variant!r}")
 
 
+def labels_of(variant: str, generator: torch.Generator, shape: Shape) -> Tensor:
+    """An int32 label for every voxel of this shape, 0 for the background."""
+    label = torch.ones((), dtype=torch.int32)
+    for axis, side in enumerate(shape):
+        cell = (torch.arange(side, dtype=torch.int32) // NUCLEUS_SIDE).view(
+            [-1 if i == axis else 1 for i in range(3)]
+        )
+        label = label * (int(cell.max()) + 1) + cell
+    if variant == "cells":
+        return label + 1
+    return label * volume(variant, generator, shape)
+
+
 def transforms(mask: Tensor, transform: Transform) -> tuple[Tensor]:
     results = [transform(volume).astype(np.float32, copy=False) for volume in ~mask.numpy()]
     return (torch.from_numpy(results[0][None] if len(results) == 1 else np.stack(results)),)
+
+
+def label_transforms(labels: Tensor) -> tuple[Tensor]:
+    import edt as package
+
+    threads = torch.get_num_threads()
+    results = [package.edt(volume, parallel=threads) for volume in labels.numpy()]
+    return (torch.from_numpy(np.stack(results)),)
+
+
+def labels_by_scipy(labels: Tensor) -> tuple[Tensor]:
+    """The distance in each label's mask, within its bounding box and a voxel around it."""
+    from scipy import ndimage
+
+    distances = torch.zeros(labels.shape)
+    for volume, out in zip(labels.cpu().numpy(), distances.numpy(), strict=True):
+        for label, box in enumerate(ndimage.find_objects(volume), 1):
+            if box is not None:
+                around = tuple(slice(max(x.start - 1, 0), x.stop + 1) for x in box)
+                inside = volume[around] == label
+                exact = scipy(inside) if not inside.all() else np.inf
+                out[around] = np.where(inside, exact, out[around])
+    return (distances.to(labels.device),)
 
 
 def transforms_cupy(mask: Tensor) -> tuple[Tensor]:
@@ -116,6 +153,30 @@ def _transform(shape: Shape, source: str, **more: Any) -> Workload:
         oracle=_oracle,
         slow=("eager",),
         **more,
+    )
+
+
+def _draw_labels(variant: str, generator: torch.Generator, shrink: int, *, shape: Shape) -> Inputs:
+    depth, height, width = (side // shrink for side in shape)
+    labels = labels_of(variant, generator, (depth, height, width))[None]
+    return Inputs((labels,), differentiable=())
+
+
+def _label_distance(shape: Shape, source: str) -> Workload:
+    return Workload(
+        name=f"labels-{size(shape)}",
+        title=f"distance transform of labels, {size(shape)}",
+        family="distance",
+        op="distance_transform",
+        source=source,
+        draw=partial(_draw_labels, shape=shape),
+        library=as_tuple(pk.distance_transform, spatial_dims=3, multilabel=True),
+        peers={"edt": Peer(label_transforms, devices=("cpu",), package="edt")},
+        floor=partial(_floor, written=4),
+        variants=("nuclei", "cells"),
+        modes=(FORWARD,),
+        oracle=labels_by_scipy,
+        slow=("eager",),
     )
 
 
@@ -219,6 +280,7 @@ def _hausdorff_loss() -> Workload:
 WORKLOADS: tuple[Workload, ...] = (
     _transform((256, 256, 256), "microscopy"),
     _transform((128, 512, 512), "computed tomography"),
+    _label_distance((256, 256, 256), "microscopy"),
     _nearest_true((256, 256, 256), "microscopy"),
     _hausdorff_loss(),
 )
