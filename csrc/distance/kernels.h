@@ -68,7 +68,17 @@ struct Nearest : Space {
   const void* first_squares;  // a table, as those of Space
   bool whole, squared;
   void* distance;    // [N, ...], 4 bytes each
-  int32_t* indices;  // [N, axes, ...], -1 where no pixel is True
+  int32_t* indices;  // [N, planes, ...], -1 where no pixel is True
+  int planes;        // a coordinate each; that of the columns, the last one, may be missing
+};
+
+// The labels of the nearest pixels that have one, up to the limit, which is a square if `squared`,
+// or a distance in float. There are planes for the earlier coordinates alone.
+struct Expansion : Nearest {
+  const void* labels;
+  int64_t label_bytes;
+  double limit;
+  void* expanded;
 };
 
 constexpr int64_t kColumnBlock = 32;
@@ -130,6 +140,8 @@ struct Kernels {
   void (*nearest_of_columns)(const Nearest&, int64_t slice, int64_t begin, int64_t end,
                              void* scratch);
   void (*nearest_of_rows)(const Nearest&, int64_t slice, int64_t begin, int64_t end, void* scratch);
+  void (*labels_of_rows)(const Expansion&, int64_t slice, int64_t begin, int64_t end,
+                         void* scratch);
   // the same for errors, in pixels instead of squares
   void (*error_columns)(const Errors&, int64_t image, int64_t begin, int64_t end);
   // keeps only the deeper of the two kinds; `most` is the largest depth of the image so far, shared

@@ -81,6 +81,16 @@ nearest_true = kernel(
     eager=reference.nearest_true,
 )
 
+# labels [N, H, W] or [N, D, H, W], integer or bool -> the label of the pixel that nearest_true
+# finds in `labels != 0`, or 0 if that is farther than `limit`. With `squared`, the limit is that of
+# the square, an integer; else it and the distances are float32.
+expand_labels = kernel(
+    "expand_labels(Tensor labels, float limit, bool squared, float depth_spacing,"
+    " float row_spacing, float column_spacing) -> Tensor",
+    lambda labels, *rest: torch.empty_like(labels),
+    eager=reference.expand_labels,
+)
+
 # prediction [B, H, W] bool, target [B, H, W] as from `to_object_labels`, allowed [B, H, W] bool,
 # draws [B] int64 >= 0 -> for false negatives and false positives: depth [B, 2] int32, the largest
 # squared depth of an allowed error pixel (0 without any); index [B, 2] int64, the first pixel with

@@ -115,6 +115,25 @@ def nearest_true(
     return _distance(d2, squared), torch.where(d2.isinf()[:, None], -1, indices).int()
 
 
+def expand_labels(
+    labels: Tensor,
+    limit: float,
+    squared: bool,
+    depth_spacing: float,
+    row_spacing: float,
+    column_spacing: float,
+) -> Tensor:
+    """labels_s for s = argmin_s |p - s| over the pixels with labels_s != 0, if |p - s| is at most
+    `limit`, or its square; else 0.
+    """
+    d2, indices = _nearest(labels != 0, (depth_spacing, row_spacing, column_spacing))
+    source = torch.zeros_like(d2, dtype=torch.int64)
+    for axis, side in enumerate(labels.shape[1:]):
+        source = source * side + indices[:, axis]
+    nearest = labels.flatten(1).gather(1, source.flatten(1)).view(labels.shape)
+    return torch.where(_distance(d2, squared) <= limit, nearest, 0).to(labels.dtype)
+
+
 def squared_distance(mask: Tensor, spacing: Sequence[float], border: bool) -> Tensor:
     """min_s |p - s|^2 over the True pixels s of a mask [N, *space], in float64.
 

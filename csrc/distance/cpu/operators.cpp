@@ -82,6 +82,34 @@ std::tuple<Tensor, Tensor> nearest_of_mask(Tensor mask, bool squared, double dep
   return {distance, indices};
 }
 
+Tensor expand_labels(Tensor labels, double limit, bool squared, double depth_spacing,
+                     double row_spacing, double column_spacing) {
+  const Label type = label_of(labels);
+  Tensor expanded = output_like(labels);
+  std::vector<int64_t> shape(labels.sizes().begin(), labels.sizes().end());
+  Expansion s = {};
+  // the mask is needed before the result is written
+  s.expanded = data(expanded);
+  static_cast<Space&>(s) =
+      space_of(data<uint8_t>(expanded), labels.sizes().data() + 1, labels.dim() == 4);
+  s.planes = s.volume ? 2 : 1;
+  shape.insert(shape.begin() + 1, s.planes);
+  Tensor indices = output(labels, shape, ScalarType::Int);
+  s.indices = data<int32_t>(indices);
+  s.labels = labels.data_ptr();
+  s.label_bytes = static_cast<int64_t>(labels.element_size());
+  s.limit = limit;
+  s.squared = squared;
+  parallel_ranges(labels.numel(), grain_of(1), [&](int64_t begin, int64_t end) {
+    with_label(type, [&](auto like) {
+      find_labelled<decltype(like)>(s.labels, begin, end, data<uint8_t>(expanded));
+    });
+  });
+  nearest_true(s, labels.size(0), {depth_spacing, row_spacing, column_spacing},
+               kernels().labels_of_rows, threads_with_subnormals);
+  return expanded;
+}
+
 std::tuple<Tensor, Tensor> errors_of_masks(Tensor prediction, Tensor target,
                                            std::optional<Tensor> allowed,
                                            std::optional<Tensor> draws) {
@@ -155,6 +183,7 @@ STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CPU, m) {
   m.impl("distance_transform", TORCH_BOX(&transform_of_mask));
   m.impl("label_distance", TORCH_BOX(&transform_of_labels));
   m.impl("nearest_true", TORCH_BOX(&nearest_of_mask));
+  m.impl("expand_labels", TORCH_BOX(&expand_labels));
   m.impl("deepest_errors", TORCH_BOX(&errors_of_masks));
   m.impl("pick_pixels", TORCH_BOX(&pick_pixels));
 }

@@ -129,28 +129,42 @@ void label_distance(const Labels& labels, const Space& space, int64_t masks, con
   distance_transform(space, masks, spacing, squared, border, true, out, loop);
 }
 
-template <class A, class Loop>
-void nearest(Nearest s, int64_t masks, const Spacing& spacing, const Loop& loop) {
+template <class A, class Problem, class Rows, class Loop>
+void nearest(Problem s, int64_t masks, const Spacing& spacing, const Rows& last, const Loop& loop) {
   const SquaresTable<A> depths(s.depth, spacing.depth), rows(s.height, spacing.row),
       columns(s.width, spacing.column);
   s.first_squares = s.volume ? depths.middle() : rows.middle();
   s.row_squares = rows.middle();
   s.column_squares = columns.middle();
-  for_axes<A>(s, masks, kernels().nearest_of_first_axis, kernels().nearest_of_columns,
-              kernels().nearest_of_rows, loop);
+  for_axes<A>(s, masks, kernels().nearest_of_first_axis, kernels().nearest_of_columns, last, loop);
+}
+
+// The last pass gives the result.
+template <class Problem, class Rows, class Loop>
+void nearest_true(Problem s, int64_t masks, const Spacing& spacing, const Rows& last,
+                  const Loop& loop) {
+  if (masks * s.depth * s.height * s.width == 0) return;
+  s.whole = are_whole(s, spacing);
+  s.whole ? nearest<uint32_t>(s, masks, spacing, last, loop)
+          : nearest<double>(s, masks, spacing, last, loop);
 }
 
 // distance: 4 bytes per pixel; indices [masks, axes, ...]
 template <class Loop>
 void nearest_true(const Space& space, int64_t masks, const Spacing& spacing, bool squared,
                   void* distance, int32_t* indices, const Loop& loop) {
-  if (masks * space.depth * space.height * space.width == 0) return;
   Nearest s = {space};
-  s.whole = are_whole(space, spacing);
   s.squared = squared;
   s.distance = distance;
   s.indices = indices;
-  s.whole ? nearest<uint32_t>(s, masks, spacing, loop) : nearest<double>(s, masks, spacing, loop);
+  s.planes = space.volume ? 3 : 2;
+  nearest_true(s, masks, spacing, kernels().nearest_of_rows, loop);
+}
+
+// Whether pixels have a label, for labels of this type.
+template <class L>
+void find_labelled(const void* labels, int64_t begin, int64_t end, uint8_t* found) {
+  for (int64_t i = begin; i < end; ++i) found[i] = static_cast<const L*>(labels)[i] != 0;
 }
 
 }  // namespace pixelkernels::distance

@@ -59,4 +59,21 @@ void exact_nearest(const Device& device, const Masks& masks, bool squared, uint3
 void scaled_nearest(const Device& device, const Masks& masks, const Spacing& spacing,
                     uint32_t* distance, int* indices);
 
+// Whether pixels have a label, 0 or 1. `mask` may be memory of another use.
+void find_labelled(const Device& device, const void* labels, Label type, int64_t pixels,
+                   uint8_t* mask);
+
+// The labels of the nearest pixels of a mask, if their distances, or squares, are at most the
+// limit.
+struct Expansion {
+  const void* labels;
+  int64_t label_bytes;
+  unsigned limit;  // a square, or the bits of a float
+  void* expanded;  // may hold the mask
+};
+void exact_expansion(const Device& device, const Masks& masks, bool squared,
+                     const Expansion& expansion);
+void scaled_expansion(const Device& device, const Masks& masks, const Spacing& spacing,
+                      const Expansion& expansion);
+
 }  // namespace pixelkernels::distance::cuda

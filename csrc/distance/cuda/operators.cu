@@ -1,5 +1,6 @@
 // The CUDA side of the operators on distances.
 #include <algorithm>
+#include <cstring>
 #include <tuple>
 
 #include "common/cuda_host.h"
@@ -116,11 +117,37 @@ std::tuple<Tensor, Tensor> nearest_true(Tensor mask, bool squared, double depth_
   return {distance, indices};
 }
 
+Tensor expand_labels(Tensor labels, double limit, bool squared, double depth_spacing,
+                     double row_spacing, double column_spacing) {
+  const Call call(labels);
+  Tensor expanded = torch::stable::empty_like(labels);
+  if (labels.numel() == 0) return expanded;
+  // the mask is needed before the result is written
+  auto* mask = static_cast<uint8_t*>(expanded.data_ptr());
+  const auto bytes = static_cast<int64_t>(labels.element_size());
+  find_labelled(call.device, labels.data_ptr(), label_of(labels), labels.numel(), mask);
+  const Masks masks = masks_of(labels, mask, false);
+  const Spacing spacing = {depth_spacing, row_spacing, column_spacing};
+  Expansion expansion = {labels.data_ptr(), bytes, 0, expanded.data_ptr()};
+  if (squared) {
+    expansion.limit = static_cast<unsigned>(limit);
+  } else {
+    const float distance = static_cast<float>(limit);
+    std::memcpy(&expansion.limit, &distance, sizeof distance);
+  }
+  if (is_exact(masks, spacing, squared))
+    exact_expansion(call.device, masks, squared, expansion);
+  else
+    scaled_expansion(call.device, masks, spacing, expansion);
+  return expanded;
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(pixelkernels, CUDA, m) {
   m.impl("click_maps", TORCH_BOX(&click_maps_on_device));
   m.impl("distance_transform", TORCH_BOX(&distance_transform));
+  m.impl("expand_labels", TORCH_BOX(&expand_labels));
   m.impl("label_distance", TORCH_BOX(&label_distance));
   m.impl("nearest_true", TORCH_BOX(&nearest_true));
 }

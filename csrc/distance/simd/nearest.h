@@ -13,7 +13,7 @@ PK_INLINE void nearest_of_some_lines(const Nearest& s, int64_t mask, int64_t beg
   const int64_t length = s.length(), lines = s.lines();
   const int64_t first = mask * length * lines + begin;
   const uint8_t* from = s.mask + first;
-  int32_t* out = s.indices + (s.volume ? 3 : 2) * mask * length * lines + begin;
+  int32_t* out = s.indices + s.planes * mask * length * lines + begin;
   I32 site[kVectors];
   for (int v = 0; v < kVectors; ++v) site[v] = I32{} + kBefore;
   for (int64_t r = 0; r < length; ++r) {
@@ -83,7 +83,7 @@ void nearest_of_columns(const Nearest& s, int64_t slice, int64_t begin, int64_t 
   int32_t* new_rows = new_depths + kTileColumns * pitch;
   Line<A> line{g, static_cast<const A*>(s.row_squares), sites, s.height};
   int32_t* tile =
-      s.indices + slice / s.depth * 3 * plane + slice % s.depth * s.height * s.width + begin;
+      s.indices + slice / s.depth * s.planes * plane + slice % s.depth * s.height * s.width + begin;
   read_tile(tile, s.width, s.height, n, depths);
   for (int64_t c = 0; c < n; ++c) {
     int32_t* depth = depths + c * pitch;
@@ -96,29 +96,84 @@ void nearest_of_columns(const Nearest& s, int64_t slice, int64_t begin, int64_t 
   write_tile(new_rows, s.width, s.height, n, tile + plane);
 }
 
-template <class A>
-void nearest_of_rows(const Nearest& s, int64_t slice, int64_t begin, int64_t end, void* scratch) {
+// body(r, coordinates on the earlier axes, nearest columns, squares) for the rows of a slice.
+template <class A, class Body>
+PK_INLINE void for_rows(const Nearest& s, int64_t slice, int64_t begin, int64_t end, void* scratch,
+                        const Body& body) {
   const int64_t pitch = padded(s.width), plane = s.depth * s.height * s.width;
-  const int axes = s.volume ? 3 : 2;
   A *g = static_cast<A*>(scratch), *best = g + pitch;
   int32_t* sites = reinterpret_cast<int32_t*>(best + pitch);
   int32_t *before = sites + pitch, *nearest = before + 2 * pitch;
   Line<A> line{g, static_cast<const A*>(s.column_squares), sites, s.width};
   for (int64_t r = begin; r < end; ++r) {
-    const int64_t first = (slice % s.depth * s.height + r) * s.width;
-    int32_t* out = s.indices + slice / s.depth * axes * plane + first;
-    for (int axis = 0; axis < axes - 1; ++axis)
-      std::memcpy(before + axis * pitch, out + axis * plane, sizeof(int32_t) * s.width);
+    const int32_t* from =
+        s.indices + slice / s.depth * s.planes * plane + (slice % s.depth * s.height + r) * s.width;
+    for (int axis = 0; axis < (s.volume ? 2 : 1); ++axis)
+      std::memcpy(before + axis * pitch, from + axis * plane, sizeof(int32_t) * s.width);
     add_squares(before, s.volume ? slice % s.depth : r, s.width,
                 static_cast<const A*>(s.first_squares), false, g);
     if (s.volume)
       add_squares(before + pitch, r, s.width, static_cast<const A*>(s.row_squares), true, g);
     line.solve(best, nearest);
-    for (int axis = 0; axis < axes - 1; ++axis)
-      gather(before + axis * pitch, nearest, s.width, out + axis * plane);
-    std::memcpy(out + (axes - 1) * plane, nearest, sizeof(int32_t) * s.width);
-    write(best, s.width, s.squared,
-          static_cast<float*>(s.distance) + slice / s.depth * plane + first);
+    body(r, before, nearest, best);
+  }
+}
+
+template <class A>
+void nearest_of_rows(const Nearest& s, int64_t slice, int64_t begin, int64_t end, void* scratch) {
+  const int64_t pitch = padded(s.width), plane = s.depth * s.height * s.width;
+  const int axes = s.volume ? 3 : 2;
+  for_rows<A>(s, slice, begin, end, scratch,
+              [&](int64_t r, int32_t* before, int32_t* nearest, A* best) {
+                const int64_t first = (slice % s.depth * s.height + r) * s.width;
+                int32_t* out = s.indices + slice / s.depth * axes * plane + first;
+                for (int axis = 0; axis < axes - 1; ++axis)
+                  gather(before + axis * pitch, nearest, s.width, out + axis * plane);
+                std::memcpy(out + (axes - 1) * plane, nearest, sizeof(int32_t) * s.width);
+                write(best, s.width, s.squared,
+                      static_cast<float*>(s.distance) + slice / s.depth * plane + first);
+              });
+}
+
+template <class A>
+PK_INLINE bool is_within(A square, bool squared, double limit) {
+  if (squared) return square <= limit;
+  const double root = __builtin_sqrt(static_cast<double>(square));
+  return static_cast<float>(root) <= static_cast<float>(limit);
+}
+
+// L has the size of a label.
+template <class A, class L>
+PK_INLINE void some_labels_of_rows(const Expansion& s, int64_t slice, int64_t begin, int64_t end,
+                                   void* scratch) {
+  const int64_t pitch = padded(s.width);
+  const L* labels =
+      static_cast<const L*>(s.labels) + slice / s.depth * s.depth * s.height * s.width;
+  for_rows<A>(s, slice, begin, end, scratch,
+              [&](int64_t r, int32_t* before, int32_t* nearest, A* best) {
+                const int32_t* rows = s.volume ? before + pitch : before;
+                L* out = static_cast<L*>(s.expanded) + (slice * s.height + r) * s.width;
+                for (int64_t x = 0; x < s.width; ++x) {
+                  const int32_t q = nearest[x];
+                  out[x] = 0;
+                  if (q < 0 || !is_within(best[x], s.squared, s.limit)) continue;
+                  const int64_t depth = s.volume ? before[q] : 0;
+                  out[x] = labels[(depth * s.height + rows[q]) * s.width + q];
+                }
+              });
+}
+
+template <class A>
+void labels_of_rows(const Expansion& s, int64_t slice, int64_t begin, int64_t end, void* scratch) {
+  switch (s.label_bytes) {
+    case 1:
+      return some_labels_of_rows<A, uint8_t>(s, slice, begin, end, scratch);
+    case 2:
+      return some_labels_of_rows<A, uint16_t>(s, slice, begin, end, scratch);
+    case 4:
+      return some_labels_of_rows<A, uint32_t>(s, slice, begin, end, scratch);
+    default:
+      return some_labels_of_rows<A, uint64_t>(s, slice, begin, end, scratch);
   }
 }
 

@@ -26,7 +26,8 @@ Nearest True pixels. In place of distances, the passes hand on sites: the coordi
 True pixel on the axes so far. Those of a volume are pairs in one word. A pass computes costs from
 sites, finds the argmin q, and stores q and the sites of column q. Each pass takes the first of
 equal costs, as eager does. Costs in float64 have the bits of eager, and the limit on the quotient
-of spacings keeps their argmins monotonic.
+of spacings keeps their argmins monotonic. For expanded labels, the last pass loads the label of the
+pixel found and stores that alone.
 
 Bytes moved per pixel, with sides up to 32767, whose steps and sites are int16. The ends of segments
 and the anchors add 1 / 8 each; a program reads its row again from the caches. Columns of one
@@ -46,7 +47,13 @@ are written later.
 """
 
 from .clicks import click_maps
-from .nearest import nearest_true
+from .nearest import expand_labels, nearest_true
 from .transform import distance_transform, label_distance
 
-__all__ = ["click_maps", "distance_transform", "label_distance", "nearest_true"]
+__all__ = [
+    "click_maps",
+    "distance_transform",
+    "expand_labels",
+    "label_distance",
+    "nearest_true",
+]

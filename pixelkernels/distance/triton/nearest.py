@@ -86,21 +86,26 @@ def _nearest_kernel(
 
 
 def pairs_of_slices(
-    mask: Tensor, distance: Tensor, indices: Tensor, spacings: tuple[float, ...], **options: Any
+    mask: Tensor,
+    memory: Tensor,
+    pairs_memory: Tensor,
+    spacings: tuple[float, ...],
+    **options: Any,
 ) -> Tensor:
     """The nearest True voxels along depth and rows, or -1, of a mask [N, D, H, W] of uint8.
 
-    The outputs of the transform hold what is no longer needed when they are written.
+    The memory of outputs holds what is no longer needed when they are written. The mask may be in
+    that of the pairs.
     """
     images, depth, height, width = mask.shape
-    turned = transpose(mask, in_memory_of(distance, (images, depth, width, height), torch.uint8))
+    turned = transpose(mask, in_memory_of(memory, (images, depth, width, height), torch.uint8))
     sites = along_columns(turned.view(images, depth, -1), sites=True).view(turned.shape)
-    dtype = torch.int32 if max(depth, height) <= SHORT else torch.int64
-    pairs = in_memory_of(indices, turned.shape, dtype)
+    dtype = dtype_of_pairs(mask)
+    pairs = in_memory_of(pairs_memory, turned.shape, dtype)
     launch_along_lines(
         _nearest_kernel,
         sites,
-        *(distance, pairs, width, depth, 0),
+        *(pairs, pairs, width, depth, 0),
         *(spacings[0], 0.0, spacings[1]),
         SITES=1,
         LAST=False,
@@ -108,7 +113,57 @@ def pairs_of_slices(
         **options,
     )
     del sites  # before the next tensor takes memory
-    return transpose(pairs, torch.empty_like(mask, dtype=dtype))
+    return transpose(pairs, mask.new_empty(mask.shape, dtype=dtype))
+
+
+def dtype_of_pairs(mask: Tensor) -> torch.dtype:
+    return torch.int32 if max(mask.shape[1:3]) <= SHORT else torch.int64
+
+
+@triton.jit(do_not_specialize=["blocks", "bisection", "plane", "limit"])
+def _labels_kernel(
+    words,
+    anchors,
+    width,
+    blocks,
+    bisection,
+    labels,
+    result,
+    limit,
+    inner,
+    outer,
+    plane,
+    first_spacing: tl.float64,
+    second_spacing: tl.float64,
+    column_spacing: tl.float64,
+    SITES: tl.constexpr,
+    COST: tl.constexpr,
+    SQUARED: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """One line of outer x inner: the labels of the nearest pixels, up to the limit."""
+    row = tl.program_id(0).to(tl.int64)
+    place = ((row // inner % outer).to(tl.int32), (row % inner).to(tl.int32))
+    words += row * width
+    anchors += row * blocks
+    labels += row // inner // outer * plane
+    result += row * width
+    spacing = (first_spacing, second_spacing, column_spacing)
+    find_anchors(words, anchors, width, blocks, bisection, place, spacing, SITES, COST, CHUNK)
+    for i in range(0, blocks):
+        best, site = nearest_of_block(
+            words, anchors, i, width, blocks, place, spacing, SITES, COST, True
+        )
+        x = i * BLOCK + tl.arange(0, BLOCK)
+        found = best < NOWHERE if COST.is_int() else best < float("inf")
+        found = found & ((best if SQUARED else root(best, COST)) <= limit)
+        earlier = tl.load(words + site, mask=found, other=0)
+        line = earlier.to(tl.int64)
+        if SITES == 2:
+            BITS: tl.constexpr = earlier.dtype.primitive_bitwidth // 2
+            line = (earlier >> BITS).to(tl.int64) * inner + (earlier & (2**BITS - 1))
+        label = tl.load(labels + line * width + site, mask=found, other=0)
+        tl.store(result + x, label, mask=x < width)
 
 
 def nearest_true(
@@ -123,8 +178,44 @@ def nearest_true(
     indices = distance.new_empty((images, len(space), *space), dtype=torch.int32)
     if mask.numel() == 0:
         return distance, indices
-    spacings = (depth_spacing, row_spacing, column_spacing)[3 - len(space) :]
-    exact = costs_are_integers(mask, spacings)
+    spacings = (depth_spacing, row_spacing, column_spacing)
+    words, lines, options = _words_of_lines(mask, distance, indices, spacings)
+    launch_along_lines(
+        _nearest_kernel, words, distance, indices, *lines, LAST=True, SQUARED=squared, **options
+    )
+    return distance, indices
+
+
+def expand_labels(
+    labels: Tensor,
+    limit: float,
+    squared: bool,
+    depth_spacing: float,
+    row_spacing: float,
+    column_spacing: float,
+) -> Tensor:
+    result = torch.empty_like(labels)
+    if labels.numel() == 0:
+        return result
+    spacings = (depth_spacing, row_spacing, column_spacing)
+    dtype = dtype_of_pairs(labels) if labels.dim() == 4 else torch.bool
+    memory = torch.empty_like(labels, dtype=dtype)
+    mask = torch.ne(labels, 0, out=in_memory_of(memory, labels.shape, torch.bool))
+    words, lines, options = _words_of_lines(mask, result, memory, spacings)
+    # Triton cannot load bool
+    args = (x.view(torch.uint8) if x.dtype == torch.bool else x for x in (labels, result))
+    bound = int(limit) if squared else limit
+    launch_along_lines(_labels_kernel, words, *args, bound, *lines, SQUARED=squared, **options)
+    return result
+
+
+def _words_of_lines(
+    mask: Tensor, memory: Tensor, pairs_memory: Tensor, spacings: tuple[float, ...]
+) -> tuple[Tensor, tuple[float, ...], dict[str, Any]]:
+    """For the last pass: the words of the earlier ones; the numbers of inner and outer lines, the
+    pixels of an image and the spacings; and the options of the kernels."""
+    _, *space = mask.shape
+    exact = costs_are_integers(mask, spacings[3 - len(space) :])
     options = {
         "COST": tl.int32 if exact else tl.float64,
         # the bits of eager PyTorch, so that it chooses the same pixel
@@ -133,20 +224,9 @@ def nearest_true(
     # Triton cannot load bool
     true = mask.view(torch.uint8)
     if len(space) == 3:
-        words = pairs_of_slices(true, distance, indices, spacings, **options)
-        outer, inner = space[:2]
+        words = pairs_of_slices(true, memory, pairs_memory, spacings, **options)
+        lines = (space[1], space[0], mask[0].numel(), *spacings)
     else:
         words = along_columns(true, sites=True)
-        outer, inner = space[0], 1
-        spacings = (row_spacing, 0.0, column_spacing)
-    launch_along_lines(
-        _nearest_kernel,
-        words,
-        *(distance, indices, inner, outer, mask[0].numel()),
-        *spacings,
-        SITES=len(space) - 1,
-        LAST=True,
-        SQUARED=squared,
-        **options,
-    )
-    return distance, indices
+        lines = (1, space[0], mask[0].numel(), spacings[1], 0.0, spacings[2])
+    return words, lines, {**options, "SITES": len(space) - 1}

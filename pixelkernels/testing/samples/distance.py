@@ -213,7 +213,11 @@ expand_labels = Op(
     },
     SIZES,
     dependent=("spatial_dims", "sampling"),
-    memory=lambda call: Memory(48 * call.arguments["labels"].numel() + 4 * MIB),
+    memory=lambda call: Memory(
+        sum(x.nbytes for x in call.outputs().values())
+        + (4 if call.arguments["labels"].dim() == 3 else 8) * call.arguments["labels"].numel()
+        + 4 * MIB
+    ),
 )
 
 next_click = Op(
