@@ -62,18 +62,20 @@ struct Labels {
   uint8_t* changes;
 };
 
-// The coordinates of the nearest True pixel. Squares are uint32 or double. They are computed again
-// from the coordinates in every pass.
+// The coordinates of the nearest True pixel. Squares are uint32 or double, and are computed again
+// from the coordinates in every pass. The passes before the last one leave a word for each pixel:
+// its coordinate on the first axis, of volumes with that of the rows in the lower half, or -1.
 struct Nearest : Space {
   const void* first_squares;  // a table, as those of Space
   bool whole, squared;
+  bool past_caches;  // the outputs are
+  void* words;       // int32, or int64 if has_wide_words; may be the distances
   void* distance;    // [N, ...], 4 bytes each
-  int32_t* indices;  // [N, planes, ...], -1 where no pixel is True
-  int planes;        // a coordinate each; that of the columns, the last one, may be missing
+  int32_t* indices;  // [N, axes, ...], -1 where no pixel is True
 };
 
 // The labels of the nearest pixels that have one, up to the limit, which is a square if `squared`,
-// or a distance in float. There are planes for the earlier coordinates alone.
+// or a distance in float.
 struct Expansion : Nearest {
   const void* labels;
   int64_t label_bytes;
@@ -87,6 +89,11 @@ constexpr int64_t kTileColumns = 16;
 constexpr uint32_t kFarSquare = 1u << 31;
 // The longest sides of images and of volumes for which every squared distance is an int32.
 constexpr int kLongestExactSide = 32767, kLongestExactVolumeSide = 26755;
+// Whether two coordinates do not fit in an int32.
+inline bool has_wide_words(const Space& s) {
+  constexpr int64_t kHalf = 1 << 15;
+  return s.volume && (s.depth >= kHalf || s.height >= kHalf);
+}
 
 // The errors of a prediction, and the deepest pixel of each kind.
 struct Errors {
@@ -157,8 +164,8 @@ struct Kernels {
 constexpr int64_t kAnchorStep = 16;  // an anchor every so many pixels of a row
 constexpr int64_t padded(int64_t length) { return length + 2 * kAnchorStep; }
 // in values of a square's type, which is no smaller than a coordinate
-constexpr int64_t row_scratch(int64_t width) { return 6 * padded(width); }
-constexpr int64_t tile_scratch(int64_t height) { return (3 * kTileColumns + 3) * padded(height); }
+constexpr int64_t row_scratch(int64_t width) { return 8 * padded(width); }
+constexpr int64_t tile_scratch(int64_t height) { return (kTileColumns + 5) * padded(height); }
 
 PK_SELECT_KERNELS(Kernels)
 

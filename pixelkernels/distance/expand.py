@@ -34,8 +34,8 @@ def expand_labels(
         sampling: the spacing of the pixels along each axis. Distances are then float32.
 
     Returns: the shape and dtype of `labels`.
-    Memory: the result, a copy of non-contiguous labels, and at most 4 bytes per pixel of images and
-    8 of volumes; triton and cuda take 12 of volumes with `sampling`, or with long sides.
+    Memory: the result, a copy of non-contiguous labels, and 4 bytes per pixel; triton and cuda take
+    8 of volumes, and all 12 of volumes with `sampling` or with sides above 32767.
 
     Example:
 

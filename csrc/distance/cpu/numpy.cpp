@@ -99,10 +99,12 @@ py::tuple nearest_of_array(Array<bool> mask, bool squared, double depth_spacing,
   Array<int32_t> indices(shape);
   void* out = distance.mutable_data();
   int32_t* coordinates = indices.mutable_data();
+  const std::unique_ptr<int64_t[]> words(has_wide_words(space) ? new int64_t[mask.size()]
+                                                               : nullptr);
   {
     py::gil_scoped_release released;
-    nearest_true(space, masks, {depth_spacing, row_spacing, column_spacing}, squared, out,
-                 coordinates, alone);
+    nearest_true(space, masks, {depth_spacing, row_spacing, column_spacing}, squared, false,
+                 words.get(), out, coordinates, alone);
   }
   return py::make_tuple(distance, indices);
 }

@@ -77,8 +77,11 @@ std::tuple<Tensor, Tensor> nearest_of_mask(Tensor mask, bool squared, double dep
   Tensor distance = output(mask, shape, squared ? ScalarType::Int : ScalarType::Float);
   shape.insert(shape.begin() + 1, space.volume ? 3 : 2);
   Tensor indices = output(mask, shape, ScalarType::Int);
+  const bool wide = has_wide_words(space);
+  const Tensor words = output(mask, {wide ? mask.numel() : 0}, ScalarType::Long);
   nearest_true(space, mask.size(0), {depth_spacing, row_spacing, column_spacing}, squared,
-               data(distance), data<int32_t>(indices), threads_with_subnormals);
+               past_caches(indices), wide ? data(words) : nullptr, data(distance),
+               data<int32_t>(indices), threads_with_subnormals);
   return {distance, indices};
 }
 
@@ -86,16 +89,14 @@ Tensor expand_labels(Tensor labels, double limit, bool squared, double depth_spa
                      double row_spacing, double column_spacing) {
   const Label type = label_of(labels);
   Tensor expanded = output_like(labels);
-  std::vector<int64_t> shape(labels.sizes().begin(), labels.sizes().end());
   Expansion s = {};
   // the mask is needed before the result is written
   s.expanded = data(expanded);
   static_cast<Space&>(s) =
       space_of(data<uint8_t>(expanded), labels.sizes().data() + 1, labels.dim() == 4);
-  s.planes = s.volume ? 2 : 1;
-  shape.insert(shape.begin() + 1, s.planes);
-  Tensor indices = output(labels, shape, ScalarType::Int);
-  s.indices = data<int32_t>(indices);
+  const Tensor words =
+      output(labels, {labels.numel()}, has_wide_words(s) ? ScalarType::Long : ScalarType::Int);
+  s.words = data(words);
   s.labels = labels.data_ptr();
   s.label_bytes = static_cast<int64_t>(labels.element_size());
   s.limit = limit;

@@ -149,15 +149,17 @@ void nearest_true(Problem s, int64_t masks, const Spacing& spacing, const Rows& 
           : nearest<double>(s, masks, spacing, last, loop);
 }
 
-// distance: 4 bytes per pixel; indices [masks, axes, ...]
+// distance: 4 bytes per pixel; indices [masks, axes, ...]; wide_words: memory for them, if needed
 template <class Loop>
 void nearest_true(const Space& space, int64_t masks, const Spacing& spacing, bool squared,
-                  void* distance, int32_t* indices, const Loop& loop) {
+                  bool past_caches, void* wide_words, void* distance, int32_t* indices,
+                  const Loop& loop) {
   Nearest s = {space};
   s.squared = squared;
+  s.past_caches = past_caches;
+  s.words = wide_words ? wide_words : distance;
   s.distance = distance;
   s.indices = indices;
-  s.planes = space.volume ? 3 : 2;
   nearest_true(s, masks, spacing, kernels().nearest_of_rows, loop);
 }
 

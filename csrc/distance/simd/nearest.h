@@ -8,12 +8,32 @@ namespace pixelkernels::distance::PK_ISA {
 // The True pixel before the first and after the last: so far that no distance to them is least.
 constexpr int32_t kBefore = -(1 << 30), kAfter = 3 << 29;
 
+PK_INLINE I32 load_words(const int32_t* from, int64_t n) {
+  I32 words = {};
+  std::memcpy(&words, from, n * sizeof *from);
+  return words;
+}
+PK_INLINE I32 load_words(const int64_t* from, int64_t n) {
+  I64 words = {};
+  std::memcpy(&words, from, n * sizeof *from);
+  return __builtin_convertvector(words, I32);
+}
+PK_INLINE void store_words(I32 words, int64_t n, int32_t* to) {
+  std::memcpy(to, &words, n * sizeof *to);
+}
+PK_INLINE void store_words(I32 words, int64_t n, int64_t* to) {
+  const I64 wide = __builtin_convertvector(words, I64);
+  std::memcpy(to, &wide, n * sizeof *to);
+}
+
+// W is the type of words.
+template <class W>
 PK_INLINE void nearest_of_some_lines(const Nearest& s, int64_t mask, int64_t begin, int64_t n) {
   constexpr int kVectors = kColumnBlock / kLanes;
   const int64_t length = s.length(), lines = s.lines();
   const int64_t first = mask * length * lines + begin;
   const uint8_t* from = s.mask + first;
-  int32_t* out = s.indices + s.planes * mask * length * lines + begin;
+  W* out = static_cast<W*>(s.words) + first;
   I32 site[kVectors];
   for (int v = 0; v < kVectors; ++v) site[v] = I32{} + kBefore;
   for (int64_t r = 0; r < length; ++r) {
@@ -21,7 +41,7 @@ PK_INLINE void nearest_of_some_lines(const Nearest& s, int64_t mask, int64_t beg
       const int64_t some = n - v * kLanes < kLanes ? n - v * kLanes : kLanes;
       const U32 is_true = load_bytes(from + r * lines + v * kLanes, some);
       site[v] = is_true != 0 ? I32{} + static_cast<int32_t>(r) : site[v];
-      std::memcpy(out + r * lines + v * kLanes, &site[v], some * sizeof(int32_t));
+      store_words(site[v], some, out + r * lines + v * kLanes);
     }
   }
   for (int v = 0; v < kVectors; ++v) site[v] = I32{} + kAfter;
@@ -29,21 +49,20 @@ PK_INLINE void nearest_of_some_lines(const Nearest& s, int64_t mask, int64_t beg
     const I32 here = I32{} + static_cast<int32_t>(r);
     for (int v = 0; v < kVectors && v * kLanes < n; ++v) {
       const int64_t some = n - v * kLanes < kLanes ? n - v * kLanes : kLanes;
-      int32_t* at = out + r * lines + v * kLanes;
-      I32 before = {};
-      std::memcpy(&before, at, some * sizeof(int32_t));
+      W* at = out + r * lines + v * kLanes;
+      const I32 before = load_words(at, some);
       site[v] = before == here ? here : site[v];
-      I32 nearest = here - before <= site[v] - here ? before : site[v];
-      nearest = nearest < 0 ? I32{} - 1 : nearest;
-      std::memcpy(at, &nearest, some * sizeof(int32_t));
+      const I32 nearest = here - before <= site[v] - here ? before : site[v];
+      store_words(nearest < 0 ? I32{} - 1 : nearest, some, at);
     }
   }
 }
 
-inline void nearest_of_first_axis(const Nearest& s, int64_t mask, int64_t begin, int64_t end) {
+template <class W>
+void nearest_of_first_axis(const Nearest& s, int64_t mask, int64_t begin, int64_t end) {
   // a constant trip count lets the compiler keep the vectors in registers
-  end - begin == kColumnBlock ? nearest_of_some_lines(s, mask, begin, kColumnBlock)
-                              : nearest_of_some_lines(s, mask, begin, end - begin);
+  end - begin == kColumnBlock ? nearest_of_some_lines<W>(s, mask, begin, kColumnBlock)
+                              : nearest_of_some_lines<W>(s, mask, begin, end - begin);
 }
 
 // g[q] = the squared distances to the pixels of the coordinates `sites` from the position `here`,
@@ -67,72 +86,90 @@ PK_INLINE void write(const double* squares, int64_t width, bool, void* out) {
     static_cast<float*>(out)[i] = static_cast<float>(__builtin_sqrt(squares[i]));
 }
 
-// from[-1], the coordinate where there is none, is overwritten.
-PK_INLINE void gather(int32_t* from, const int32_t* nearest, int64_t length, int32_t* to) {
-  from[-1] = -1;
-  for (int64_t x = 0; x < length; ++x) to[x] = from[nearest[x]];
-}
+template <class W>
+constexpr int kHalfWord = 4 * sizeof(W);  // bits
 
-template <class A>
+template <class A, class W>
 void nearest_of_columns(const Nearest& s, int64_t slice, int64_t begin, int64_t end,
                         void* scratch) {
-  const int64_t pitch = padded(s.height), n = end - begin, plane = s.depth * s.height * s.width;
+  const int64_t pitch = padded(s.height), n = end - begin;
   A *g = static_cast<A*>(scratch), *best = g + pitch;
   int32_t* sites = reinterpret_cast<int32_t*>(best + pitch);
-  int32_t *depths = sites + pitch, *new_depths = depths + kTileColumns * pitch;
-  int32_t* new_rows = new_depths + kTileColumns * pitch;
+  int32_t *depths = sites + pitch, *nearest = depths + pitch;
+  W* words = reinterpret_cast<W*>(nearest + pitch);
   Line<A> line{g, static_cast<const A*>(s.row_squares), sites, s.height};
-  int32_t* tile =
-      s.indices + slice / s.depth * s.planes * plane + slice % s.depth * s.height * s.width + begin;
-  read_tile(tile, s.width, s.height, n, depths);
+  W* tile = static_cast<W*>(s.words) + slice * s.height * s.width + begin;
+  read_tile(tile, s.width, s.height, n, words);
+  depths[-1] = -1;  // where there is none
   for (int64_t c = 0; c < n; ++c) {
-    int32_t* depth = depths + c * pitch;
-    int32_t* row = new_rows + c * pitch;
-    add_squares(depth, slice % s.depth, s.height, static_cast<const A*>(s.first_squares), false, g);
-    line.solve(best, row);
-    gather(depth, row, s.height, new_depths + c * pitch);
+    W* own = words + c * pitch;
+    for (int64_t q = 0; q < s.height; ++q) depths[q] = static_cast<int32_t>(own[q]);
+    add_squares(depths, slice % s.depth, s.height, static_cast<const A*>(s.first_squares), false,
+                g);
+    line.solve(best, nearest);
+    for (int64_t x = 0; x < s.height; ++x)
+      own[x] = static_cast<W>(depths[nearest[x]]) * (W(1) << kHalfWord<W>) | nearest[x];
   }
-  write_tile(new_depths, s.width, s.height, n, tile);
-  write_tile(new_rows, s.width, s.height, n, tile + plane);
+  write_tile(words, s.width, s.height, n, tile);
 }
 
-// body(r, coordinates on the earlier axes, nearest columns, squares) for the rows of a slice.
-template <class A, class Body>
+// The coordinates in words, on the first axis and of volumes on that of the rows.
+template <class W>
+PK_INLINE void unpack(const W* words, int64_t n, bool volume, int32_t* first, int32_t* second) {
+  for (int64_t q = 0; q < n; ++q)
+    first[q] = static_cast<int32_t>(volume ? words[q] >> kHalfWord<W> : words[q]);
+  for (int64_t q = 0; volume && q < n; ++q)
+    second[q] = words[q] < 0 ? -1 : static_cast<int32_t>(words[q] & ((W(1) << kHalfWord<W>)-1));
+}
+
+// body(r, words of the row, nearest columns, squares, memory) for the rows of a slice. The word
+// where there is none is at -1. The memory is for two lines of coordinates.
+template <class A, class W, class Body>
 PK_INLINE void for_rows(const Nearest& s, int64_t slice, int64_t begin, int64_t end, void* scratch,
                         const Body& body) {
-  const int64_t pitch = padded(s.width), plane = s.depth * s.height * s.width;
+  const int64_t pitch = padded(s.width);
   A *g = static_cast<A*>(scratch), *best = g + pitch;
-  int32_t* sites = reinterpret_cast<int32_t*>(best + pitch);
-  int32_t *before = sites + pitch, *nearest = before + 2 * pitch;
+  W* words = reinterpret_cast<W*>(best + pitch) + kAnchorStep;
+  int32_t* sites = reinterpret_cast<int32_t*>(words + pitch);
+  int32_t *first = sites + pitch, *second = first + pitch, *nearest = second + pitch;
   Line<A> line{g, static_cast<const A*>(s.column_squares), sites, s.width};
+  words[-1] = -1;
   for (int64_t r = begin; r < end; ++r) {
-    const int32_t* from =
-        s.indices + slice / s.depth * s.planes * plane + (slice % s.depth * s.height + r) * s.width;
-    for (int axis = 0; axis < (s.volume ? 2 : 1); ++axis)
-      std::memcpy(before + axis * pitch, from + axis * plane, sizeof(int32_t) * s.width);
-    add_squares(before, s.volume ? slice % s.depth : r, s.width,
+    std::memcpy(words, static_cast<const W*>(s.words) + (slice * s.height + r) * s.width,
+                sizeof(W) * s.width);
+    unpack(words, s.width, s.volume, first, second);
+    add_squares(first, s.volume ? slice % s.depth : r, s.width,
                 static_cast<const A*>(s.first_squares), false, g);
-    if (s.volume)
-      add_squares(before + pitch, r, s.width, static_cast<const A*>(s.row_squares), true, g);
+    if (s.volume) add_squares(second, r, s.width, static_cast<const A*>(s.row_squares), true, g);
     line.solve(best, nearest);
-    body(r, before, nearest, best);
+    body(r, words, nearest, best, first);
   }
 }
 
-template <class A>
+// T has 4 bytes.
+template <class T>
+PK_INLINE void store_row(const T* row, int64_t width, bool past_caches, T* out) {
+  store_all(reinterpret_cast<float*>(out), reinterpret_cast<const float*>(row), width, past_caches);
+}
+
+template <class A, class W>
 void nearest_of_rows(const Nearest& s, int64_t slice, int64_t begin, int64_t end, void* scratch) {
   const int64_t pitch = padded(s.width), plane = s.depth * s.height * s.width;
   const int axes = s.volume ? 3 : 2;
-  for_rows<A>(s, slice, begin, end, scratch,
-              [&](int64_t r, int32_t* before, int32_t* nearest, A* best) {
-                const int64_t first = (slice % s.depth * s.height + r) * s.width;
-                int32_t* out = s.indices + slice / s.depth * axes * plane + first;
-                for (int axis = 0; axis < axes - 1; ++axis)
-                  gather(before + axis * pitch, nearest, s.width, out + axis * plane);
-                std::memcpy(out + (axes - 1) * plane, nearest, sizeof(int32_t) * s.width);
-                write(best, s.width, s.squared,
-                      static_cast<float*>(s.distance) + slice / s.depth * plane + first);
-              });
+  for_rows<A, W>(s, slice, begin, end, scratch,
+                 [&](int64_t r, const W* words, const int32_t* nearest, A* best, int32_t* memory) {
+                   const int64_t row = (slice * s.height + r) * s.width;
+                   int32_t* out = s.indices + slice / s.depth * (axes - 1) * plane + row;
+                   auto* found =
+                       static_cast<W*>(scratch);  // the line's squares are not needed any more
+                   for (int64_t x = 0; x < s.width; ++x) found[x] = words[nearest[x]];
+                   unpack(found, s.width, s.volume, memory, memory + pitch);
+                   store_row(memory, s.width, s.past_caches, out);
+                   if (s.volume) store_row(memory + pitch, s.width, s.past_caches, out + plane);
+                   store_row(nearest, s.width, s.past_caches, out + (axes - 1) * plane);
+                   write(best, s.width, s.squared, static_cast<float*>(s.distance) + row);
+                 });
+  fence();
 }
 
 template <class A>
@@ -143,37 +180,37 @@ PK_INLINE bool is_within(A square, bool squared, double limit) {
 }
 
 // L has the size of a label.
-template <class A, class L>
+template <class A, class W, class L>
 PK_INLINE void some_labels_of_rows(const Expansion& s, int64_t slice, int64_t begin, int64_t end,
                                    void* scratch) {
-  const int64_t pitch = padded(s.width);
   const L* labels =
       static_cast<const L*>(s.labels) + slice / s.depth * s.depth * s.height * s.width;
-  for_rows<A>(s, slice, begin, end, scratch,
-              [&](int64_t r, int32_t* before, int32_t* nearest, A* best) {
-                const int32_t* rows = s.volume ? before + pitch : before;
-                L* out = static_cast<L*>(s.expanded) + (slice * s.height + r) * s.width;
-                for (int64_t x = 0; x < s.width; ++x) {
-                  const int32_t q = nearest[x];
-                  out[x] = 0;
-                  if (q < 0 || !is_within(best[x], s.squared, s.limit)) continue;
-                  const int64_t depth = s.volume ? before[q] : 0;
-                  out[x] = labels[(depth * s.height + rows[q]) * s.width + q];
-                }
-              });
+  for_rows<A, W>(s, slice, begin, end, scratch,
+                 [&](int64_t r, const W* words, const int32_t* nearest, A* best, int32_t*) {
+                   L* out = static_cast<L*>(s.expanded) + (slice * s.height + r) * s.width;
+                   for (int64_t x = 0; x < s.width; ++x) {
+                     out[x] = 0;
+                     const int32_t q = nearest[x];
+                     if (q < 0 || !is_within(best[x], s.squared, s.limit)) continue;
+                     int32_t first, second = 0;
+                     unpack(words + q, 1, s.volume, &first, &second);
+                     const int64_t line = s.volume ? first * s.height + second : first;
+                     out[x] = labels[line * s.width + q];
+                   }
+                 });
 }
 
-template <class A>
+template <class A, class W>
 void labels_of_rows(const Expansion& s, int64_t slice, int64_t begin, int64_t end, void* scratch) {
   switch (s.label_bytes) {
     case 1:
-      return some_labels_of_rows<A, uint8_t>(s, slice, begin, end, scratch);
+      return some_labels_of_rows<A, W, uint8_t>(s, slice, begin, end, scratch);
     case 2:
-      return some_labels_of_rows<A, uint16_t>(s, slice, begin, end, scratch);
+      return some_labels_of_rows<A, W, uint16_t>(s, slice, begin, end, scratch);
     case 4:
-      return some_labels_of_rows<A, uint32_t>(s, slice, begin, end, scratch);
+      return some_labels_of_rows<A, W, uint32_t>(s, slice, begin, end, scratch);
     default:
-      return some_labels_of_rows<A, uint64_t>(s, slice, begin, end, scratch);
+      return some_labels_of_rows<A, W, uint64_t>(s, slice, begin, end, scratch);
   }
 }
 

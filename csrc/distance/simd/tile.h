@@ -16,12 +16,11 @@ PK_INLINE void for_blocks(int64_t height, int64_t n, const Body& body) {
     for (int64_t c = 0; c < n; c += kLanes) body(r, c, height - r >= kLanes && n - c >= kLanes);
 }
 
-// T has 4 bytes.
 template <class T>
 PK_INLINE void read_tile(const T* from, int64_t width, int64_t height, int64_t n, T* lines) {
   const int64_t pitch = padded(height);
   for_blocks(height, n, [&](int64_t r, int64_t c, bool whole) {
-    if (whole) {
+    if (whole && sizeof(T) == sizeof(uint32_t)) {
       U32 block[kLanes];
       for (int i = 0; i < kLanes; ++i)
         std::memcpy(&block[i], from + (r + i) * width + c, sizeof block[i]);
@@ -39,7 +38,7 @@ template <class T>
 PK_INLINE void write_tile(const T* lines, int64_t width, int64_t height, int64_t n, T* to) {
   const int64_t pitch = padded(height);
   for_blocks(height, n, [&](int64_t r, int64_t c, bool whole) {
-    if (whole) {
+    if (whole && sizeof(T) == sizeof(uint32_t)) {
       U32 block[kLanes];
       for (int i = 0; i < kLanes; ++i)
         std::memcpy(&block[i], lines + (c + i) * pitch + r, sizeof block[i]);

@@ -49,11 +49,14 @@ PK_INLINE void some_labels(const Transform& s, int64_t mask, int64_t begin, int6
 
 template <class A>
 void first_axis(const Transform& s, int64_t mask, int64_t begin, int64_t end) {
-  const auto some = [&](int64_t n) {
-    s.labels ? some_labels<A>(s, mask, begin, n) : some_lines<A>(s, mask, begin, n);
-  };
+  const int64_t n = end - begin;
   // a constant trip count lets the compiler keep the vectors in registers
-  end - begin == kColumnBlock ? some(kColumnBlock) : some(end - begin);
+  if (s.labels)
+    n == kColumnBlock ? some_labels<A>(s, mask, begin, kColumnBlock)
+                      : some_labels<A>(s, mask, begin, n);
+  else
+    n == kColumnBlock ? some_lines<A>(s, mask, begin, kColumnBlock)
+                      : some_lines<A>(s, mask, begin, n);
 }
 
 PK_INLINE void write_roots(const float* squares, int64_t width, float* out) {
@@ -101,6 +104,14 @@ PK_INLINE void bound(const Line<A>& line, A* best) {
   }
 }
 
+// The n columns that begin at pixel `first`; `scratch` holds kTileColumns values for each row.
+template <class A>
+PK_INLINE void bound_tile(const Transform& s, int64_t first, int64_t n, void* scratch) {
+  bound_lines<A, false>(s.mask + first, kAlongRows, s.border, s.row_spacing, s.height, s.width, n,
+                        static_cast<uint32_t*>(scratch), kTileColumns,
+                        static_cast<A*>(s.out) + first);
+}
+
 template <class A>
 void columns(const Transform& s, int64_t slice, int64_t begin, int64_t end, void* scratch) {
   const int64_t pitch = padded(s.height), n = end - begin;
@@ -118,11 +129,8 @@ void columns(const Transform& s, int64_t slice, int64_t begin, int64_t end, void
   }
   write_tile(lines, s.width, s.height, n, tile);
   if (!s.labels) return;
-  const auto bound = [&](int64_t lanes) {
-    bound_lines<A, false>(s.mask + first, kAlongRows, s.border, s.row_spacing, s.height, s.width,
-                          lanes, static_cast<uint32_t*>(scratch), kTileColumns, tile);
-  };
-  n == kTileColumns ? bound(kTileColumns) : bound(n);
+  n == kTileColumns ? bound_tile<A>(s, first, kTileColumns, scratch)
+                    : bound_tile<A>(s, first, n, scratch);
 }
 
 template <class A>
