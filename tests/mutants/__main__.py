@@ -32,7 +32,7 @@ SECONDS = 240
 NO_TESTS = range(2, 6)
 PROMISES = ("tests/promises/test_agreement.py", "tests/promises/test_edges.py")
 OPERATIONS = {
-    "distance": "(click or transform or nearest) and not test_sides",
+    "distance": "(click or transform or nearest or label or pairs) and not test_sides",
     "regions": "region or loss or background or masked or push",
     "similarity": "matching or transfer or prior or pair",
     "triplet": "triplet",
