@@ -141,20 +141,55 @@ struct Line {
   }
 
   // The squared distances of all pixels, and the nearest ones.
-  void solve(A* out) {
-    pad();
-    find_anchors();
-    fill(out);
+  void solve(A* out) const {
+    for_parts([&](int64_t x) { out[x] = 0; },
+              [&](const Line& part, int64_t begin) { part.fill(out + begin); });
   }
-  void solve(A* out, int32_t* nearest) {
-    pad();
-    find_anchors();
-    fill(out, nearest);
+  void solve(A* out, int32_t* nearest) const {
+    for_parts(
+        [&](int64_t x) {
+          out[x] = 0;
+          nearest[x] = static_cast<int32_t>(x);
+        },
+        [&](const Line& part, int64_t begin) {
+          part.fill(out + begin, nearest + begin);
+          for (int64_t x = begin; begin > 0 && x < begin + part.length; ++x)
+            nearest[x] += static_cast<int32_t>(begin);
+        });
   }
 
  private:
-  void pad() {
-    for (int i = 0; i < kLanes; ++i) g[length + i] = Squares<A>::kNone;
+  // A pixel whose g is 0 is the nearest to itself, and none behind it is nearest to another. So
+  // blocks of such pixels split the line: zero(x) for theirs, part(line, begin) for what is between
+  // them, with the pixels next to it. A part may write behind its end.
+  template <class Zero, class Part>
+  PK_INLINE void for_parts(const Zero& zero, const Part& part) const {
+    for (int64_t x = 0, end; x < length; x = end) {
+      end = end_of_block(x);
+      if (is_zero(x)) {
+        for (int64_t i = x; i < end; ++i) zero(i);
+        continue;
+      }
+      while (end < length && !is_zero(end)) end = end_of_block(end);
+      const int64_t begin = x > 0 ? x - 1 : 0, behind = end < length ? end + 1 : length;
+      const Vec<A> kept = load(g + behind);
+      store(g + behind, splat(Squares<A>::kNone));
+      Line between{g + begin, squares, site, behind - begin};
+      between.find_anchors();
+      part(between, begin);
+      store(g + behind, kept);
+    }
+  }
+
+  int64_t end_of_block(int64_t x) const {
+    return length - x < kAnchorStep ? length : x + kAnchorStep;
+  }
+
+  bool is_zero(int64_t x) const {
+    const int64_t end = end_of_block(x);
+    A most = 0;
+    for (; x < end; ++x) most = g[x] > most ? g[x] : most;
+    return most == 0;
   }
 };
 
