@@ -54,7 +54,10 @@ def test_inner_boundaries_are_those_of_compute_sdf(shape, backend, device):
 
 
 @pytest.mark.parametrize("backend", ALL)
-@pytest.mark.parametrize("sampling", [(3.0, 0.5), (0.25, 1.75), (2.0, 0.5, 1.25), (0.1, 4.0, 4.0)])
+@pytest.mark.parametrize(
+    "sampling",
+    first_quick((2.0, 0.5, 1.25), (3.0, 0.5), (0.25, 1.75), (0.1, 4.0, 4.0), when=INTERPRETED),
+)
 def test_sampling(sampling, backend, device):
     mask = objects(*[(6, 9), (5, 4, 7)][len(sampling) - 2])
     found = signed(mask.to(device), sampling=sampling, backend=backend).cpu()
@@ -87,7 +90,7 @@ def test_the_border_of_the_image_is_no_boundary(backend, device):
 
 
 @pytest.mark.parametrize("backend", ALL)
-@pytest.mark.parametrize("boundary", ["edges", "inner"])
+@pytest.mark.parametrize("boundary", first_quick("inner", "edges", when=INTERPRETED))
 def test_volumes_of_one_slice_are_images(boundary, backend, device):
     mask = objects(6, 9).to(device)
     for axis in (1, 2, 3):
