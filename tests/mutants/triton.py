@@ -28,7 +28,7 @@ MUTANTS = [
     Mutant("bound off by one", f"{DISTANCE}/transform.py", "best, mask=x < width", "best, mask=x <= width"),
     Mutant("bound off by one", f"{DISTANCE}/transform.py", "x - change + 1", "x - change"),
     Mutant("barrier dropped", f"{DISTANCE}/transform.py", "tl.debug_barrier()", "pass", 1),
-    Mutant("wrong stride", f"{DISTANCE}/labels.py", "labels - height * width", "labels - height"),
+    Mutant("wrong stride", f"{DISTANCE}/labels.py", "(line - height) * width", "(line - depth) * width"),
     Mutant("tail unmasked", f"{DISTANCE}/nearest.py", "(earlier >> BITS).to(tl.int64) * inner", "(earlier >> BITS) * outer"),
     Mutant("tail unmasked", f"{DISTANCE}/transform.py", "mask=i + 1 < blocks, other=width - 1", "mask=i < blocks, other=width - 1"),
     Mutant("tail unmasked", f"{DISTANCE}/clicks.py", "mask=(row < height) & (column < width)", "mask=row < height"),

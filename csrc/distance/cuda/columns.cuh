@@ -32,12 +32,11 @@ __device__ inline unsigned load_word(const uint8_t* from, int64_t stride, int ro
   return word;
 }
 
-// Writes found(row, steps up, steps down), to the nearest True pixel in each direction; if
-// Found::kLabels, to the nearest pixel with another label. The row of a change has one a step
-// above, and is that of another label for the rows above. A block handles 32 columns of an image,
-// one per lane, and a warp `band` words of each. Going up the band, a warp reads the mask and
-// stores each word, and the first True row below it, in the place of the results; going down, it
-// reads them again.
+// Writes found(row, steps up, steps down): to the nearest True pixels, or, if Found::kLabels, to
+// the nearest pixels with another label. That is the one above a pixel with a change, and for those
+// above it the pixel with the change. A block handles 32 columns of an image, one per lane, and a
+// warp `band` words of each. Going up the band, a warp reads the mask and stores each word, and the
+// first True row below it, in the place of the results; going down, it reads them again.
 template <class Found>
 __global__ void __launch_bounds__(kColumnWarps* kWarp)
     columns_kernel(const Found found, const Columns c, unsigned* out, const int band) {

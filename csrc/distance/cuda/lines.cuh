@@ -82,8 +82,8 @@ __device__ inline void find_anchors(const Metric& metric, const typename Metric:
 }
 
 // The steps from the lane's pixel in a part to another label along the line, kFarSteps or more
-// without one. The line has changes where its labels change. The warp reads the nearest parts that
-// have any.
+// without one. Where the label changes, `changes` is not 0. The warp reads the nearest parts that
+// have a change.
 __device__ inline int steps_to_label(const uint8_t* changes, int length, int part, bool border) {
   const int lane = threadIdx.x, x = part * kWarp + lane;
   const auto bits_of = [&](int p) {
@@ -150,9 +150,8 @@ __device__ inline unsigned solve_part(const Pass& pass, const typename Pass::Met
 //   Pass::line(plane)         what square and write need to know
 //   Pass::square(line, read)  the Square that this means
 //   Pass::kSites              whether results are sites; if not, they are of
-//   Pass::result(least, x)    32 bits, from a Cost; if Pass::kLabels, also from the steps to
-//   another
-//                             label along the line, up to Pass::border
+//   Pass::result(least, x)    32 bits, from a Cost; if Pass::kLabels with a third argument, the
+//                             steps to another label along the line, up to Pass::border
 //   Pass::changes(i)          if kLabels, whether the label changes at pixel i along the line
 //   Pass::write(line, i, x, result)
 template <bool kAcross, bool kInShared, class Pass>

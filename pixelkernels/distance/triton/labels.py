@@ -25,14 +25,15 @@ def _changes_kernel(
     line = program // tiles
     column = program % tiles * COLUMNS + tl.arange(0, COLUMNS)
     inside = column < width
-    labels += line * width + column
-    own = tl.load(labels, mask=inside, other=0)
-    slice_, row = line // height, line % height
-    before = tl.load(labels - height * width, mask=inside & (slice_ % depth > 0), other=0)
-    above = tl.load(labels - width, mask=inside & (row > 0), other=0)
-    left = tl.load(labels - 1, mask=inside & (column > 0), other=0)
-    found = ((own != before) & (slice_ % depth > 0)).to(tl.int32)
-    found += 2 * ((own != above) & (row > 0)).to(tl.int32)
+    row, plane = line % height, line // height
+    below_first, behind_first = row > 0, plane % depth > 0
+    # line is int64, and so are all offsets
+    own = tl.load(labels + line * width + column, mask=inside, other=0)
+    left = tl.load(labels + line * width + column - 1, mask=inside & (column > 0), other=0)
+    above = tl.load(labels + (line - 1) * width + column, mask=inside & below_first, other=0)
+    before = tl.load(labels + (line - height) * width + column, mask=inside & behind_first, other=0)
+    found = ((own != before) & behind_first).to(tl.int32)
+    found += 2 * ((own != above) & below_first).to(tl.int32)
     found += 4 * ((own != left) & (column > 0)).to(tl.int32)
     if not KEPT:
         found += BACKGROUND * (own == 0).to(tl.int32)
