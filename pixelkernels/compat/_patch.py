@@ -29,6 +29,7 @@ PROJECTS = (
     "sam3",
     "sccan",
     "scipy",
+    "skimage",
     "spoco",
     "torchmetrics",
 )

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
+from skimage import segmentation
 from torch import Tensor
-from torchmetrics.functional.segmentation import hausdorff_distance
-from torchmetrics.functional.segmentation import utils as segmentation
+from torchmetrics.functional.segmentation import hausdorff_distance, utils
 
 from benchmarks.ops.compat import Case, blobs
-from pixelkernels.compat import kornia, monai, scipy, torchmetrics
+from pixelkernels.compat import kornia, monai, scipy, skimage, torchmetrics
 
 
 def channel_transforms(image: Tensor) -> Tensor:
@@ -135,6 +135,7 @@ def cases() -> list[Case]:
     frame = blobs(4, 480, 854, 4)
     masks = blobs(4, 256, 256, 5)[:, None].float()
     volume = blobs(1, 96 * 96, 96, 6).view(96, 96, 96)
+    nuclei, _ = ndimage.label(ndimage.binary_erosion(volume.numpy(), iterations=3))
     target = F.one_hot(blobs(4, 96 * 96, 96, 7).long(), 2).movedim(-1, 1).float()
     logits = 3 * blobs(8, 96 * 96, 96, 8).float() + torch.randn(8, 96 * 96, 96)
     shape = (4, 2, 96, 96, 96)
@@ -172,6 +173,12 @@ def cases() -> list[Case]:
             leaf=q, training=True,
         ),
         Case(
+            "scikit-image", "expand_labels", "skimage.expand_labels",
+            "of equally near labels perhaps another one", "96x96x96",
+            lambda: torch.from_numpy(skimage.expand_labels(nuclei, 5) > 0),
+            lambda: torch.from_numpy(segmentation.expand_labels(nuclei, 5) > 0), 0,
+        ),
+        Case(
             "kornia", "distance_transform", "kornia.distance_transform",
             "exact where the original approximates by chessboard distances; no gradient",
             "4 images, 256x256",
@@ -182,7 +189,7 @@ def cases() -> list[Case]:
             "exact where the default engine needs H = W; theirs is the engine scipy",
             "480x854",
             lambda: torchmetrics.distance_transform(frame[0]),
-            lambda: torch.from_numpy(segmentation.distance_transform(frame[0], engine="scipy")),
+            lambda: torch.from_numpy(utils.distance_transform(frame[0], engine="scipy")),
             1e-6,
         ),
         *surface_cases(),

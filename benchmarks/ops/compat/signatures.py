@@ -102,6 +102,7 @@ ORIGINALS: dict[str, Callable[..., Any]] = {
     "sccan.generate_prior": (
         lambda self, query_feat_high, final_supp_list, mask_list, fts_size: None
     ),
+    "skimage.expand_labels": lambda label_image, distance=1, spacing=1: None,
     "scipy.distance_transform_edt": (
         lambda input, sampling=None, return_distances=True, return_indices=False, distances=None,
         indices=None: None
