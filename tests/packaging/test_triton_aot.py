@@ -156,6 +156,10 @@ def launch_distance(*space):
         for border in (False, True):
             distance.distance_transform(mask, squared, 1.0, row_spacing, 1.0, border)
         distance.nearest_true(mask, squared, 1.0, row_spacing, 1.0)
+        # a dtype for each kind of spacing: labels are loaded and compared alone
+        labels = mask.to(torch.uint8 if squared else torch.int64)
+        distance.label_distance(labels, squared, 1.0, row_spacing, 1.0, squared, squared)
+        distance.expand_labels(labels, 4.0, squared, 1.0, row_spacing, 1.0)
 
 
 def launch_similarity(channels, size, dtype, layout, precision, modes):
