@@ -50,6 +50,12 @@ def result_alone(call: Call) -> Memory:
     return Memory(sum(x.nbytes for x in call.outputs().values()) + 4 * MIB)
 
 
+def result_and_changes(call: Call) -> Memory:
+    """Of labels, a byte for each pixel says where they change."""
+    changes = call.arguments["mask"].numel() if call.arguments.get("multilabel") else 0
+    return Memory(result_alone(call).forward + changes)
+
+
 def exact_maps(call: Call) -> Tensor:
     """The maps of points in float64, which the function rounds to float32."""
     given = call.arguments
@@ -191,7 +197,7 @@ distance_transform = Op(
         "return_indices",
     ),
     nothing=(torch.inf,),
-    memory=result_alone,
+    memory=result_and_changes,
 )
 
 expand_labels = Op(
