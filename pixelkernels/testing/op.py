@@ -244,7 +244,9 @@ class Call:
     def outputs(self, backend: str | None = None, **arguments: Any) -> dict[str, Tensor]:
         """What the function returns, by name, and the buffers after the call."""
         given = {**self.arguments, **{name: x.clone() for name, x in self.buffers.items()}}
-        given |= {**self.generator(), "backend": backend, **arguments}
+        if "generator" not in arguments:
+            given |= self.generator()
+        given |= {"backend": backend, **arguments}
         found = named_outputs(self.function(**given))
         return {**found, **{name: given[name] for name in self.buffers}}
 
