@@ -7,6 +7,7 @@ one of each ball; "cells", one of each cell, without background.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -108,10 +109,16 @@ def scipy_with_indices(image: Any) -> Any:
     return distances
 
 
-def _draw(variant: str, generator: torch.Generator, shrink: int, *, shape: Shape) -> Inputs:
+def _draw(
+    variant: str,
+    generator: torch.Generator,
+    shrink: int,
+    *,
+    shape: Shape,
+    make: Callable[[str, torch.Generator, Shape], Tensor] = volume,
+) -> Inputs:
     depth, height, width = (side // shrink for side in shape)
-    mask = volume(variant, generator, (depth, height, width))[None]
-    return Inputs((mask,), differentiable=())
+    return Inputs((make(variant, generator, (depth, height, width))[None],), differentiable=())
 
 
 def _floor(inputs: Inputs, mode: str, *, written: int) -> Floor:
@@ -156,12 +163,6 @@ def _transform(shape: Shape, source: str, **more: Any) -> Workload:
     )
 
 
-def _draw_labels(variant: str, generator: torch.Generator, shrink: int, *, shape: Shape) -> Inputs:
-    depth, height, width = (side // shrink for side in shape)
-    labels = labels_of(variant, generator, (depth, height, width))[None]
-    return Inputs((labels,), differentiable=())
-
-
 def _label_distance(shape: Shape, source: str) -> Workload:
     return Workload(
         name=f"labels-{size(shape)}",
@@ -169,7 +170,7 @@ def _label_distance(shape: Shape, source: str) -> Workload:
         family="distance",
         op="distance_transform",
         source=source,
-        draw=partial(_draw_labels, shape=shape),
+        draw=partial(_draw, shape=shape, make=labels_of),
         library=as_tuple(pk.distance_transform, spatial_dims=3, multilabel=True),
         peers={"edt": Peer(label_transforms, devices=("cpu",), package="edt")},
         floor=partial(_floor, written=4),

@@ -78,7 +78,7 @@ struct Nearest : Space {
 // or a distance in float.
 struct Expansion : Nearest {
   const void* labels;
-  int64_t label_bytes;
+  Label type;
   double limit;
   void* expanded;
 };

@@ -87,7 +87,6 @@ std::tuple<Tensor, Tensor> nearest_of_mask(Tensor mask, bool squared, double dep
 
 Tensor expand_labels(Tensor labels, double limit, bool squared, double depth_spacing,
                      double row_spacing, double column_spacing) {
-  const Label type = label_of(labels);
   Tensor expanded = output_like(labels);
   Expansion s = {};
   // the mask is needed before the result is written
@@ -98,11 +97,11 @@ Tensor expand_labels(Tensor labels, double limit, bool squared, double depth_spa
       output(labels, {labels.numel()}, has_wide_words(s) ? ScalarType::Long : ScalarType::Int);
   s.words = data(words);
   s.labels = labels.data_ptr();
-  s.label_bytes = static_cast<int64_t>(labels.element_size());
+  s.type = label_of(labels);
   s.limit = limit;
   s.squared = squared;
   parallel_ranges(labels.numel(), grain_of(1), [&](int64_t begin, int64_t end) {
-    with_label(type, [&](auto like) {
+    with_label(s.type, [&](auto like) {
       find_labelled<decltype(like)>(s.labels, begin, end, data<uint8_t>(expanded));
     });
   });

@@ -179,7 +179,7 @@ PK_INLINE bool is_within(A square, bool squared, double limit) {
   return static_cast<float>(root) <= static_cast<float>(limit);
 }
 
-// L has the size of a label.
+// L is the type of the labels.
 template <class A, class W, class L>
 PK_INLINE void some_labels_of_rows(const Expansion& s, int64_t slice, int64_t begin, int64_t end,
                                    void* scratch) {
@@ -202,16 +202,9 @@ PK_INLINE void some_labels_of_rows(const Expansion& s, int64_t slice, int64_t be
 
 template <class A, class W>
 void labels_of_rows(const Expansion& s, int64_t slice, int64_t begin, int64_t end, void* scratch) {
-  switch (s.label_bytes) {
-    case 1:
-      return some_labels_of_rows<A, W, uint8_t>(s, slice, begin, end, scratch);
-    case 2:
-      return some_labels_of_rows<A, W, uint16_t>(s, slice, begin, end, scratch);
-    case 4:
-      return some_labels_of_rows<A, W, uint32_t>(s, slice, begin, end, scratch);
-    default:
-      return some_labels_of_rows<A, W, uint64_t>(s, slice, begin, end, scratch);
-  }
+  with_label(s.type, [&](auto like) {
+    some_labels_of_rows<A, W, decltype(like)>(s, slice, begin, end, scratch);
+  });
 }
 
 }  // namespace pixelkernels::distance::PK_ISA
