@@ -19,7 +19,7 @@ constexpr int kLineWarps = 8;
 constexpr int kTileLines = 8;
 constexpr int kAccessesAhead = 8;  // loads of a thread in flight
 // Of blocks that share a multiprocessor, if their tiles are in global memory.
-constexpr int kResidentBlocks = 4;
+constexpr int kResidentBlocks = 2;
 
 // Each of the planes has `across` lines of `length` pixels, which are `across` pixels apart.
 struct Lines {
@@ -142,6 +142,13 @@ __device__ inline unsigned solve_part(const Pass& pass, const typename Pass::Met
   }
 }
 
+// Left to choose, the compiler keeps more blocks resident than these kernels have registers for.
+template <class Pass, bool kInShared>
+constexpr int resident_blocks() {
+  constexpr bool chosen = kInShared && sizeof(typename Pass::Metric::Cost) == 4;
+  return chosen ? 0 : kResidentBlocks;
+}
+
 // A tile has `together` lines: neighbours in a plane if kAcross, or else planes of one line. The
 // warps of a block share them; with a line of its own, a warp waits for no other unless kAcross.
 // The memory of a tile is shared, or else that of the block in `tile_memory`.
@@ -155,7 +162,7 @@ __device__ inline unsigned solve_part(const Pass& pass, const typename Pass::Met
 //   Pass::changes(i)          if kLabels, whether the label changes at pixel i along the line
 //   Pass::write(line, i, x, result)
 template <bool kAcross, bool kInShared, class Pass>
-__global__ void __launch_bounds__(kLineWarps* kWarp)
+__global__ void __launch_bounds__(kLineWarps* kWarp, (resident_blocks<Pass, kInShared>()))
     lines_kernel(const Pass pass, const Lines lines, const int together, const int64_t tiles,
                  const int64_t blocks, uint8_t* tile_memory) {
   using Cost = typename Pass::Metric::Cost;
