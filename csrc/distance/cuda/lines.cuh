@@ -18,7 +18,7 @@ namespace pixelkernels::distance::cuda {
 constexpr int kLineWarps = 8;
 constexpr int kTileLines = 8;
 constexpr int kAccessesAhead = 8;  // loads of a thread in flight
-// Of blocks that share a multiprocessor, if their tiles are in global memory.
+// Of blocks that share a multiprocessor, if tiles are in global memory or costs are float64.
 constexpr int kResidentBlocks = 2;
 
 // Each of the planes has `across` lines of `length` pixels, which are `across` pixels apart.
