@@ -173,15 +173,17 @@ struct BlockWeights {
                                          group * split::transposed_terms(parts.depth, points.terms),
                                      tiles, split, parts.panels, parts.query());
     }
-    for (int64_t i = 0; i < parts.panels; ++i)
-      take_panels(0, parts.row_panels, [&](int64_t row_panel, auto at_once) {
-        Vec<A> sums[decltype(at_once)::kRows][kNRVectors<A>] = {};
-        micro_kernel<kMR, 1>(
-            static_cast<const A*>(points.transposed) + (row_panel * all + g.chunk + first) * kMR,
-            all * kMR, weights + i * next, rows, sums);
-        add_rows(parts.query() + (row_panel * parts.panels + i) * kMR * kNR<A>,
-                 parts.panels * kMR * kNR<A>, sums);
-      });
+    take_panels(
+        parts.row_panels, parts.panels, [&](int64_t row_panel, int64_t panel, auto at_once) {
+          constexpr int kPanels = decltype(at_once)::kPanels;
+          Sums<kPanels, decltype(at_once)::kRows, A> sums = {};
+          micro_kernel<kMR, 1>(
+              static_cast<const A*>(points.transposed) + (row_panel * all + g.chunk + first) * kMR,
+              all * kMR, weights + panel * next, next, rows, sums);
+          for (int p = 0; p < kPanels; ++p)
+            add_rows(parts.query() + (row_panel * parts.panels + panel + p) * kMR * kNR<A>,
+                     parts.panels * kMR * kNR<A>, sums[p]);
+        });
   }
 
   // Points [first, ...) of the chunk with panel i.
@@ -285,15 +287,16 @@ void add_to_points(const Parts<A>& parts, int64_t first, int64_t last, A* sums, 
                              reinterpret_cast<split::Term*>(scratch), sums))
       return;
   const int64_t each = kMR * kNR<A>;
-  for (int64_t piece = 0; piece < pieces; ++piece)
-    take_panels(0, last - first, [&](int64_t tile, auto at_once) {
-      Vec<A> rows[decltype(at_once)::kRows][kNRVectors<A>] = {};
-      for (int64_t i = 0; i < parts.panels; ++i)
-        micro_kernel<1, kNR<A>>(weights + i * next + tile * each, each,
-                                parts.transposed() + (piece * kPixelBlock + i * kNR<A>)*kNR<A>,
-                                kNR<A>, rows);
-      add_rows(sums + (tile * pieces + piece) * each, pieces * each, rows);
-    });
+  take_panels(last - first, pieces, [&](int64_t tile, int64_t piece, auto at_once) {
+    constexpr int kPieces = decltype(at_once)::kPanels;
+    Sums<kPieces, decltype(at_once)::kRows, A> rows = {};
+    for (int64_t i = 0; i < parts.panels; ++i)
+      micro_kernel<1, kNR<A>>(weights + i * next + tile * each, each,
+                              parts.transposed() + (piece * kPixelBlock + i * kNR<A>)*kNR<A>,
+                              kPixelBlock * kNR<A>, kNR<A>, rows);
+    for (int p = 0; p < kPieces; ++p)
+      add_rows(sums + (tile * pieces + piece + p) * each, pieces * each, rows[p]);
+  });
 }
 
 // Adds the round to the gradients of some points of the chunk. The blocks are summed first, so that

@@ -10,11 +10,11 @@ using namespace pixelkernels::PK_ISA;
 
 // The micro-kernel accumulates MR rows of NR values: 12 of the 16 registers of AVX2, and enough
 // independent sums to hide the latency of a multiply-add. AVX-512 has 32 registers of a whole row,
-// so it takes two micro-panels.
+// so it takes two micro-panels of both sides: a value that is loaded once is multiplied twice.
 #if defined(__AVX512F__)
-constexpr int64_t kPanelsAtOnce = 2;
+constexpr int kPanelsAtOnce = 2;
 #else
-constexpr int64_t kPanelsAtOnce = 1;
+constexpr int kPanelsAtOnce = 1;
 #endif
 template <class A>
 constexpr int kNRVectors = sizeof(A) == 4 ? 2 : 1;
@@ -26,39 +26,57 @@ constexpr int64_t panels_of(int64_t pixels) {
   return (pixels + kNR<A> - 1) / kNR<A>;
 }
 
-template <int kTiles>
-struct PanelsAtOnce {
-  static constexpr int kRows = kTiles * kMR;
+// Micro-panels of the left and the right side.
+template <int kLeft, int kRight>
+struct AtOnce {
+  static constexpr int kRows = kLeft * kMR, kPanels = kRight;
 };
 
-// body(tile, PanelsAtOnce) for tiles [begin, end), as many at once as fit the registers.
+// body(tile, panel, AtOnce) for all pairs, as many at once as fit the registers.
 template <class Body>
-PK_INLINE void take_panels(int64_t begin, int64_t end, const Body& body) {
-  for (; begin + kPanelsAtOnce <= end; begin += kPanelsAtOnce)
-    body(begin, PanelsAtOnce<kPanelsAtOnce>{});
-  for (; begin < end; ++begin) body(begin, PanelsAtOnce<1>{});
+PK_INLINE void take_panels(int64_t tiles, int64_t panels, const Body& body) {
+  const auto with_panels = [&](int64_t panel, auto right) {
+    constexpr int kRight = decltype(right)::kPanels;
+    int64_t tile = 0;
+    for (; tile + kPanelsAtOnce <= tiles; tile += kPanelsAtOnce)
+      body(tile, panel, AtOnce<kPanelsAtOnce, kRight>{});
+    for (; tile < tiles; ++tile) body(tile, panel, AtOnce<1, kRight>{});
+  };
+  int64_t panel = 0;
+  for (; panel + kPanelsAtOnce <= panels; panel += kPanelsAtOnce)
+    with_panels(panel, AtOnce<1, kPanelsAtOnce>{});
+  for (; panel < panels; ++panel) with_panels(panel, AtOnce<1, 1>{});
 }
 
-// rows[r] += sum_t left(t, r) right_t, where right_t is the row of NR values at right + t step. The
-// micro-panels of the left side are `next` apart.
-template <int kStep, int kRow, int kRows, class A>
-PK_INLINE void micro_kernel(const A* left, int64_t next, const A* right, int64_t depth,
-                            Vec<A> (&rows)[kRows][kNRVectors<A>], int64_t step = kNR<A>) {
+template <int kPanels, int kRows, class A>
+using Sums = Vec<A>[kPanels][kRows][kNRVectors<A>];
+
+// sums[p][r] += sum_t left(t, r) right_pt, where right_pt is the row of NR values at
+// right + p next_right + t step. The micro-panels of the left side are `next` apart.
+template <int kStep, int kRow, int kPanels, int kRows, class A>
+PK_INLINE void micro_kernel(const A* left, int64_t next, const A* right, int64_t next_right,
+                            int64_t depth, Vec<A> (&sums)[kPanels][kRows][kNRVectors<A>],
+                            int64_t step = kNR<A>) {
 #if defined(__AVX512F__)
   // a register holds a row of a panel
   typedef A Row __attribute__((vector_size(kNR<A> * sizeof(A))));
-  Row sums[kRows];
-  std::memcpy(sums, rows, sizeof sums);
+  Row rows[kPanels][kRows];
+  std::memcpy(rows, sums, sizeof rows);
   for (int64_t t = 0; t < depth; ++t) {
-    Row panel;
-    std::memcpy(&panel, right + t * step, sizeof panel);
+    Row panel[kPanels];
+#pragma GCC unroll 2
+    for (int p = 0; p < kPanels; ++p)
+      std::memcpy(&panel[p], right + p * next_right + t * step, sizeof panel[p]);
 #pragma GCC unroll 12
-    for (int r = 0; r < kRows; ++r)
-      sums[r] += left[r / kMR * next + t * kStep + r % kMR * kRow] * panel;
+    for (int r = 0; r < kRows; ++r) {
+      const A factor = left[r / kMR * next + t * kStep + r % kMR * kRow];
+#pragma GCC unroll 2
+      for (int p = 0; p < kPanels; ++p) rows[p][r] += factor * panel[p];
+    }
   }
-  std::memcpy(rows, sums, sizeof sums);
+  std::memcpy(sums, rows, sizeof rows);
 #else
-  static_assert(kRows <= kMR, "more rows than registers");
+  static_assert(kRows <= kMR && kPanels == 1, "more rows than registers");
   for (int64_t t = 0; t < depth; ++t) {
     Vec<A> panel[kNRVectors<A>];
 #pragma GCC unroll 2
@@ -67,7 +85,7 @@ PK_INLINE void micro_kernel(const A* left, int64_t next, const A* right, int64_t
     for (int r = 0; r < kRows; ++r) {
       const Vec<A> factor = splat(left[t * kStep + r * kRow]);
 #pragma GCC unroll 2
-      for (int v = 0; v < kNRVectors<A>; ++v) rows[r][v] += factor * panel[v];
+      for (int v = 0; v < kNRVectors<A>; ++v) sums[0][r][v] += factor * panel[v];
     }
   }
 #endif
@@ -134,20 +152,20 @@ void products(const Points& points, int64_t first, int64_t tiles, const Queries<
   if (depth.slices == 0) std::memset(dots, 0, sizeof(A) * panels * next);
   for (int64_t slice = 0; slice < depth.slices; ++slice) {
     const A* left = static_cast<const A*>(points.packed) + (slice * all + first) * depth.kc * kMR;
-    for (int64_t panel = 0; panel < panels; ++panel) {
-      const A* right = query.at(slice, panel);
-      A* out = dots + panel * next;
-      take_panels(0, tiles, [&](int64_t tile, auto at_once) {
-        Vec<A> rows[decltype(at_once)::kRows][kNRVectors<A>] = {};
-        const int64_t each = depth.kc * kMR;
-        micro_kernel<kMR, 1>(left + tile * each, each, right, depth.kc, rows, query.step);
-        A* to = out + tile * kMR * kNR<A>;
+    take_panels(tiles, panels, [&](int64_t tile, int64_t panel, auto at_once) {
+      constexpr int kPanels = decltype(at_once)::kPanels;
+      Sums<kPanels, decltype(at_once)::kRows, A> sums = {};
+      const int64_t each = depth.kc * kMR;
+      micro_kernel<kMR, 1>(left + tile * each, each, query.at(slice, panel), query.panel, depth.kc,
+                           sums, query.step);
+      for (int p = 0; p < kPanels; ++p) {
+        A* to = dots + (panel + p) * next + tile * kMR * kNR<A>;
         if (slice)
-          add_rows(to, kMR * kNR<A>, rows);
+          add_rows(to, kMR * kNR<A>, sums[p]);
         else
-          store_rows(to, rows);
-      });
-    }
+          store_rows(to, sums[p]);
+      }
+    });
   }
 }
 
@@ -170,10 +188,11 @@ void multiply_in_place(const Points& points, const Queries<A>& query, int64_t pa
       for (int64_t panel = 0; panel < panels; ++panel) {
         const A* right = query.at(slice, panel) + d * query.step;
         A* at = sums + panel * next;
-        Vec<A> rows[kRows][kNRVectors<A>] = {}, own[kNRVectors<A>] = {};
+        Sums<1, kRows, A> rows = {};
+        Vec<A> own[kNRVectors<A>] = {};
         if (d) std::memcpy(rows, at, sizeof rows);
-        micro_kernel<kMR, 1>(left + d * kMR, 0, right, kChannels, rows, query.step);
-        store_rows(at, rows);
+        micro_kernel<kMR, 1>(left + d * kMR, 0, right, 0, kChannels, rows, query.step);
+        store_rows(at, rows[0]);
         if (!squares) continue;
         A* of_panel = slice ? at + kMR * kNR<A> : square + panel * kNR<A>;
         if (d) std::memcpy(own, of_panel, sizeof own);
@@ -288,6 +307,51 @@ void means(const Points& points, const int64_t* offsets, int64_t classes, void* 
   }
 }
 
+// The points of a group, where their channels are adjacent: null past the last point.
+template <class T, class A>
+struct Rows {
+  const T* address[kMC];
+  A times[kMC];
+  int64_t channels;
+
+  // eight channels of point i, those past the last one 0
+  PK_INLINE Vec<A> at(int64_t i, int64_t d) const {
+    const int64_t left = channels - d;
+    if (address[i] == nullptr || left <= 0) return Vec<A>{};
+    return times[i] * (left < kLanes ? load_some(address[i] + d, left) : load(address[i] + d));
+  }
+};
+
+// Whole vectors overlap what is stored next. Another thread may own what follows the last one.
+template <class A>
+PK_INLINE void store_mr(A* to, Vec<A> x, bool last) {
+  if (last)
+    std::memcpy(to, &x, sizeof(A) * kMR);
+  else
+    store(to, x);
+}
+
+template <class T, class A>
+void pack_rows(const Points& points, const Rows<T, A>& rows, int64_t begin, int64_t n) {
+  const Depth& depth = points.depth;
+  const int64_t tiles = tiles_of(points.count);
+  for (int64_t p = 0; p < n; p += kMR)
+    for (int64_t d = 0; d < depth.padded(); d += kLanes) {
+      Vec<A> some[kLanes] = {};
+      for (int r = 0; r < kMR; ++r) some[r] = rows.at(p + r, d);
+      transpose(some);
+      const int64_t row = (d / depth.kc * tiles + (begin + p) / kMR) * depth.kc + d % depth.kc;
+      A* to = static_cast<A*>(points.packed) + row * kMR;
+      const bool last = d % depth.kc == depth.kc - kLanes;
+      for (int c = 0; c < kLanes; ++c) store_mr(to + c * kMR, some[c], last && c == kLanes - 1);
+    }
+  if (!points.transposed) return;
+  for (int64_t d = 0; d < depth.padded(); d += kMR) {
+    A* to = static_cast<A*>(points.transposed) + (d / kMR * tiles * kMR + begin) * kMR;
+    for (int64_t i = 0; i < n; ++i) store_mr(to + i * kMR, rows.at(i, d), i == n - 1);
+  }
+}
+
 template <class T, class A>
 void pack(const Points& points, int64_t group) {
   const Plane<T> plane(points.features, points.image);
@@ -296,13 +360,14 @@ void pack(const Points& points, int64_t group) {
   const int64_t left = tiles * kMR - begin;
   const int64_t n = left < kMC ? left : kMC;
   const A* factor = static_cast<const A*>(points.factor);
-  const T* address[kMC];
-  A times[kMC];
+  Rows<T, A> rows;
+  rows.channels = depth.channels;
   for (int64_t i = 0; i < n; ++i) {
     const int64_t p = begin + i;
-    address[i] = p < points.count ? address_of(points, plane, p) : nullptr;
-    times[i] = factor && p < points.count ? factor[p] : 1;
+    rows.address[i] = p < points.count ? address_of(points, plane, p) : nullptr;
+    rows.times[i] = factor && p < points.count ? factor[p] : 1;
   }
+  if (plane.channel_stride == 1) return pack_rows(points, rows, begin, n);
   for (int64_t d = 0; d < depth.padded(); ++d) {
     A* packed =
         static_cast<A*>(points.packed) + (d / depth.kc * tiles * depth.kc + d % depth.kc) * kMR;
@@ -310,8 +375,8 @@ void pack(const Points& points, int64_t group) {
     if (transposed) transposed += (d / kMR * tiles * kMR) * kMR + d % kMR;
     for (int64_t i = 0; i < n; ++i) {
       const int64_t p = begin + i;
-      const bool there = address[i] && d < depth.channels;
-      const A x = there ? times[i] * scalar(address[i][d * plane.channel_stride]) : A(0);
+      const bool there = rows.address[i] && d < depth.channels;
+      const A x = there ? rows.times[i] * scalar(rows.address[i][d * plane.channel_stride]) : A(0);
       packed[p / kMR * depth.kc * kMR + p % kMR] = x;
       if (transposed) transposed[p * kMR] = x;
     }
