@@ -25,7 +25,7 @@ constexpr int64_t kMC = kMR * kMCPanels;
 constexpr int64_t kPixelBlock = 96;  // NC: query pixels whose slices stay in the L1 cache
 // Query pixels at a time where they are not packed.
 constexpr int64_t kMaxInPlacePixels = 8 * kPixelBlock;
-constexpr int64_t kMaxKC = 256;
+constexpr int64_t kMaxKC = 128;       // longer sums in float32 round more
 constexpr int64_t kChannelTile = 16;  // a multiple of every panel
 constexpr int64_t kGatheredTiles = 8;
 constexpr int64_t kTotals = 3;
@@ -126,6 +126,53 @@ struct PointGradient {
   View grad_reference;
 };
 
+// A pass of the anchors over the bank, or the gradient in the bank. Anchors are sorted by label,
+// and a position is an index into the order of the bank's entries; for anchor i, the positions
+// [start[i], end[i]) but own[i] are its positives. Of a pass:
+struct Contrast {
+  Points points;  // pass: the bank in order; gradient: the anchors, packed and transposed
+  View queries;   // pass: the anchors; gradient: the bank
+  Element element;
+  Depth depth{0};
+  int64_t anchors, entries;  // that count
+  const int64_t *start, *end, *own;
+  double scale;
+  bool negatives, gradient;
+  const void* log_sum;  // null in the first pass
+  // pass: blocks of anchors, packed; those and the positions that a task takes; results by part,
+  // [parts][all_anchors] and [parts][channels][all_anchors]
+  void* packed;
+  int64_t blocks_at_once, step, all_anchors;
+  void *first, *second, *rows;
+  // gradient: [2][all_anchors], and the position of each entry
+  const void* weights;
+  const int32_t* position;
+  View grad_bank;
+};
+
+// The pairs of the pixels of one image, the queries, with the kept ones of another, the points. For
+// the gradient, either side is the queries once.
+struct Pairs {
+  Points points;  // packed
+  View queries;
+  Element element;
+  int64_t image, pixels;  // of the queries
+  const bool* kept;       // null, or which of these
+  double scale;
+  // null, or of the queries and of the points: what is subtracted from their similarities
+  const void *rows, *columns;
+  // the blocks of queries and the points that a task takes; the largest of each query by part and
+  // of each point by group of blocks, and the sum of e^{s - largest} or the index
+  int64_t blocks_at_once, step;
+  void *largest, *column_largest;
+  double *sums, *column_sums;
+  int32_t *best, *column_best;
+  void* similarity;  // of the best of each query, by part
+  // gradient: in `rows` and `columns`
+  const void *grad_rows, *grad_columns;
+  View grad;
+};
+
 struct Kernels {
   // square[p] = |r_p|^2 of points [begin, end)
   void (*squares)(const Points&, void* square, int64_t begin, int64_t end);
@@ -148,6 +195,19 @@ struct Kernels {
   void (*gather)(const Gradient&, int64_t group, void* scratch);
   void (*finish_query)(const Gradient&, int64_t block);
   void (*finish_points)(const PointGradient&, int64_t begin, int64_t end);
+
+  void (*pack_anchors)(const Contrast&, int64_t block);
+  // blocks_at_once blocks of anchors with a part of the bank
+  void (*contrast_pass)(const Contrast&, int64_t first_block, int64_t part, void* scratch);
+  int64_t (*contrast_pass_scratch)(const Contrast&);  // bytes
+  void (*contrast_gradient)(const Contrast&, int64_t block, void* scratch);
+  int64_t (*gradient_scratch)(const Depth&);
+
+  // blocks_at_once blocks of queries with a part of the points
+  void (*log_sums)(const Pairs&, int64_t group, int64_t part, void* scratch);
+  void (*mutual_best)(const Pairs&, int64_t group, int64_t part, void* scratch);
+  int64_t (*pairs_scratch)(const Pairs&);
+  void (*log_sums_gradient)(const Pairs&, int64_t block, void* scratch);
 };
 
 PK_SELECT_KERNELS(PerElement<Kernels>)

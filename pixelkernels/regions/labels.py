@@ -27,7 +27,7 @@ def compact_labels(
 
     Returns: (labels [B, H, W] int64, num_regions). num_regions is an int, the largest number of
     distinct labels in an image, at least 1. Reading it synchronises with the device, which no other
-    function does, and breaks the graph under torch.compile.
+    function but `mutual_matches` does, and breaks the graph under torch.compile.
 
     Example:
 

@@ -13,25 +13,37 @@ Common to all functions:
   neither forward nor backward, except by eager.
 - Backends: triton, cpu and eager, in this order; `backend` asks for one of them and raises
   `BackendUnavailable` if it cannot serve. triton and cpu give the same bits on every run, do not
-  synchronise with the device, and differentiate once. Of equal maxima the first point gets the
-  gradient.
+  synchronise with the device (but `mutual_matches`, which counts its matches), and differentiate
+  once. Of equal maxima the first point gets the gradient.
 - Wrong types and dtypes raise TypeError, wrong shapes, devices and options ValueError, before a
   kernel is launched.
 """
 
+from .anchors import Anchors, sample_anchors
+from .contrast import PixelContrastLoss, pixel_contrast_loss
+from .dual_softmax import DualSoftmaxLoss, dual_softmax_loss
 from .matching import LabelTransfer, TransferredLabels, label_transfer, matching_scores
+from .mutual import Matches, mutual_matches
 from .pair_loss import SiameseSimilarityLoss, pair_similarity_loss
 from .prior import PriorMask, prior_mask
 from .sampling import sample_reference
 
 __all__ = [
+    "Anchors",
+    "DualSoftmaxLoss",
     "LabelTransfer",
+    "Matches",
+    "PixelContrastLoss",
     "PriorMask",
     "SiameseSimilarityLoss",
     "TransferredLabels",
+    "dual_softmax_loss",
     "label_transfer",
     "matching_scores",
+    "mutual_matches",
     "pair_similarity_loss",
+    "pixel_contrast_loss",
     "prior_mask",
+    "sample_anchors",
     "sample_reference",
 ]

@@ -1,6 +1,6 @@
 """Similarity: the operators, their fake kernels and gradients.
 
-That of the pair loss is in `pair_loss.py`.
+Those that are made of others are in the files of their concepts.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ Transform = Literal["identity", "sigmoid", "exp"]
 Reduce = Literal["sum", "mean", "max", "min", "topk", "softmax"]
 # the kernels number metrics, transforms and reductions in this order
 METRICS, TRANSFORMS, REDUCES = get_args(Metric), get_args(Transform), get_args(Reduce)
+# a multiple of the bank entries that any kernel of the contrast takes at a time
+CONTRAST_BLOCK = 192
 
 
 def _scores_fake(
@@ -122,6 +124,85 @@ pair_terms = kernel(
     ),
 )
 
+# The pairs of `contrast.py`: anchors [N, D] in the order of their labels, contiguous, and bank
+# [M, D]. order [M] lists the entries by label. The positives of anchor i are the positions
+# [ranges[0, i], ranges[1, i]) of `order` but ranges[2, i], the anchor itself, or -1. Only the first
+# valid[0] anchors and valid[1] positions count; all int64. With s_ij = scale <a_i, b_j>, for each
+# part of `step` positions:
+# without log_sum, over the negatives, or all positions but the anchor itself: the maximum of s, the
+#   sum of e^{s - maximum}, and the sum of e^{s - maximum} b_j;
+# with log_sum [N], over the positives: the sums of f(log_sum_i - s_ij), of f', and of f' b_j, with
+#   f softplus for `negatives`, else the identity.
+# -> [parts, N], [parts, N], and [parts, D, N], empty without `gradient`, in the dtype that sums
+#    have; without meaning for anchors that do not count
+contrast_pass = kernel(
+    "contrast_pass(Tensor anchors, Tensor bank, Tensor order, Tensor ranges, Tensor valid,"
+    " Tensor? log_sum, float scale, bool negatives, bool gradient, SymInt step)"
+    " -> (Tensor first, Tensor second, Tensor rows)",
+    lambda anchors, bank, order, ranges, valid, log_sum, scale, negatives, gradient, step: (
+        *(_partial_sums(anchors, bank, step) for _ in range(2)),
+        _partial_sums(anchors, bank, step, anchors.shape[1])
+        if gradient
+        else wide(anchors[:0]).new_empty(0),
+    ),
+)
+# weights [2, N] = (u, v), in the dtype of log_sum -> the gradient in the bank, of its dtype and
+# shape: sum_i (u_i e^{s_ij - log_sum_i} over the pairs of log_sum, less v_i f' over the positives)
+# a_i
+contrast_bank_gradient = kernel(
+    "contrast_bank_gradient(Tensor anchors, Tensor bank, Tensor order, Tensor ranges, Tensor valid,"
+    " Tensor log_sum, Tensor weights, float scale, bool negatives) -> Tensor",
+    lambda anchors, bank, *rest: torch.empty_like(bank),
+)
+
+# The pairs of `mutual.py`: a [B, D, N] and b [B, D, M]; mask_a [B, N] and mask_b [B, M], bool and
+# contiguous: False where a pixel is left out, whose features may be NaN; None: none is left out.
+# With s_ij = scale <a_i, b_j>: rows [B, N], the logsumexp of s over the kept j, and columns [B, M],
+# over the kept i, in float64. -inf if none is kept, 0 for pixels left out.
+log_sums = kernel(
+    "log_sums(Tensor a, Tensor b, Tensor? mask_a, Tensor? mask_b, float scale)"
+    " -> (Tensor rows, Tensor columns)",
+    lambda a, b, *rest: tuple(_per_pixel(x, torch.float64) for x in (a, b)),
+)
+# The same sums and their gradients, in the dtype that sums have -> the gradients in a and b, in
+# their dtypes and strides, of dL/ds_ij = grad_rows_i e^{s_ij - rows_i} + grad_columns_j
+# e^{s_ij - columns_j} over the kept pairs; 0 for pixels left out.
+log_sums_backward = kernel(
+    "log_sums_backward(Tensor a, Tensor b, Tensor? mask_a, Tensor? mask_b, Tensor rows,"
+    " Tensor columns, Tensor grad_rows, Tensor grad_columns, float scale)"
+    " -> (Tensor grad_a, Tensor grad_b)",
+    lambda a, b, *rest: (torch.empty_like(a), torch.empty_like(b)),
+)
+# rows [B, N] and columns [B, M] in the dtype that sums have; None: 0. -> best_b [B, N] int64: the
+# first kept j with the largest scale <a_i, b_j> - columns_j, and similarity [B, N], its
+# scale <a_i, b_j>; -1 and -inf if none is kept or i is left out. best_a [B, M] int64: the first
+# kept i with the largest scale <a_i, b_j> - rows_i, or -1. Where kept features are NaN, any index
+# or -1.
+mutual_best = kernel(
+    "mutual_best(Tensor a, Tensor b, Tensor? mask_a, Tensor? mask_b, Tensor? rows, Tensor? columns,"
+    " float scale) -> (Tensor best_b, Tensor similarity, Tensor best_a)",
+    lambda a, b, *rest: (
+        _per_pixel(a, torch.int64),
+        _per_pixel(a),
+        _per_pixel(b, torch.int64),
+    ),
+)
+
+
+def _per_pixel(features: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    return wide(features[:0]).new_empty((features.shape[0], features.shape[2]), dtype=dtype)
+
+
+def contrast_step(entries: int, parts: int) -> int:
+    """The number of positions of a part of the bank, a multiple of the blocks of all kernels."""
+    blocks = -(-entries // CONTRAST_BLOCK)
+    return max(-(-blocks // parts), 1) * CONTRAST_BLOCK
+
+
+def _partial_sums(anchors: Tensor, bank: Tensor, step: int, *channels: int) -> Tensor:
+    parts = torch.sym_max((bank.shape[0] + step - 1) // step, 1)
+    return wide(anchors[:0]).new_empty((parts, *channels, anchors.shape[0]))
+
 
 def _save_scores(ctx: Any, inputs: Any, output: Any) -> None:
     *tensors, ctx.metric, ctx.transform, ctx.reduce, ctx.k = inputs
@@ -160,5 +241,24 @@ def _prior_gradient(backend: str, ctx: Any, grad_scores: Tensor, _: None) -> Any
     return *(grad.view(x.shape).to(x.dtype) for grad, x in same), None
 
 
+def _save_log_sums(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, ctx.scale = inputs
+    ctx.save_for_backward(*tensors, *output)
+
+
+def _log_sums_gradient(
+    backend: str, ctx: Any, grad_rows: Tensor | None, grad_columns: Tensor | None
+) -> Any:
+    *sides, rows, columns = ctx.saved_tensors
+    dtype = wide(sides[0][:0]).dtype
+    grads = (
+        torch.zeros_like(sums) if grad is None else grad.contiguous()
+        for grad, sums in ((grad_rows, rows), (grad_columns, columns))
+    )
+    sums = (x.to(dtype) for x in (rows, columns, *grads))
+    return *log_sums_backward(backend, *sides, *sums, ctx.scale), None, None, None
+
+
 matching_scores.differentiable(_save_scores, _scores_gradient)
 prior_scores.differentiable(_save_prior, _prior_gradient)
+log_sums.differentiable(_save_log_sums, _log_sums_gradient)

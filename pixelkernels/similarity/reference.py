@@ -234,3 +234,103 @@ def pair_similarity_loss(
     losses = binary_cross_entropy_with_logits(logits, same, reduction="none")
     loss = total(torch.where(valid, losses, 0).sum(), group) / pairs.clamp(min=1)
     return loss, batch_mean, batch_var, pairs.to(batch_var.dtype)
+
+
+def contrast(
+    anchors: Tensor,
+    anchor_labels: Tensor,
+    bank: Tensor,
+    bank_labels: Tensor,
+    scale: float,
+    negatives: bool,
+    ignore_index: int,
+    diagonal: int | None,
+) -> tuple[Tensor, Tensor]:
+    """The mean over the positives j of anchor i of log(e^{s_ij} + Z_i) - s_ij, Z_i summed over the
+    negatives, or of log Z_i - s_ij, Z_i over all but the anchor itself; the number of positives."""
+    own, other = anchor_labels.long()[:, None], bank_labels.long()
+    a = torch.where(own != ignore_index, wide(anchors), 0)
+    b = torch.where((other != ignore_index)[:, None], wide(bank), 0)
+    s = scale * product(a, b.mT)
+    valid = (own != ignore_index) & (other != ignore_index)
+    same = valid & (own == other)
+    itself = torch.zeros_like(same)
+    if diagonal is not None:
+        i, j = (torch.arange(n, device=s.device) for n in s.shape)
+        itself = same & (i[:, None] + diagonal == j)
+    positive = same & ~itself
+    compared = valid & ~(same if negatives else itself)
+    # an entry that no anchor is compared with: a logsumexp of nothing has the gradient NaN
+    log_sum = pad(torch.where(compared, s, -torch.inf), (0, 1), value=-1e30).logsumexp(1)[:, None]
+    pairs = log_sum - s
+    if negatives:  # softplus, which torch's is not for large arguments
+        pairs = torch.logaddexp(pairs, torch.zeros_like(pairs))
+    count = positive.sum(1)
+    return torch.where(positive, pairs, 0).sum(1) / count.clamp(min=1), count
+
+
+def kept_pairs(
+    a: Tensor, b: Tensor, mask_a: Tensor | None, mask_b: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """s_ij = scale <a_i, b_j> [B, N, M], and whether neither pixel is masked."""
+    sides = []
+    for x, mask in ((a, mask_a), (b, mask_b)):
+        x = wide(x)
+        kept = x.new_ones((x.shape[0], x.shape[2]), dtype=torch.bool) if mask is None else mask
+        sides.append((torch.where(kept[:, None], x, 0), kept))
+    (a, kept_a), (b, kept_b) = sides
+    return scale * product(a.mT, b), kept_a[:, :, None] & kept_b[:, None]
+
+
+def log_sums(
+    a: Tensor, b: Tensor, mask_a: Tensor | None, mask_b: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """log sum_j e^{s_ij} [B, N] and log sum_i e^{s_ij} [B, M] over the kept pairs."""
+    s, kept = kept_pairs(a, b, mask_a, mask_b, scale)
+    # one more entry in each sum: a logsumexp of nothing has the gradient NaN
+    s = pad(torch.where(kept, s, -torch.inf), (0, 1, 0, 1), value=-1e30)
+    rows, columns = s.logsumexp(2)[:, :-1], s.logsumexp(1)[:, :-1]
+    found = []
+    for sums, any_kept, mask in ((rows, kept.any(2), mask_a), (columns, kept.any(1), mask_b)):
+        sums = torch.where(any_kept, sums, -torch.inf)
+        found.append(sums if mask is None else torch.where(mask, sums, 0))
+    return found[0], found[1]
+
+
+def mutual_best(
+    a: Tensor, b: Tensor, mask_a: Tensor | None, mask_b: Tensor | None, scale: float, dual: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The maximum of each row i of the confidences: its first j, or -1, and its value; the first i
+    of the maximum of each column, or -1.
+
+    The confidence is s_ij, or with `dual` softmax_j(s)_ij softmax_i(s)_ij, here by its logarithm,
+    which tells those apart that are rounded to 0.
+    """
+    confidence, kept = kept_pairs(a, b, mask_a, mask_b, scale)
+    if dual:
+        s = torch.where(kept, confidence, -torch.inf)
+        confidence = s.log_softmax(2) + s.log_softmax(1)
+    # one more entry in each row and column: a maximum over nothing would raise
+    confidence = pad(torch.where(kept, confidence, -torch.inf), (0, 1, 0, 1), value=-torch.inf)
+    value, best_b = (x[:, :-1] for x in confidence.max(2))
+    best_a = confidence.argmax(1)[:, :-1]
+    best_b, best_a = (
+        torch.where(some, best, -1) for some, best in ((kept.any(2), best_b), (kept.any(1), best_a))
+    )
+    return best_b, value.exp() if dual else value, best_a
+
+
+def log_dual_softmax(
+    a: Tensor,
+    b: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    at_a: Tensor,
+    at_b: Tensor,
+    scale: float,
+) -> Tensor:
+    """2 s_ij - log sum_j e^{s_ij} - log sum_i e^{s_ij} of given pairs [K], whose pixels are counted
+    over all images; 0 for pixels past the last."""
+    a, b = (wide(pad(x.mT.flatten(0, 1), (0, 0, 0, 1))[at]) for x, at in ((a, at_a), (b, at_b)))
+    rows, columns = (pad(x.flatten(), (0, 1))[at] for x, at in ((rows, at_a), (columns, at_b)))
+    return 2 * scale * (a.to(rows.dtype) * b).sum(1) - rows - columns

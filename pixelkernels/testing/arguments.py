@@ -82,7 +82,9 @@ class TensorKind(Kind):
 
     def make(self, how: How, seed: int) -> Tensor:
         x = self.values(how, how.seed + seed, *self.sizes(how))
-        return inputs.LAYOUTS[how.layout](x.to(how.device))
+        # a vector is the column of a matrix
+        matrix = x.view(-1, 1) if x.dim() == 1 else x
+        return inputs.LAYOUTS[how.layout](matrix.to(how.device)).view_as(x)
 
     def mistakes(self, name: str, value: Tensor, known: str) -> Iterator[Mistake]:
         yield Mistake("list", TypeError, f"^{name}: expected .*got list", [1.0])
@@ -93,7 +95,7 @@ class TensorKind(Kind):
         if value.dtype != torch.bool:  # which has no sparse form worth the name
             yield Mistake("sparse", TypeError, f"^{name}: expected .*sparse", value.to_sparse())
         yield Mistake(
-            "rank", ValueError, f"^{name}: expected .*got ", value[(0,) * (value.dim() - 1)]
+            "rank", ValueError, f"^{name}: expected .*got ", value[(0,) * max(value.dim() - 1, 1)]
         )
         for dim, letter in enumerate(self.shape):
             if letter in known or letter.isdigit():

@@ -116,6 +116,19 @@ def pair_loss_in_evaluation(backend, rank, group):
     return pair_loss(backend, rank, group, training=False)
 
 
+def contrast(backend, rank, group, with_bank=True, call=pk.pixel_contrast_loss):
+    anchors, bank = testing.features(14, 6, seed=12), testing.features(22, 6, seed=13)
+    labels, bank_labels = (
+        testing.random_labels(n, low=-1, high=3, seed=seed) for n, seed in ((14, 14), (22, 15))
+    )
+    anchors, labels = part([anchors, labels], 0, 7, rank)
+    given = part([bank, bank_labels], 0, 11, rank) if with_bank else ()
+    (anchors, *bank) = leaves(anchors, *given[:1])
+    options = {"group": group, "backend": backend}
+    loss = call(anchors, labels, *bank, *given[1:], **options)
+    return Found([loss.detach()], torch.autograd.grad(loss, [anchors, *bank]), [])
+
+
 def training_step(backend, rank, group):
     """A network and the loss's own parameters after one step: with DistributedDataParallel."""
     torch.manual_seed(0)
@@ -138,10 +151,13 @@ CASES = {
     **{f"label_transfer_{reduce}": partial(label_transfer, reduce=reduce) for reduce in REDUCES},
     "pair_loss": pair_loss,
     "pair_loss_in_evaluation": pair_loss_in_evaluation,
+    "contrast": contrast,
+    "contrast_without_a_bank": partial(contrast, with_bank=False),
     "training_step": training_step,
     "region_stats_compiled": partial(region_stats, call=compiled(pk.region_stats)),
     "label_transfer_compiled": partial(label_transfer, call=compiled(pk.label_transfer)),
     "pair_loss_compiled": partial(pair_loss, call=compiled(pk.pair_similarity_loss)),
+    "contrast_compiled": partial(contrast, call=compiled(pk.pixel_contrast_loss)),
 }
 
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from tests.core.distributed_case import BACKENDS, CASES, RANKS, Found
 
 # along which each case's input is cut
-ALONG = {"label_transfer": 2, "pair_loss": 0, "training_step": 0}
+ALONG = {"label_transfer": 2, "pair_loss": 0, "contrast": 0, "training_step": 0}
 pytestmark = [pytest.mark.xdist_group("distributed"), pytest.mark.slow]
 
 

@@ -17,7 +17,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
 def test_concurrent_calls_give_what_one_gives():
-    calls = [Sample(op, op.quick_cases[0]).call() for op in OPS.values()]
+    calls = [Sample(op, op.quick_cases[0]).call() for op in OPS.values() if "cpu" in op.backends]
     expected = [call.results("cpu") for call in calls]
     errors: list[str] = []
     barrier = threading.Barrier(4)

@@ -13,7 +13,7 @@ from pixelkernels.testing.samples import OPS
 # less than the smallest normal number
 TINY = {torch.float32: 1e-40, torch.float64: 1e-310}
 # returns features as they are, and multiplies them by torch's arithmetic
-COPIES = {"sample_reference", "boundary_loss"}
+COPIES = {"sample_reference", "sample_anchors", "boundary_loss"}
 TAKING_FEATURES = [
     (name, case)
     for name, op in OPS.items()

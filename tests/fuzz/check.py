@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pixelkernels import testing
+from pixelkernels.similarity.reference import kept_pairs
 from pixelkernels.testing.arguments import Features
 from pixelkernels.testing.op import Call, Op
 from pixelkernels.testing.samples import OPS
@@ -27,7 +28,7 @@ def run(facts: dict[str, Any]) -> str:
     call, way = made(facts), facts["way"]
     if way == "meta":
         check_meta(call)
-    elif "sample" in call.op.name:
+    elif call.op.name in CHECKS:
         CHECKS[call.op.name](call)
     else:
         if way == "module":
@@ -222,4 +223,66 @@ def check_sampled_reference(call: Call) -> None:
             assert (kinds[b, part][~present] == -1).all()
 
 
-CHECKS = {"sample_pixels": check_sampled_pixels, "sample_reference": check_sampled_reference}
+def check_sampled_anchors(call: Call) -> None:
+    # each pixel's features become its index, so that anchors name their pixels
+    labels = call.arguments["labels"].long()
+    index = torch.arange(1, labels.numel() + 1, dtype=torch.float64).view(labels.shape)
+    anchors = call.replaced(features=index[:, None]).outputs()
+    drawn, kinds = anchors["features"][:, 0].long(), anchors["labels"]
+    present = drawn[drawn > 0]
+    assert torch.equal(drawn[: len(present)], present)
+    assert len(present.unique()) == len(present)
+    assert torch.equal(kinds[: len(present)], labels.flatten()[present - 1])
+    ignored = call.arguments.get("ignore_index", -1)
+    assert (kinds[: len(present)] != ignored).all()
+    assert (kinds[len(present) :] == ignored).all()
+
+
+def check_matches(call: Call) -> None:
+    """The matches are in order, each the best of both of its pixels but for rounding; and those
+    that are clearly the best are there."""
+    found = call.outputs()
+    batch, i, j = (found[name] for name in ("batch", "i", "j"))
+    places = list(zip(batch.tolist(), i.tolist(), strict=True))
+    assert places == sorted(set(places))
+    assert len(set(zip(batch.tolist(), j.tolist(), strict=True))) == len(places)
+    sides = [call.double().arguments[name].flatten(2) for name in "ab"]
+    if not all(x.numel() and x.isfinite().all() and x.abs().max() < 1e15 for x in sides):
+        return
+    options = call.arguments
+    masks = [options.get(f"mask_{name}") for name in "ab"]
+    kept = [None if mask is None else (mask != 0).flatten(1) for mask in masks]
+    dual = options.get("mode", "dual_softmax") == "dual_softmax"
+    scale = 1 / options.get("temperature", 0.1) if dual else 1.0
+    s, both = kept_pairs(*sides, *kept, scale)
+    score = s
+    if dual:
+        s = torch.where(both, s, -torch.inf)
+        score = s.log_softmax(2) + s.log_softmax(1)
+    score = torch.where(both, score, -torch.inf)
+    lengths = [float(x.square().sum(1).max().sqrt()) for x in sides]
+    least = 64 * torch.finfo(torch.float32).eps * (1 + scale * lengths[0] * lengths[1])
+    own = score[batch, i, j]
+    threshold = options.get("threshold", 0.2)
+    confidence = own.exp() if dual else own
+    assert (own >= score.amax(2)[batch, i] - least).all()
+    assert (own >= score.amax(1)[batch, j] - least).all()
+    assert (confidence > threshold - least).all()
+    assert ((found["confidence"] - confidence).abs() <= least).all()
+    # where the second best of a row and of a column is far
+    expected = call.double().outputs("eager")
+    present = set(zip(batch.tolist(), i.tolist(), j.tolist(), strict=True))
+    for key in zip(*(expected[name].tolist() for name in ("batch", "i", "j")), strict=True):
+        image, row, column = key
+        rivals = (score[image, row] > score[key] - least).sum()
+        rivals += (score[image, :, column] > score[key] - least).sum()
+        sure = score[key].exp() if dual else score[key]
+        assert rivals > 2 or sure <= threshold + least or key in present, key
+
+
+CHECKS = {
+    "sample_pixels": check_sampled_pixels,
+    "sample_reference": check_sampled_reference,
+    "sample_anchors": check_sampled_anchors,
+    "mutual_matches": check_matches,
+}

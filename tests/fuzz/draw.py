@@ -48,7 +48,10 @@ DTYPES = {
 CALM = ("normal", "normal", "small", "large", "whole", "constant", "zeros", "shifted")
 WILD = ("nan", "inf", "huge")
 # products much larger than they differ lose their digits in float32 before there is a loss
-SPREAD = {"pair_similarity_loss": ("normal", "small", "large", "whole", "zeros", *WILD)}
+SPREAD = dict.fromkeys(
+    ("pair_similarity_loss", "pixel_contrast_loss"),
+    ("normal", "small", "large", "whole", "zeros", *WILD),
+)
 
 
 def strided(x: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ PROMISES = ("tests/promises/test_agreement.py", "tests/promises/test_edges.py")
 OPERATIONS = {
     "distance": "(click or transform or nearest or label or pairs) and not test_sides",
     "regions": "region or loss or background or masked or push",
-    "similarity": "matching or transfer or prior or pair",
+    "similarity": "matching or transfer or prior or pair or mutual or softmax or sums or contrast",
     "triplet": "triplet",
 }
 

@@ -47,5 +47,13 @@ MUTANTS = [
     Mutant("tail unmasked", f"{SIMILARITY}/prior.py", "tl.store(scores + image * pixels + pixel, of_key(best), mask=inside)", "tl.store(scores + image * pixels + pixel, of_key(best))"),
     Mutant("race", f"{SIMILARITY}/gradient.py", "tl.store(scalars + slot * 2, tl.sum(by_scale, axis=0), mask=chunk == 0)", "tl.store(scalars, tl.sum(by_scale, axis=0), mask=chunk == 0)"),
     Mutant("bound off by one", f"{SIMILARITY}/pairs.py", "exists = pixel < pixels", "exists = pixel <= pixels"),
+    Mutant("last of equal ones", f"{SIMILARITY}/mutual.py", "tl.where(most > highest, first, argbest)", "tl.where(most >= highest, first, argbest)"),
+    Mutant("part left out", f"{SIMILARITY}/mutual.py", "begin = (slot // batch).to(tl.int32) * step", "begin = (slot // batch).to(tl.int32) * (step + BLOCK_K)"),
+    Mutant("tail unmasked", f"{SIMILARITY}/mutual.py", "tl.minimum(begin + step, last)", "begin + step"),
+    Mutant("tail unmasked", f"{SIMILARITY}/mutual.py", "tl.where(inside[:, None] & known[None, :], slope, 0.0)", "tl.where(known[None, :], slope, 0.0)"),
+    Mutant("bound off by one", f"{SIMILARITY}/contrast.py", "known = j < last", "known = j <= last"),
+    Mutant("part left out", f"{SIMILARITY}/contrast.py", "skipped = tl.maximum((tl.minimum(all_end, last) - begin) // BLOCK_K - before, 0)", "skipped = tl.maximum((tl.minimum(all_end, last) - begin) // BLOCK_K - before + 1, 0)"),
+    Mutant("tail unmasked", f"{SIMILARITY}/contrast.py", "acc = tl.where(known[:, None], acc, 0.0)", "pass"),
+    Mutant("race", f"{SIMILARITY}/contrast.py", "tl.store(second + to, total, mask=exists & (chunk == 0))", "tl.store(second + i, total, mask=exists & (chunk == 0))"),
     Mutant("int32 offsets", COMMON, "c[None, :].to(tl.int64) * stride_c", "(c[None, :] * stride_c).to(tl.int32)"),
 ]  # fmt: skip

@@ -6,6 +6,7 @@ same signature, specialisation and constants. The machine code must fit the GPU.
 
 from __future__ import annotations
 
+import itertools
 import math
 import multiprocessing
 import os
@@ -65,8 +66,12 @@ FEATURES = (
 MODES = ((1, 0, 0), (0, 1, 0), (4, 2, 20), (2, 2, 0), (3, 1, 0), (4, 0, 100), (5, 0, 0))
 
 # whose instructions are looked at, and which of them multiply the products again
-MULTIPLY = ("_scores_kernel", "_prior_kernel", "_pairs_kernel", "_query_gradient_kernel")
-CHAINED = MULTIPLY[2:]
+MULTIPLY = (
+    *("_scores_kernel", "_prior_kernel", "_log_sums_kernel", "_mutual_best_kernel"),
+    *("_pairs_kernel", "_query_gradient_kernel", "_log_sums_gradient_kernel"),
+    *("_contrast_pass_kernel", "_contrast_bank_kernel"),
+)
+CHAINED = MULTIPLY[4:]
 
 
 class Compiled(NamedTuple):
@@ -186,7 +191,26 @@ def launch_similarity(channels, size, dtype, layout, precision, modes):
     affine = torch.empty(4)
     for gradient in (False, True):
         similarity.pair_terms(query, reference, x_labels, y_labels, affine, gradient)
+    sides = (query.flatten(2), reference.flatten(2))
+    sums = [x.float() for x in similarity.log_sums(*sides, None, None, 0.5)]
+    similarity.log_sums_backward(*sides, None, None, *sums, *sums, 0.5)
+    for given in (sums, (None, None)):
+        similarity.mutual_best(*sides, None, None, *given, 0.5)
     similarity.sample_ranks(offsets.diff(), offsets[0, :1], 50)
+    launch_contrast(*(side[0].mT for side in sides))
+
+
+def launch_contrast(anchors, bank):
+    from pixelkernels.similarity import triton as similarity
+
+    number, entries = len(anchors), len(bank)
+    log_sum, weights = torch.empty(number), torch.empty(2, number)
+    ranges, valid = torch.zeros(3, number, dtype=torch.int64), torch.tensor([number, entries])
+    sides = (anchors.contiguous(), bank, torch.arange(entries), ranges, valid)
+    for negatives in (True, False):
+        for sums, gradient in itertools.product((None, log_sum), (False, True)):
+            similarity.contrast_pass(*sides, sums, 10.0, negatives, gradient, 384)
+        similarity.contrast_bank_gradient(*sides, log_sum, weights, 10.0, negatives)
 
 
 def replace_launch(architecture: int, record: Callable[[Any, dict[str, Any]], None]) -> None:

@@ -67,14 +67,29 @@ def similarity(query: Tensor, reference: Tensor, labels: Tensor, weights: Tensor
     assert_type(found.scores, Tensor)
     drawn = pk.sample_reference(reference, labels, 3, num_per_class=100)
     assert_type(drawn, tuple[Tensor, Tensor])
+    anchors = pk.sample_anchors(query, labels, labels, max_samples=512, max_views=50)
+    assert_type(anchors, pk.Anchors)
+    assert_type(anchors.features, Tensor)
     assert_type(pk.prior_mask(query, reference, weights, reduce="softmax", normalize=None), Tensor)
     loss = pk.pair_similarity_loss(query, reference, labels, labels, training=True, group=None)
     assert_type(loss, Tensor)
     transfer = pk.LabelTransfer(metric="cosine")
     assert_type(transfer.forward(query, reference, labels, 3), pk.TransferredLabels)
     assert_type(pk.PriorMask(eps=0.0).forward(query, reference, weights), Tensor)
+    rows, row_labels = query.flatten(1), labels.flatten()
+    loss = pk.pixel_contrast_loss(rows, row_labels, rows, row_labels, denominator="all")
+    assert_type(loss, Tensor)
+    assert_type(pk.PixelContrastLoss(reduction="sum").forward(rows, row_labels), Tensor)
     siamese = pk.SiameseSimilarityLoss(affine=False)
     assert_type(siamese.forward(query, reference, labels, labels), Tensor)
+
+
+def matches(a: Tensor, b: Tensor, mask: Tensor, pairs: Tensor) -> None:
+    found = pk.mutual_matches(a, b, mode="nearest", threshold=0.5, mask_a=mask, border=2)
+    assert_type(found, pk.Matches)
+    assert_type(found.confidence, Tensor)
+    assert_type(pk.dual_softmax_loss(a, b, pairs, gamma=0, reduction="none"), Tensor)
+    assert_type(pk.DualSoftmaxLoss(alpha=1).forward(a, b, pairs, mask_b=mask), Tensor)
 
 
 def triplet(features: Tensor, mask: Tensor, generator: Generator) -> None:

@@ -42,6 +42,10 @@ pk.PriorMask(reduce="mean")  # wrong: max or softmax
 pk.MetricExpressionLoss(mining=True)  # wrong: None or "hard"
 pk.DiscriminativeLoss(weights=1.0)  # wrong: three numbers
 pk.SiameseSimilarityLoss()(x, x, labels)  # wrong: labels of both
+pk.mutual_matches(x, x, mode="softmax")  # wrong: dual_softmax
+print(pk.mutual_matches(x, x).confidences)  # wrong: confidence
+pk.DualSoftmaxLoss(reduction="median")  # wrong: no such reduction
+pk.DualSoftmaxLoss()(x, x)  # wrong: no matches
 
 mask = np.zeros((16, 16), bool)
 squares: np.typing.NDArray[np.int32] = arrays.distance_transform(mask, squared=True)

@@ -26,19 +26,31 @@ again from the caches for every tile of 64 or 128 query pixels:
     topk        1 for k <= 64, plus a search in each tile while it has better points; else 34
     prior       1, with K the support pixels of the mask  F N D + 2 F K D + 4 N
     pairs       1; with the gradient 2, and 2 per chunk as in backward
+    contrast    1, and again for the positives; with the gradient 2, and 2 per chunk of up to 256
+                channels; the gradient in the bank 2 per chunk
+                                                          F (N + K) D + 8 K, with their gradients
+    log sums    2; their gradient as backward             2 F (N + K) D + 4 (N + K)
+    mutual best 2                                         2 F (N + K) D + 20 (N + K)
     backward    2, and 2 per chunk of channels: 128 in bfloat16, or if one tile holds them; else 64
                                                           2 F N D + 4 F K D + 4 N L
 """
 
+from .contrast import contrast_bank_gradient, contrast_pass
 from .gradient import matching_scores_backward
+from .mutual import log_sums, log_sums_backward, mutual_best
 from .pairs import pair_terms
 from .prior import prior_scores
 from .sampling import sample_ranks
 from .scores import matching_scores
 
 __all__ = [
+    "contrast_bank_gradient",
+    "contrast_pass",
+    "log_sums",
+    "log_sums_backward",
     "matching_scores",
     "matching_scores_backward",
+    "mutual_best",
     "pair_terms",
     "prior_scores",
     "sample_ranks",

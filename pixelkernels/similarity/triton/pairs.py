@@ -14,6 +14,7 @@ from ._common import (
     load_points,
     products,
     query_tile,
+    softplus,
     tile,
     tl,
     triton,
@@ -24,23 +25,10 @@ from .slopes import multiplied
 
 @triton.jit
 def cross_entropy(z, same):
-    """softplus(z) - t z and its derivative sigmoid(z) - t, with t = 1 where `same`, else 0.
-
-    log(1 + e) = 2 artanh(e / (2 + e)) is accurate for small e. The polynomial approximates artanh
-    within 5e-9.
-    """
+    """softplus(z) - t z and its derivative sigmoid(z) - t, with t = 1 where `same`, else 0."""
     sign = tl.where(same, -1.0, 1.0)
-    z *= sign
-    e = tl.exp(-tl.abs(z))
-    inverse = 1.0 / ((1 + e) * (2 + e))
-    t = e * (1 + e) * inverse
-    square = t * t
-    series = 0.281577796 * square + 0.279651582
-    series = series * square + 0.400245965
-    series = series * square + 0.666663229
-    series = series * square + 2.0
-    sigmoid = tl.where(z < 0, e, 1.0) * (2 + e) * inverse
-    return tl.maximum(z, 0.0) + t * series, sign * sigmoid
+    value, slope = softplus(z * sign)
+    return value, sign * slope
 
 
 @triton.jit(do_not_specialize=["tiles", "chunks"])

@@ -7,12 +7,12 @@ torch's own tests take them from OpInfo: what is stated here once holds in all o
 from __future__ import annotations
 
 from ..op import Op
-from . import boundaries, distance, regions, similarity, triplet
+from . import boundaries, contrast, distance, mutual, regions, similarity, triplet
 
 OPS: dict[str, Op] = {
     op.name: op
     for op in (
-        *(*regions.OPS, *triplet.OPS, *similarity.OPS),
+        *(*regions.OPS, *triplet.OPS, *similarity.OPS, *contrast.OPS, *mutual.OPS),
         *(*distance.OPS, *boundaries.OPS),
     )
 }
