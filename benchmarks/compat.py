@@ -12,11 +12,11 @@ import argparse
 import json
 
 from benchmarks import environment, measure
-from benchmarks.ops.compat import clicks, distances, matching, regions
+from benchmarks.ops.compat import clicks, contrast, distances, matching, regions
 from benchmarks.ops.compat.signatures import ORIGINALS, fits
 from benchmarks.run import RESULTS
 
-GROUPS = (clicks, distances, regions, matching)
+GROUPS = (clicks, distances, regions, contrast, matching)
 
 
 def main() -> None:

@@ -13,13 +13,17 @@ PROJECTS = (
     "bam",
     "cfbi",
     "clickseg",
+    "contrastiveseg",
+    "dedode",
     "dino",
     "discriminative",
     "docs_correlation",
     "feelvos",
     "hdmnet",
     "kornia",
+    "loftr",
     "metavos",
+    "metric_learning",
     "monai",
     "panet",
     "persam",
@@ -70,7 +74,8 @@ def patch(project: str, *names: str, package: str | None = None) -> Patch:
 
     Args:
         project: a module of `pixelkernels.compat` that defines `REPLACES`.
-        names: the functions to replace; none means all.
+        names: the functions to replace; none means all. A function that several modules define is
+            replaced in all of them; `module:name`, a key of `REPLACES`, means one.
         package: the project's package, if it is not the usual one: RITM's code is `isegm`, and
             `gui.ritm` in Cutie.
 
@@ -82,14 +87,19 @@ def patch(project: str, *names: str, package: str | None = None) -> Patch:
         raise ValueError(f"project: expected one of {', '.join(PROJECTS)}, got {project!r}")
     ours = importlib.import_module(f"pixelkernels.compat.{project}")
     root = package or ours.PACKAGE
-    targets = {target.partition(":")[2]: target for target in ours.REPLACES}
+    known = dict.fromkeys(target.partition(":")[2] for target in ours.REPLACES)
+    chosen = []
+    for name in names or known:
+        found = [target for target in ours.REPLACES if name in (target, target.partition(":")[2])]
+        if not found:
+            raise ValueError(f"names: expected some of {', '.join(known)}, got {name!r}")
+        chosen += found
     replacements = []
-    for name in names or targets:
-        if name not in targets:
-            raise ValueError(f"names: expected some of {', '.join(targets)}, got {name!r}")
-        module = f"{root}.{targets[name].partition(':')[0]}".rstrip(".")
+    for target in dict.fromkeys(chosen):
+        module, _, name = target.partition(":")
+        module = f"{root}.{module}".rstrip(".")
         owner, last = _owner(module, name)
-        value = ours.REPLACES[targets[name]]
+        value = ours.REPLACES[target]
         _check_calls(f"{module}.{name}", vars(owner)[last], value, isinstance(owner, type))
         replacements.append((owner, last, value))
     patched = Patch()

@@ -374,3 +374,27 @@ def menet_layer(metric, logits, labels):
     p = logits.softmax(1).clamp(min=1e-10)
     values = torch.stack([torch.stack(terms).mean() + 4, -(p.log() * onehot).mean()])
     return values, of_metric, (p - onehot) / (2 * height * width)
+
+
+def contrastiveseg(anchors, labels, temperature, base, queue=None, skips=(True, True)):
+    """[classes, views, D] with labels [classes]. `skips`: class 0 of the queue, the diagonal."""
+    x, own = anchors.transpose(0, 1).flatten(0, 1), labels.repeat(anchors.shape[1])
+    bank, kinds, terms = x, own, []
+    if queue is not None:
+        classes = [*range(1, len(queue)), 0] if skips[0] else range(len(queue))
+        bank = torch.cat([queue[c] * (c > 0 or not skips[0]) for c in classes])
+        kinds = torch.tensor(classes).repeat_interleave(queue.shape[1])
+    for i, s in enumerate(x @ bank.T / temperature):
+        positive = (kinds == own[i]) & ((torch.arange(len(s)) != i) | (not skips[1]))
+        terms.append((torch.log(s.exp() + s[kinds != own[i]].exp().sum()) - s)[positive].mean())
+    return temperature / base * torch.stack(terms).mean()
+
+
+def supcon(x, labels, temperature, bank, bank_labels, own):
+    """pytorch-metric-learning's. `own`: entry i of the bank is embedding i."""
+    other = labels[:, None] != bank_labels
+    same = ~other & ~(torch.eye(*other.shape, dtype=torch.bool) & own)
+    rows = zip(F.normalize(x) @ F.normalize(bank).T / temperature, same, same | other, strict=True)
+    terms = [s[k].logsumexp(0) - s[p].mean() for s, p, k in rows if p.any()]
+    kept = [t for t in terms if t > 0] if other.any() and same.sum() + other.sum() > 2 else []
+    return torch.stack(kept).mean() if kept else 0 * x.sum()

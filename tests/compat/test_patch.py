@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from benchmarks.ops.compat.signatures import ORIGINALS, fits
 from pixelkernels import compat
-from pixelkernels.compat import ritm, sam3, scipy
+from pixelkernels.compat import contrastiveseg, ritm, sam3, scipy
 from pixelkernels.compat._patch import PROJECTS
 from tests.helpers import ROOT
 
@@ -176,6 +176,27 @@ def test_patch_replaces_an_original_whose_calls_ours_allows(project, file, code)
 
         found = (ops.DistMaps, Clicker._get_next_click, trainer.get_next_points)
     assert found == (ritm.DistMaps, ritm.get_next_click, ritm.get_next_points)
+
+
+CONTRAST = "class PixelContrastLoss:\n    def __init__(self, configer): ...\n"
+
+
+def test_patch_replaces_what_several_modules_define_in_all_of_them_or_in_one(package):
+    names = ("loss_contrast", "loss_contrast_mem")
+    files = {f"loss/{name}.py": CONTRAST for name in names}
+    package("their_lib", {"__init__.py": "", "loss/__init__.py": "", **files})
+    modules = [importlib.import_module(f"their_lib.loss.{name}") for name in names]
+
+    def replaced(*names):
+        with compat.patch("contrastiveseg", *names, package="their_lib"):
+            return [
+                module.PixelContrastLoss is contrastiveseg.PixelContrastLoss for module in modules
+            ]
+
+    assert replaced() == replaced("PixelContrastLoss") == [True, True]
+    assert replaced("loss.loss_contrast_mem:PixelContrastLoss") == [False, True]
+    assert replaced(*contrastiveseg.REPLACES, "PixelContrastLoss") == [True, True]
+    assert all(module.PixelContrastLoss.__module__ == module.__name__ for module in modules)
 
 
 SAM3 = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,12 @@ from pixelkernels import testing
 from pixelkernels.compat import (
     bam,
     cfbi,
+    dedode,
     dino,
     docs_correlation,
     feelvos,
     hdmnet,
+    loftr,
     metavos,
     pfenet,
     sccan,
@@ -194,6 +197,43 @@ def shifted_products(x: Tensor, y: Tensor, reach: int) -> Tensor:
     )
 
 
+def dual_softmax(a: Tensor, b: Tensor, inverse: float, threshold: float) -> tuple[Tensor, ...]:
+    """All confidences of descriptions [B, N, C], and the maxima of rows and columns above the
+    threshold: image, i, j and confidence."""
+    s = torch.einsum("bnc,bmc->bnm", a, b) * inverse
+    p = F.softmax(s, 1) * F.softmax(s, 2)
+    best = (p == p.max(2, True)[0]) * (p == p.max(1, True)[0]) * (p > threshold)
+    found = best.nonzero(as_tuple=True)
+    return *found, p[found]
+
+
+def dedode_matches(
+    points: Tensor, others: Tensor, a: Tensor, b: Tensor, inverse: float, threshold: float
+) -> tuple[Tensor, ...]:
+    """DeDoDe, of descriptions that it normalises."""
+    a, b = (x / x.norm(dim=2, keepdim=True) for x in (a, b))
+    batch, i, j, _ = dual_softmax(a, b, inverse, threshold)
+    return points[batch, i], others[batch, j], batch
+
+
+def coarse_matches(a: Tensor, b: Tensor, size: Sequence[int], border: int) -> tuple[Tensor, ...]:
+    """LoFTR in evaluation: matches of the matrix of confidences, without those at the borders."""
+    a, b = (x / x.shape[2] ** 0.5 for x in (a, b))
+    batch, i, j, confidence = dual_softmax(a, b, 1 / 0.1, 0.2)
+    inside = torch.ones_like(i, dtype=torch.bool)
+    for at in (i, j):
+        for place, side in ((at // size[1], size[0]), (at % size[1], size[1])):
+            inside &= (place >= border) & (place < side - border)
+    return tuple(x[inside] for x in (batch, i, j, confidence))
+
+
+def our_coarse_matches(a: Tensor, b: Tensor, size: Sequence[int], border: int) -> tuple[Any, ...]:
+    matching = SimpleNamespace(temperature=0.1, thr=0.2, border_rm=border, training=False)
+    data: dict[str, Any] = {"hw0_c": size, "hw1_c": size, "hw0_i": [8 * side for side in size]}
+    loftr.coarse_matching(matching, a, b, data)
+    return tuple(data[name] for name in ("b_ids", "i_ids", "j_ids", "mconf"))
+
+
 def cases() -> list[Case]:
     torch.manual_seed(0)
     mask, seen = blobs(4, 60, 60, 5)[:, None].float(), blobs(4, 60, 60, 6)[:, None].float()
@@ -222,6 +262,11 @@ def cases() -> list[Case]:
     transfer = (scores, testing.coherent_labels(1, 480, 854, 2), [100, 100], (240, 427))
     deep = torch.randn(2, 6, 1024, 16, 16)
     correlation = docs_correlation.Correlation(15, 1, 15, 1, 1)
+    coarse = torch.randn(1, 4800, 256)
+    moved = coarse[:, torch.randperm(4800)] + 0.3 * torch.randn(1, 4800, 256)
+    described = F.normalize(torch.randn(1, 5000, 256), dim=2)
+    noisy = described[:, torch.randperm(5000)] + 0.02 * torch.randn(1, 5000, 256)
+    places = torch.rand(2, 1, 5000, 2)
     shots = "4 images, 2048 channels, 60x60"
     return [
         Case(
@@ -289,6 +334,19 @@ def cases() -> list[Case]:
             "8 frames, 384 channels, 60x106, without the network",
             lambda: dino.propagate(patches[8], patches[:8], segments, 12, 5),
             lambda: dense_propagation(patches[8], patches[:8], segments, window, 5),
+        ),
+        Case(
+            "LoFTR, EfficientLoFTR, kornia", "CoarseMatching.forward", "loftr.coarse_matching",
+            "no `conf_matrix` in evaluation; of equal maxima the first", "256 channels, 60x80",
+            lambda: our_coarse_matches(coarse, moved, (60, 80), 2),
+            lambda: coarse_matches(coarse, moved, (60, 80), 2),
+        ),
+        Case(
+            "DeDoDe", "DualSoftMaxMatcher.match", "dedode.match", "of equal maxima the first",
+            "5000 descriptions of 256 channels",
+            lambda: dedode.match(None, places[0], described, places[1], noisy, None, None, True, 20,
+                                 0.01),
+            lambda: dedode_matches(*places, described, noisy, 20, 0.01),
         ),
         Case(
             "XMem, STCN, Cutie", "get_similarity, do_softmax, readout", "stcn.readout",

@@ -31,6 +31,14 @@ ORIGINALS: dict[str, Callable[..., Any]] = {
         lambda pred, gt, points, points_focus, rois, click_indx, pred_thresh=0.49,
         remove_prob=0.0: None
     ),
+    "contrastiveseg.PixelContrastLoss": lambda configer: None,
+    "contrastiveseg.PixelContrastLoss.forward": (
+        lambda self, feats, labels=None, predict=None, queue=None: None
+    ),
+    "dedode.match": (
+        lambda self, keypoints_A, descriptions_A, keypoints_B, descriptions_B, P_A=None, P_B=None,
+        normalize=False, inv_temp=1, threshold=0.0: None
+    ),
     "dino.label_propagation": (
         lambda args, model, frame_tar, list_frame_feats, list_segs, mask_neighborhood=None: None
     ),
@@ -54,9 +62,17 @@ ORIGINALS: dict[str, Callable[..., Any]] = {
     ),
     "hdmnet.get_similarity": lambda q, s, mask: None,
     "kornia.distance_transform": lambda image, kernel_size=3, h=0.35: None,
+    "loftr.coarse_matching": (
+        lambda self, feat_c0, feat_c1, data, mask_c0=None, mask_c1=None: None
+    ),
     "metavos.label_transfer": (
         lambda scores, labels_1, images_2, emb_size, picked_points, flow_2=None, avg_k_max=None,
         crf_niter=0: None
+    ),
+    "metric_learning.SupConLoss": lambda temperature=0.1, **kwargs: None,
+    "metric_learning.SupConLoss.forward": (
+        lambda self, embeddings, labels=None, indices_tuple=None, ref_emb=None,
+        ref_labels=None: None
     ),
     "monai.distance_transform_edt": (
         lambda img, sampling=None, return_distances=True, return_indices=False, distances=None,
