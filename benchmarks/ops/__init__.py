@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.ops import distance, regions, similarity, triplet, volumes
+from benchmarks.ops import contrast, distance, matches, regions, similarity, triplet, volumes
 from benchmarks.workload import Workload
 
 WORKLOADS: tuple[Workload, ...] = (
@@ -10,6 +10,8 @@ WORKLOADS: tuple[Workload, ...] = (
     *distance.WORKLOADS,
     *volumes.WORKLOADS,
     *similarity.WORKLOADS,
+    *contrast.WORKLOADS,
+    *matches.WORKLOADS,
     *triplet.WORKLOADS,
 )
 FAMILIES = tuple(dict.fromkeys(workload.family for workload in WORKLOADS))

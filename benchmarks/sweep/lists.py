@@ -41,7 +41,11 @@ def reason(row: Row) -> str:
 
 FEW_CHANNELS = 3
 OVERHEAD_MS = 0.05
-ON_PAIRS = ("matching_scores", "label_transfer", "prior_mask", "pair_similarity_loss")
+ON_PAIRS = (
+    *("matching_scores", "label_transfer", "prior_mask", "pair_similarity_loss"),
+    *("mutual_matches", "dual_softmax_loss"),
+)
+CONTRAST = "pixel_contrast_loss"
 SAMPLING = ("is_triplet_loss", "sample_reference")
 
 REASONS: tuple[tuple[Callable[[Row, dict[str, int]], bool], str], ...] = (
@@ -62,7 +66,7 @@ REASONS: tuple[tuple[Callable[[Row, dict[str, int]], bool], str], ...] = (
         "8 images of 221 pixels: the points of each are sorted and packed on their own",
     ),
     (
-        lambda row, sizes: row["op"] in ON_PAIRS and sizes["D"] <= FEW_CHANNELS,
+        lambda row, sizes: row["op"] in (*ON_PAIRS, CONTRAST) and sizes["D"] <= FEW_CHANNELS,
         "each pair is transformed and reduced once, however few multiplications it takes",
     ),
     (

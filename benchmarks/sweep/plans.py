@@ -106,10 +106,15 @@ def first_numel(call: Call) -> int:
 
 def multiply_adds(call: Call) -> int:
     """Of all pairs of positions of the two sides."""
-    names = ("query", "reference"), ("query", "support"), ("x", "y")
+    names = ("query", "reference"), ("query", "support"), ("x", "y"), ("a", "b")
     (one, other), *_ = (pair for pair in names if call.arguments.keys() >= set(pair))
     x, y = call.arguments[one], call.arguments[other]
     return int(x.numel() * (y.numel() // max(x.shape[0] * x.shape[1], 1)))
+
+
+def contrast_multiply_adds(call: Call) -> int:
+    anchors = call.arguments["anchors"]
+    return int(anchors.shape[0] * call.arguments.get("bank", anchors).numel())
 
 
 def map_pixels(call: Call) -> int:
@@ -144,6 +149,22 @@ PAIR_SIZES = (
     "B8 D32 H13 W17 P13 Q17 X26 Y34 L4 S2 n9",
     "B1 D128 H40 W50 P1 Q5 X1 Y5 L5 S1 n1",
     "B1 D128 H40 W50 P10 Q20 X10 Y20 L70 S1 n1",
+)
+CONTRAST_SIZES = (
+    "N1024 M4096 D64 L19",
+    "N1024 M4096 D1 L19",
+    "N1024 M4096 D3 L19",
+    "N512 M2048 D256 L5",
+    "N64 M20000 D128 L19",
+    "N4096 M1024 D32 L500",
+)
+MATCH_SIZES = (
+    "B1 D64 H30 W40 P30 Q40 K500",
+    "B1 D1 H40 W50 P30 Q40 K500",
+    "B1 D3 H40 W50 P30 Q40 K500",
+    "B1 D384 H24 W32 P24 Q32 K300",
+    "B8 D32 H13 W17 P13 Q17 K900",
+    "B1 D128 H40 W50 P1 Q5 K5",
 )
 SAMPLE_SIZES = (
     "B2 D64 H96 W128 L5 n1000",
@@ -191,8 +212,12 @@ PLANS: dict[str, Plan] = {
     "matching_scores": Plan(PAIR_SIZES, multiply_adds, SCORE_VALUES),
     "label_transfer": Plan(PAIR_SIZES, multiply_adds, VALUES),
     "sample_reference": Plan(SAMPLE_SIZES, first_numel, VALUES),
+    "sample_anchors": Plan(SAMPLE_SIZES, first_numel, VALUES),
     "prior_mask": Plan(PAIR_SIZES, multiply_adds, WEIGHT_VALUES),
     "pair_similarity_loss": Plan(PAIR_SIZES, multiply_adds, VALUES),
+    "pixel_contrast_loss": Plan(CONTRAST_SIZES, contrast_multiply_adds, VALUES),
+    "mutual_matches": Plan(MATCH_SIZES, multiply_adds, SCORE_VALUES),
+    "dual_softmax_loss": Plan(MATCH_SIZES, multiply_adds, SCORE_VALUES),
     "click_maps": Plan(
         MASK_SIZES, map_pixels, {"small radius": with_radius(5.0)}, layouts=(), dtypes=()
     ),
