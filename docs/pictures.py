@@ -1,4 +1,4 @@
-"""Draw the picture of each family's page, from synthetic inputs.
+"""Draw the pictures of the pages, from synthetic inputs or a stereo pair of photographs.
 
     python docs/pictures.py [FOLDER]
 
@@ -16,9 +16,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from torch import Tensor
+from matplotlib.patches import ConnectionPatch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, unfold
 
 import pixelkernels as pk
+from examples.demo.photos import SIDE, stereo_pair
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
 # legible on white and on black: the background is transparent
@@ -131,6 +134,84 @@ def similarity() -> Figure:
     return figure
 
 
+def contrast() -> Figure:
+    """A small network on one photograph, whose classes are layers of its measured depth."""
+    pair = stereo_pair()
+    photo = torch.from_numpy(pair.right.pixels.copy()).movedim(-1, 0)[None] / 255
+    disparity = (torch.from_numpy(pair.columns) - torch.arange(SIDE)).float()
+    bounds = disparity[disparity >= 0].quantile(torch.tensor([0.4, 0.75]))
+    labels = torch.bucketize(disparity, bounds)
+    labels[torch.from_numpy(pair.columns) < 0] = -1
+    photo, labels = photo[:, :, ::2, ::2], labels[None, ::2, ::2].contiguous()
+    place = torch.linspace(-1, 1, SIDE // 2)
+    given = torch.cat((photo, torch.stack(torch.meshgrid(place, place, indexing="ij"))[None]), 1)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        network = nn.Sequential(
+            *(
+                nn.Conv2d(5, 32, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(32, 32, 3, padding=2, dilation=2),
+            ),
+            *(nn.ReLU(), nn.Conv2d(32, 3, 1)),
+        )
+        optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+        shown = []
+        for step in range(121):
+            embedding = normalize(network(given), dim=1)
+            if step % 120 == 0:
+                shown.append(embedding[0].detach())
+            nowhere = torch.full_like(labels, -1)  # all pixels are hard
+            anchors = pk.sample_anchors(embedding, labels, nowhere, max_samples=600, max_views=200)
+            loss = pk.pixel_contrast_loss(*anchors, temperature=0.2)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    figure, axes = _panels()
+    axes[0].imshow(photo[0].movedim(0, -1).numpy())
+    axes[0].set(title="a photograph", xticks=[], yticks=[])
+    _labels(axes[1], labels[0].where(labels[0] >= 0, 3), 4)
+    axes[1].set_title("its depth, in layers")
+    for axis, values, title in zip(axes[2:], shown, ("before", "after training"), strict=True):
+        axis.imshow(((values + 1) / 2).movedim(0, -1).numpy())
+        axis.set(title=f"embedding {title}", xticks=[], yticks=[])
+    return figure
+
+
+def matches() -> Figure:
+    """Patches of two photographs of one scene."""
+    pair, size, step = stereo_pair(), 11, 4
+    views = [torch.from_numpy(x.pixels.copy()) for x in (pair.left, pair.right)]
+    described = []
+    for view in views:
+        patches = unfold(view.movedim(-1, 0)[None] / 255, size, stride=step)
+        described.append(normalize(patches - patches.mean(1, keepdim=True), dim=1))
+    found = pk.mutual_matches(*described, temperature=0.02, threshold=0.4)
+    columns = (SIDE - size) // step + 1
+    (row, column), (other_row, other) = (
+        (x // columns * step + size // 2, x % columns * step + size // 2)
+        for x in (found.i, found.j)
+    )
+    truth = torch.from_numpy(pair.columns)[other_row, other]
+    right = (truth >= 0) & ((truth - column).abs() <= step) & ((row - other_row).abs() <= step)
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for axis, view, title in zip(axes, views, ("left", "right"), strict=True):
+        axis.imshow(view.numpy())
+        axis.set(title=f"{title} view", xticks=[], yticks=[])
+    for k in range(0, len(found.i), 4):
+        line = ConnectionPatch(
+            (int(column[k]), int(row[k])),
+            (int(other[k]), int(other_row[k])),
+            coordsA=axes[0].transData,
+            coordsB=axes[1].transData,
+            color=COLOURS[2] if right[k] else COLOURS[1],
+            linewidth=0.6,
+        )
+        figure.add_artist(line)
+    return figure
+
+
 def triplet() -> Figure:
     height, width, rows = 40, 60, 5
     labels = (_cells(height, width, 3, seed=5) == 1).long()
@@ -173,6 +254,8 @@ DRAW: dict[str, Callable[[], Figure]] = {
     "regions": regions,
     "distance": distance,
     "similarity": similarity,
+    "contrast": contrast,
+    "matches": matches,
     "triplet": triplet,
 }
 
