@@ -16,6 +16,8 @@ import torch
 from torch import Generator, Tensor
 from torch.autograd.function import once_differentiable
 
+from . import validation as check
+
 _library = torch.library.Library("pixelkernels", "DEF")
 
 
@@ -199,6 +201,24 @@ def to_mask(name: str, values: Tensor) -> Tensor:
     if values.device.type == "cpu" and values.dtype.is_signed:
         return object_labels(values, name, None) > 0
     return values != 0
+
+
+Masks = tuple[Tensor | None, Tensor | None]
+
+
+def masks_of(a: Tensor, b: Tensor, mask_a: Any, mask_b: Any) -> Masks:
+    """The masks of features a and b, checked, as bool."""
+    if mask_a is not None:
+        mask_a = to_mask("mask_a", check.labels("mask_a", mask_a, "a", a))
+    if mask_b is not None:
+        mask_b = to_mask("mask_b", check.labels("mask_b", mask_b, "b", b))
+    return mask_a, mask_b
+
+
+def flat_masks(masks: Masks) -> Masks:
+    """[B, N] and [B, M], contiguous."""
+    mask_a, mask_b = (None if mask is None else mask.flatten(1).contiguous() for mask in masks)
+    return mask_a, mask_b
 
 
 def to_object_labels(name: str, values: Tensor, ignore_index: int) -> Tensor:

@@ -17,9 +17,8 @@ from .._core import validation as check
 from .._core.dispatch import choose
 from .._core.modules import OptionsModule
 from .._core.numerics import wide
-from .._core.operators import Kernel, nonnegative
+from .._core.operators import Kernel, flat_masks, masks_of, nonnegative
 from . import ops, reference
-from .mutual import flat, masks_of
 
 Reduction = Literal["mean", "sum", "none"]
 # LoFTR's: confidences are kept this far from 0 and 1
@@ -95,7 +94,7 @@ def dual_softmax_loss(
     tensors = (a, b, matches, *masks, weights)
     chosen = choose("dual_softmax_loss", tuple(x for x in tensors if x is not None), backend)
     a, b, scale = a.flatten(2), b.flatten(2), 1 / temperature
-    masks = flat(masks)
+    masks = flat_masks(masks)
     at_a, at_b, kept = _pixels_of(matches.long(), a, b, *masks)
     if chosen == "eager":
         sums = reference.log_sums(a, b, *masks, scale)

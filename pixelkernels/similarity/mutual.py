@@ -8,7 +8,7 @@ i, where r_i does not matter, and the best i of each j, where c_j does not.
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -18,11 +18,10 @@ from .._core import validation as check
 from .._core.dispatch import choose
 from .._core.named_tuples import serializable
 from .._core.numerics import wide
-from .._core.operators import to_mask
+from .._core.operators import flat_masks, masks_of
 from . import ops, reference
 
 Mode = Literal["dual_softmax", "nearest"]
-Masks = tuple[Tensor | None, Tensor | None]
 
 
 @serializable
@@ -108,7 +107,7 @@ def mutual_matches(
     tensors = tuple(x for x in (a, b, *masks) if x is not None)
     chosen = choose("mutual_matches", tensors, backend)
     x, y = (side.detach().flatten(2) for side in (a, b))
-    kept = flat(masks)
+    kept = flat_masks(masks)
     if chosen == "eager":
         scale = 1 / temperature if mode == "dual_softmax" else 1.0
         found = reference.mutual_best(x, y, *kept, scale, mode == "dual_softmax")
@@ -125,21 +124,6 @@ def mutual_matches(
         found = best_b, (similarity - others).exp().to(dtype), best_a
     inner = (_inside(side, mask, border) for side, mask in zip((a, b), masks, strict=True))
     return _matches(*found, threshold, *inner)
-
-
-def masks_of(a: Tensor, b: Tensor, mask_a: Any, mask_b: Any) -> Masks:
-    """The masks of a and b, checked, as bool."""
-    if mask_a is not None:
-        mask_a = to_mask("mask_a", check.labels("mask_a", mask_a, "a", a))
-    if mask_b is not None:
-        mask_b = to_mask("mask_b", check.labels("mask_b", mask_b, "b", b))
-    return mask_a, mask_b
-
-
-def flat(masks: Masks) -> Masks:
-    """[B, N] and [B, M], contiguous."""
-    mask_a, mask_b = (None if mask is None else mask.flatten(1).contiguous() for mask in masks)
-    return mask_a, mask_b
 
 
 def _inside(x: Tensor, mask: Tensor | None, border: int) -> Tensor | None:
