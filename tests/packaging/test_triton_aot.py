@@ -6,7 +6,6 @@ same signature, specialisation and constants. The machine code must fit the GPU.
 
 from __future__ import annotations
 
-import itertools
 import math
 import multiprocessing
 import os
@@ -208,9 +207,10 @@ def launch_contrast(anchors, bank):
     ranges, valid = torch.zeros(3, number, dtype=torch.int64), torch.tensor([number, entries])
     sides = (anchors.contiguous(), bank, torch.arange(entries), ranges, valid)
     for negatives in (True, False):
-        for sums, gradient in itertools.product((None, log_sum), (False, True)):
-            similarity.contrast_pass(*sides, sums, 10.0, negatives, gradient, 384)
+        for sums in (None, log_sum):
+            similarity.contrast_pass(*sides, sums, 10.0, negatives, True, 384)
         similarity.contrast_bank_gradient(*sides, log_sum, weights, 10.0, negatives)
+    similarity.contrast_pass(*sides, None, 10.0, True, False, 384)
 
 
 def replace_launch(architecture: int, record: Callable[[Any, dict[str, Any]], None]) -> None:

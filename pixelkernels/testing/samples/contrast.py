@@ -113,6 +113,7 @@ pixel_contrast_loss = Op(
         large=dims("N4096 M32768 D8 L9"),
         empty=({"N": 0}, {"M": 0, "N": 1}),
     ),
+    quick=("bank", "all"),
     bad={
         "a bank without labels": (
             ValueError,

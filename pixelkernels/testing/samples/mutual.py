@@ -156,6 +156,7 @@ mutual_matches = Op(
         ),
     },
     SIZES,
+    quick=("", "nearest", "border and masks"),
     bad={
         "b of another dtype": (
             TypeError,
@@ -204,6 +205,7 @@ dual_softmax_loss = Op(
         "weights": Case({"temperature": 0.7, "reduction": "none"}, ("weights",)),
     },
     SIZES,
+    quick=("", "masks"),
     bad={
         "b of another dtype": (
             TypeError,
