@@ -31,6 +31,7 @@ constexpr int64_t kGatheredTiles = 8;
 constexpr int64_t kTotals = 3;
 
 constexpr int64_t tiles_of(int64_t points) { return (points + kMR - 1) / kMR; }
+constexpr int64_t blocks_of(int64_t pixels) { return (pixels + kPixelBlock - 1) / kPixelBlock; }
 // The rows that the products of some tiles take, in sixteens.
 constexpr int64_t rows_of(int64_t tiles) { return (tiles * kMR + 15) / 16 * 16; }
 

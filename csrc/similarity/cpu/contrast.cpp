@@ -7,10 +7,6 @@
 namespace pixelkernels::similarity {
 namespace {
 
-constexpr int64_t kBlocksAtOnce = 16;  // at most, for which a group of the bank is packed once
-
-int64_t blocks_of(int64_t rows) { return (rows + kPixelBlock - 1) / kPixelBlock; }
-
 // [N, D] as an image of N pixels.
 View rows_of_matrix(const Tensor& matrix) {
   return {matrix.data_ptr(), 0, matrix.stride(1), 0, matrix.stride(0), matrix.size(0)};
@@ -55,8 +51,8 @@ std::tuple<Tensor, Tensor, Tensor> contrast_pass(Tensor anchors, Tensor bank, Te
   c.points.order = data<int64_t>(order);
   c.gradient = gradient;
   c.log_sum = log_sum ? log_sum->data_ptr() : nullptr;
-  const int64_t groups = (blocks + kBlocksAtOnce - 1) / kBlocksAtOnce;
-  c.blocks_at_once = (blocks + groups - 1) / groups;
+  const BlockGroups groups(blocks);
+  c.blocks_at_once = groups.each;
   c.step = step;
   c.first = first.data_ptr();
   c.second = second.data_ptr();
@@ -68,7 +64,7 @@ std::tuple<Tensor, Tensor, Tensor> contrast_pass(Tensor anchors, Tensor bank, Te
     parallel(blocks, kPixelBlock * (c.depth.channels + 1),
              [&](int64_t block) { run.pack_anchors(c, block); });
     const int64_t bytes = run.contrast_pass_scratch(c);
-    parallel_ranges(groups * parts, 1, [&](int64_t begin, int64_t end) {
+    parallel_ranges(groups.count * parts, 1, [&](int64_t begin, int64_t end) {
       const Workspace scratch(bytes);
       for (int64_t i = begin; i < end; ++i)
         run.contrast_pass(c, i / parts * c.blocks_at_once, i % parts, scratch.data());
@@ -100,13 +96,7 @@ Tensor contrast_bank_gradient(Tensor anchors, Tensor bank, Tensor order, Tensor 
   c.points.count = c.anchors;
   with_value(c.element, [&](auto zero) {
     using A = decltype(zero);
-    const int64_t rows = tiles_of(c.anchors) * kMR;
-    const Workspace packed(rows * c.depth.padded() * sizeof(A));
-    const Workspace transposed(rows * tiles_of(c.depth.padded()) * kMR * sizeof(A));
-    c.points.packed = packed.data();
-    c.points.transposed = transposed.data();
-    parallel((rows + kMC - 1) / kMC, kMC * (c.depth.padded() + 1),
-             [&](int64_t group) { run.pack(c.points, group); });
+    const PackedPoints<A> packed(c.points, true);
     const int64_t bytes = run.gradient_scratch(c.depth);
     parallel_ranges(blocks_of(entries), 1, [&](int64_t begin, int64_t end) {
       const Workspace scratch(bytes);

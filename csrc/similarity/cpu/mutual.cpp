@@ -7,11 +7,8 @@
 namespace pixelkernels::similarity {
 namespace {
 
-constexpr int64_t kBlocksAtOnce = 16;  // at most, for which some points stay in the cache
-constexpr int64_t kTasks = 32;         // at least, so that all threads have work
+constexpr int64_t kTasks = 32;  // at least, so that all threads have work
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-int64_t blocks_of(int64_t pixels) { return (pixels + kPixelBlock - 1) / kPixelBlock; }
 
 // [B, D, N] as images of one row.
 View view_of_rows(const Tensor& x) {
@@ -45,15 +42,7 @@ class Side {
     m.points.depth = Depth(points.size(1));
     m.points.order = order.data();
     m.points.count = static_cast<int64_t>(order.size());
-    const int64_t rows = tiles_of(m.points.count) * kMR, depth = m.points.depth.padded();
-    packed_ = Workspace(rows * depth * sizeof(A));
-    m.points.packed = packed_.data();
-    if (gradient) {
-      transposed_ = Workspace(rows * tiles_of(depth) * kMR * sizeof(A));
-      m.points.transposed = transposed_.data();
-    }
-    parallel((rows + kMC - 1) / kMC, kMC * (depth + 1),
-             [&](int64_t group) { run.pack(m.points, group); });
+    packed_ = PackedPoints<A>(m.points, gradient);
   }
 
   // The points' entries of an array of pixels.
@@ -68,7 +57,7 @@ class Side {
   Pairs m{};
 
  private:
-  Workspace packed_, transposed_;
+  PackedPoints<A> packed_;
 };
 
 // Runs a reduction, and keeps the largest of queries and points by part and by group.
@@ -76,9 +65,10 @@ template <class A>
 class Reduction {
  public:
   explicit Reduction(Pairs& m) : m_(m) {
-    const int64_t blocks = blocks_of(m.pixels), points = m.points.count;
-    groups = (blocks + kBlocksAtOnce - 1) / kBlocksAtOnce;
-    m.blocks_at_once = groups ? (blocks + groups - 1) / groups : 1;
+    const BlockGroups of_queries(blocks_of(m.pixels));
+    const int64_t points = m.points.count;
+    groups = of_queries.count;
+    m.blocks_at_once = of_queries.each;
     const int64_t chunks = (points + kMC - 1) / kMC;
     const int64_t wanted = groups ? std::clamp<int64_t>(kTasks / groups, 1, kTasks) : 1;
     m.step = std::max<int64_t>((chunks + wanted - 1) / wanted, 1) * kMC;

@@ -59,6 +59,38 @@ T* at(const Tensor& tensor, int64_t image) {
                               image * each * static_cast<int64_t>(tensor.element_size()));
 }
 
+// Blocks of queries that stay in the cache for some points, in groups of nearly equal size.
+struct BlockGroups {
+  int64_t count, each;
+  explicit BlockGroups(int64_t blocks) {
+    constexpr int64_t kMost = 16;
+    count = (blocks + kMost - 1) / kMost;
+    each = count ? (blocks + count - 1) / count : 1;
+  }
+};
+
+// Points that are packed as they are listed, and transposed for gradients.
+template <class A>
+class PackedPoints {
+ public:
+  PackedPoints() = default;
+  PackedPoints(Points& points, bool gradient) {
+    const int64_t rows = tiles_of(points.count) * kMR, depth = points.depth.padded();
+    packed_ = Workspace(rows * depth * sizeof(A));
+    points.packed = packed_.data();
+    if (gradient) {
+      transposed_ = Workspace(rows * tiles_of(depth) * kMR * sizeof(A));
+      points.transposed = transposed_.data();
+    }
+    const Kernels& run = kernels()[points.element];
+    parallel((rows + kMC - 1) / kMC, kMC * (depth + 1),
+             [&](int64_t group) { run.pack(points, group); });
+  }
+
+ private:
+  Workspace packed_, transposed_;
+};
+
 // The points of one image that its queries are compared with.
 class Reference {
  public:

@@ -19,7 +19,7 @@ class Rounds {
   Rounds(const Kernels& run, const Matching& matching, bool gradient)
       : run_(run),
         depth_(matching.points.depth),
-        blocks_((matching.pixels + kPixelBlock - 1) / kPixelBlock),
+        blocks_(blocks_of(matching.pixels)),
         chunk_(gradient ? kChunkPoints : matching.points.count) {
     g.matching = matching;
     const int64_t count = matching.points.count;

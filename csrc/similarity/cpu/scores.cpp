@@ -9,7 +9,7 @@ namespace {
 void score(const Matching& m, const Kernels& run) {
   constexpr int64_t kMinTasks = 32;  // at least, so that all threads have work
   const int64_t most = m.points.count <= kMR ? kMaxInPlacePixels / kPixelBlock : 1;
-  const int64_t blocks = (m.pixels + kPixelBlock - 1) / kPixelBlock;
+  const int64_t blocks = blocks_of(m.pixels);
   const int64_t each = std::clamp<int64_t>(blocks / kMinTasks, 1, most) * kPixelBlock;
   const int64_t pieces = (m.pixels + each - 1) / each, bytes = run.scores_scratch(m);
   parallel_ranges(pieces, 1, [&](int64_t begin, int64_t end) {

@@ -13,8 +13,8 @@ struct ContrastScratch {
   explicit ContrastScratch(const Contrast& c)
       : points(kMC * c.depth.padded()),
         transposed(kMC * tiles_of(c.depth.padded()) * kMR),
-        dots(kMC * kPixelBlock),
-        rows(tiles_of(c.depth.padded()) * kMR * kPixelBlock) {}
+        dots(BlockScratch(c.depth).dots),
+        rows(BlockScratch(c.depth).rows) {}
   // the points and products of a group, and per block the gradients and what each anchor keeps:
   // its largest similarity and two sums in double
   int64_t pass(const Contrast& c) const {
@@ -71,7 +71,7 @@ struct BlockPass {
 
   // The ranges that the pass asks about: of the positives in the second pass, else of those that
   // are left out: a whole class, or the anchor itself. Lanes past the anchors repeat the last one.
-  Ranges<V> ranges(int64_t vector) const {
+  Ranges<V> ranges_of(int64_t vector) const {
     Ranges<V> r{};
     const int64_t last = block * kPixelBlock + anchors() - 1, count = points.count;
     r.span = {count, 0, true};
@@ -96,10 +96,10 @@ struct BlockPass {
   }
 
   // Of the anchors of some vectors.
-  Span span(int64_t vector, int64_t vectors) const {
+  Span span(const Ranges<V>* ranges, int64_t vectors) const {
     Span joint{points.count, 0, true};
-    for (int64_t v = vector; v < vector + vectors; ++v) {
-      const Span own = ranges(v).span;
+    for (int64_t v = 0; v < vectors; ++v) {
+      const Span own = ranges[v].span;
       if (own.from < own.to && own.from < joint.from) joint.from = own.from;
       if (own.to > joint.to) joint.to = own.to;
       joint.all = joint.all && own.all;
@@ -116,13 +116,16 @@ struct BlockPass {
   }
 
   void find_compared() const {
-    if (span(0, kVectors).all) return;
+    Ranges<V> ranges[kVectors];
+    for (int64_t v = 0; v < kVectors; ++v) ranges[v] = ranges_of(v);
+    if (span(ranges, kVectors).all) return;
     const int64_t tiles = tiles_of(points.count), next = rows_of(tiles);
     products(points, 0, tiles, queries(0), kPanels, dots);
     bool faded = false;
     A fade[kPixelBlock];
     for (int64_t v = 0; v < kVectors; ++v)
-      faded = take_compared(v, ranges(v), vector_of(dots, v, next), fade + v * kAll) || faded;
+      faded =
+          take_compared(v, ranges[v], vector_of(dots, v * kAll, next), fade + v * kAll) || faded;
     if (!c.gradient) return;
     if (faded) fade_rows(fade);
     add_weighted(points, tiles, 0, tiles, dots, next, kPanels, rows);
@@ -130,16 +133,19 @@ struct BlockPass {
 
   // As few panels at a time as the micro-kernel takes, because the positives of these are fewer.
   void find_positives() const {
-    constexpr int64_t kOfPanel = kNR<A> / kAll;
+    constexpr int64_t kSome = kPanelsAtOnce * kNR<A> / kAll;
     for (int64_t panel = 0; panel < kPanels; panel += kPanelsAtOnce) {
-      const Span some = span(panel * kOfPanel, kPanelsAtOnce * kOfPanel);
+      const int64_t vector = panel * kNR<A> / kAll;
+      Ranges<V> ranges[kSome];
+      for (int64_t v = 0; v < kSome; ++v) ranges[v] = ranges_of(vector + v);
+      const Span some = span(ranges, kSome);
       if (some.from == some.to) continue;
       const int64_t begin = some.from / kMR, tiles = tiles_of(some.to) - begin;
       const int64_t next = rows_of(tiles);
       products(points, begin, tiles, queries(panel), kPanelsAtOnce, dots);
-      for (int64_t v = 0; v < kPanelsAtOnce * kOfPanel; ++v)
-        take_positives(panel * kOfPanel + v, ranges(panel * kOfPanel + v), begin * kMR, tiles * kMR,
-                       vector_of(dots, v, next));
+      for (int64_t v = 0; v < kSome; ++v)
+        take_positives(vector + v, ranges[v], begin * kMR, tiles * kMR,
+                       vector_of(dots, v * kAll, next));
       if (c.gradient)
         add_weighted(points, tiles_of(points.count), begin, tiles, dots, next, kPanelsAtOnce,
                      rows + panel * kMR * kNR<A>);
@@ -155,7 +161,7 @@ struct BlockPass {
     std::memcpy(&before, largest + v * kAll, sizeof before);
     const auto find = [&](int64_t from, int64_t to, bool cut) {
       for (int64_t p = from; p < to; ++p) {
-        V s = row_of(row, p);
+        V s = load_product(row, p);
         if (cut) s = within(r, p) ? none : s;
         most = s > most ? s : most;
       }
@@ -168,9 +174,9 @@ struct BlockPass {
     V sum = {};
     const auto exponentials = [&](int64_t from, int64_t to, bool cut) {
       for (int64_t p = from; p < to; ++p) {
-        V e = exponential(scale * row_of(row, p) - most);
+        V e = exponential(scale * load_product(row, p) - most);
         if (cut) e = within(r, p) ? V{} : e;
-        std::memcpy(row + p * kNR<A>, &e, sizeof e);
+        store_weight(row, p, e);
         sum += e;
       }
     };
@@ -201,7 +207,7 @@ struct BlockPass {
     for (int64_t p = from; p < to; ++p) {
       const Mask<V> here = fill(Mask<V>{}, begin + p);
       const Mask<V> positive = within(r, begin + p) & (here != r.own);
-      const V x = log_sum - scale * row_of(row, p);
+      const V x = log_sum - scale * load_product(row, p);
       V loss = x, slope = V{} + 1;
       if (c.negatives) {
         const Softplus<V> about = softplus(x);
@@ -211,7 +217,7 @@ struct BlockPass {
       slope = positive ? slope : V{};
       losses += positive ? loss : V{};
       slopes += slope;
-      std::memcpy(row + p * kNR<A>, &slope, sizeof slope);
+      store_weight(row, p, slope);
     }
     clear(row, to, count);
     for (int64_t i = 0; i < kAll; ++i) {
@@ -223,18 +229,8 @@ struct BlockPass {
  private:
   static constexpr A kInfinite = static_cast<A>(__builtin_inff());
 
-  // The products [points][kAll] of a vector, kNR apart.
-  static A* vector_of(A* dots, int64_t v, int64_t next) {
-    return dots + v * kAll / kNR<A> * next * kNR<A> + v * kAll % kNR<A>;
-  }
-  static PK_INLINE V row_of(const A* row, int64_t p) {
-    V x;
-    std::memcpy(&x, row + p * kNR<A>, sizeof x);
-    return x;
-  }
   static PK_INLINE void clear(A* row, int64_t from, int64_t to) {
-    const V zero = {};
-    for (int64_t p = from; p < to; ++p) std::memcpy(row + p * kNR<A>, &zero, sizeof zero);
+    for (int64_t p = from; p < to; ++p) store_weight(row, p, V{});
   }
   static PK_INLINE Mask<V> within(const Ranges<V>& r, int64_t p) {
     const Mask<V> here = fill(Mask<V>{}, p);
@@ -255,7 +251,7 @@ struct BlockPass {
 template <class T, class A>
 void contrast_pass(const Contrast& c, int64_t first_block, int64_t part, void* scratch) {
   const ContrastScratch<A> sizes(c);
-  const int64_t all = (c.anchors + kPixelBlock - 1) / kPixelBlock - first_block;
+  const int64_t all = blocks_of(c.anchors) - first_block;
   const int64_t blocks = all < c.blocks_at_once ? all : c.blocks_at_once;
   Points points = c.points;
   double* sums = static_cast<double*>(scratch);
@@ -340,9 +336,8 @@ struct EntryWeights {
 
 template <class T, class A>
 void contrast_gradient(const Contrast& c, int64_t block, void* scratch) {
-  const int64_t begin = block * kPixelBlock, left = c.queries.row_length - begin;
-  gradient_of_block(c.points, Plane<T>(c.queries, 0), Plane<T>(c.grad_bank, 0), begin,
-                    left < kPixelBlock ? left : kPixelBlock, static_cast<A*>(scratch),
+  gradient_of_block(c.points, Plane<T>(c.queries, 0), Plane<T>(c.grad_bank, 0), block,
+                    c.queries.row_length, static_cast<A*>(scratch),
                     [&](int64_t at, int64_t count) { return EntryWeights<A>(c, at, count); });
 }
 

@@ -34,15 +34,7 @@ struct PairBlock {
   int64_t part, group;
   A* dots;
 
-  A* row(int64_t lane) const {
-    const int64_t next = rows_of(tiles_of(count));
-    return dots + lane / kNR<A> * next * kNR<A> + lane % kNR<A>;
-  }
-  static PK_INLINE V at(const A* row, int64_t p) {
-    V x;
-    std::memcpy(&x, row + p * kNR<A>, sizeof x);
-    return x;
-  }
+  const A* row(int64_t lane) const { return vector_of(dots, lane, rows_of(tiles_of(count))); }
   int64_t of_queries(int64_t lane) const { return part * m.pixels + begin + lane; }
   int64_t of_points() const { return group * m.points.count + first; }
 
@@ -76,7 +68,7 @@ struct PairBlock {
       const Mask<V> kept = kept_lanes<A>(m, begin + lane);
       const A* product = row(lane);
       for (int64_t p = 0; p < count; ++p) {
-        const V e = exponential(scale * at(product, p) - most_of_point[p]);
+        const V e = exponential(scale * load_product(product, p) - most_of_point[p]);
         over_lanes[p] += kept ? e : V{};
       }
     }
@@ -93,13 +85,13 @@ struct PairBlock {
     V before = none, most = none, sum = {};
     load_some(largest, lane, before);
     for (int64_t p = 0; p < count; ++p) {
-      const V s = scale * at(product, p);
+      const V s = scale * load_product(product, p);
       most = s > most ? s : most;
       const V own = kept ? s : none;
       over_lanes[p] = own > over_lanes[p] ? own : over_lanes[p];
     }
     most = most > before ? most : before;
-    for (int64_t p = 0; p < count; ++p) sum += exponential(scale * at(product, p) - most);
+    for (int64_t p = 0; p < count; ++p) sum += exponential(scale * load_product(product, p) - most);
     const V fade = exponential(before - most);
     for (int64_t i = 0; i < kAll && lane + i < pixels; ++i) sums[i] = sums[i] * fade[i] + sum[i];
     store_some(largest, lane, most);
@@ -145,7 +137,7 @@ struct PairBlock {
     load_some(similarity, lane, of_best);
     if (m.rows) load_some(static_cast<const A*>(m.rows) + begin + lane, lane, rows);
     for (int64_t p = 0; p < count; ++p) {
-      const V s = scale * at(product, p), score = columns ? s - columns[first + p] : s;
+      const V s = scale * load_product(product, p), score = columns ? s - columns[first + p] : s;
       const Mask<V> better = score > most;
       most = better ? score : most;
       index = better ? fill(Mask<V>{}, first + p) : index;
@@ -227,9 +219,8 @@ struct LogSumsWeights {
 
 template <class T, class A>
 void log_sums_gradient(const Pairs& m, int64_t block, void* scratch) {
-  const int64_t begin = block * kPixelBlock, left = m.pixels - begin;
-  gradient_of_block(m.points, Plane<T>(m.queries, m.image), Plane<T>(m.grad, m.image), begin,
-                    left < kPixelBlock ? left : kPixelBlock, static_cast<A*>(scratch),
+  gradient_of_block(m.points, Plane<T>(m.queries, m.image), Plane<T>(m.grad, m.image), block,
+                    m.pixels, static_cast<A*>(scratch),
                     [&](int64_t at, int64_t count) { return LogSumsWeights<A>(m, at, count); });
 }
 

@@ -6,6 +6,22 @@
 
 namespace pixelkernels::similarity::PK_ISA {
 
+// Products [panels][next][NR]: those of the vector of queries that starts at `lane`, kNR apart.
+template <class A>
+PK_INLINE A* vector_of(A* dots, int64_t lane, int64_t next) {
+  return dots + lane / kNR<A> * next * kNR<A> + lane % kNR<A>;
+}
+template <class A>
+PK_INLINE Widest<A> load_product(const A* vector, int64_t p) {
+  Widest<A> x;
+  std::memcpy(&x, vector + p * kNR<A>, sizeof x);
+  return x;
+}
+template <class A>
+PK_INLINE void store_weight(A* vector, int64_t p, Widest<A> x) {
+  std::memcpy(vector + p * kNR<A>, &x, sizeof x);
+}
+
 // rows [channels / MR][kPixelBlock / NR][MR][NR] += tiles [first, first + tiles) of transposed
 // points times weights [panels][next][NR], where `all` is the number of tiles of points.
 template <class A>
@@ -61,16 +77,18 @@ int64_t gradient_scratch(const Depth& depth) {
   return (sizes.dots + sizes.rows + sizes.panels) * static_cast<int64_t>(sizeof(A));
 }
 
-// The gradient of queries [begin, begin + pixels): their products with all points, a weight for
+// The gradient of a block of `all_pixels` queries: their products with all points, a weight for
 // each, and the sum of the points with these weights. weights_of(pixel, count) gives a function
 // that maps the products of a vector of pixels with point p, and p, to the weights.
 template <class T, class A, class Weights>
 PK_INLINE void gradient_of_block(const Points& points, const Plane<T>& queries, const Plane<T>& out,
-                                 int64_t begin, int64_t pixels, A* scratch,
+                                 int64_t block, int64_t all_pixels, A* scratch,
                                  const Weights& weights_of) {
   typedef Widest<A> V;
   const Depth& depth = points.depth;
   const BlockScratch sizes(depth);
+  const int64_t begin = block * kPixelBlock, left = all_pixels - begin;
+  const int64_t pixels = left < kPixelBlock ? left : kPixelBlock;
   A *dots = scratch, *rows = dots + sizes.dots, *packed = rows + sizes.rows;
   const int64_t panels = panels_of<A>(kPixelBlock), all = tiles_of(points.count);
   std::memset(rows, 0, sizeof(A) * sizes.rows);
@@ -81,12 +99,11 @@ PK_INLINE void gradient_of_block(const Points& points, const Plane<T>& queries, 
     products(points, tile, tiles, Queries<A>::packed(packed, depth, panels), panels, dots);
     for (int64_t lane = 0; lane < kPixelBlock; lane += kLanesOf<A, V>) {
       const auto weights = weights_of(begin + lane, pixels - lane);
-      A* row = dots + lane / kNR<A> * next * kNR<A> + lane % kNR<A>;
-      for (int64_t p = first; p < first + tiles * kMR; ++p, row += kNR<A>) {
-        V x;
-        std::memcpy(&x, row, sizeof x);
-        x = p < points.count ? weights(x, p) : V{};
-        std::memcpy(row, &x, sizeof x);
+      A* vector = vector_of(dots, lane, next);
+      for (int64_t row = 0; row < tiles * kMR; ++row) {
+        const int64_t p = first + row;
+        const V weight = p < points.count ? weights(load_product(vector, row), p) : V{};
+        store_weight(vector, row, weight);
       }
     }
     add_weighted(points, all, tile, tiles, dots, next, panels, rows);
