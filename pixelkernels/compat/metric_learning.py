@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pixelkernels._core import validation as check
-from pixelkernels.similarity.contrast import contrast_losses
+from pixelkernels.similarity.contrast import check_rows, contrast_losses
 
 PACKAGE = "pytorch_metric_learning"
 # no label: every row takes part
@@ -110,11 +110,6 @@ def check_option(name: str, value: Any) -> None:
     fits = type(value).__name__ == DEFAULTS[name]
     if not fits or (name == "distance" and (value.p, value.power) != (2, 1)):
         raise ValueError(f"{name}: expected None or the original's default, got {value!r}")
-
-
-def check_rows(name: str, value: Any) -> None:
-    if check.floating(name, value).dim() != 2:
-        raise ValueError(f"{name}: expected shape [N, D], got {list(value.shape)}")
 
 
 REPLACES = {"losses.supcon_loss:SupConLoss": SupConLoss}

@@ -98,12 +98,12 @@ def pixel_contrast_loss(
         >>> anchors = torch.nn.functional.normalize(torch.randn(100, 64), dim=1).requires_grad_()
         >>> pk.pixel_contrast_loss(anchors, torch.randint(5, (100,))).backward()
     """
-    _check_rows("anchors", anchors)
+    check_rows("anchors", anchors)
     check.labels("anchor_labels", anchor_labels, "anchors", anchors)
     if (bank is None) != (bank_labels is None):
         raise ValueError("bank_labels: expected bank and bank_labels, or neither")
     if bank is not None:
-        _check_rows("bank", bank)
+        check_rows("bank", bank)
         anchors, bank = check.same_kind("bank", bank, "anchors", anchors)
         if bank.shape[1] != anchors.shape[1]:
             raise ValueError(
@@ -135,7 +135,7 @@ def pixel_contrast_loss(
     return loss
 
 
-def _check_rows(name: str, value: Any) -> None:
+def check_rows(name: str, value: Any) -> None:
     if check.floating(name, value).dim() != 2:
         raise ValueError(f"{name}: expected shape [N, D], got {list(value.shape)}")
 
@@ -248,8 +248,7 @@ def contrast_losses(
         chosen, anchors, bank, anchor_order, bank_order, ranges, valid, 1 / temperature, negatives,
         learned,
     )  # fmt: skip
-    start, end, own = ranges
-    counts = end - start - (own >= 0).long()
+    counts = _positives(ranges)
     return losses, torch.zeros_like(counts).scatter(0, anchor_order, counts)
 
 
@@ -298,6 +297,12 @@ def _by_label(
     return order, labels[order], in_order, (first, past), used
 
 
+def _positives(ranges: Tensor) -> Tensor:
+    """The number of positives of each anchor, from the ranges of `contrast`."""
+    start, end, itself = ranges
+    return end - start - (itself >= 0).long()
+
+
 # ---- the operator ----
 
 
@@ -332,10 +337,9 @@ def _contrast(
     log_sum = torch.where(counts, top + sums.log(), 0)
     towards = towards.mul_(fade[:, None]).sum(0) if gradient else towards
     loss, slope, away = (part.sum(0) for part in visit(log_sum))
-    start, end, itself = ranges
-    positives = end - start - (itself >= 0).long()
-    share = torch.where(positives > 0, 1 / positives.clamp(min=1).to(loss.dtype), 0)
-    some = positives > 0
+    positives = _positives(ranges)
+    # sums of anchors that do not count have no meaning
+    some, share = positives > 0, 1 / positives.clamp(min=1).to(loss.dtype)
     losses = torch.zeros_like(loss).scatter(0, anchor_order, torch.where(some, share * loss, 0))
     slope = torch.where(some, share * slope, 0)
     if not gradient:
@@ -377,12 +381,11 @@ def _gradient(backend: str, ctx: Any, grad: Tensor, *_: None) -> Any:
     if ctx.needs_input_grad[0]:
         by_anchors = (grad[:, None] * rows).to(anchors.dtype)
     if ctx.needs_input_grad[1]:
-        start, end, itself = ranges
-        positives = (end - start - (itself >= 0).long()).clamp(min=1)
-        factor = ctx.scale * grad[anchor_order] / positives
+        own = ctx.scale * grad[anchor_order]
+        weights = torch.stack((own * slope, own / _positives(ranges).clamp(min=1)))
         by_bank = ops.contrast_bank_gradient(
             backend, anchors.index_select(0, anchor_order), bank, bank_order, ranges, valid,
-            log_sum, torch.stack((factor * slope * positives, factor)), ctx.scale, ctx.negatives,
+            log_sum, weights, ctx.scale, ctx.negatives,
         )  # fmt: skip
     return by_anchors, by_bank, *(None,) * 7
 

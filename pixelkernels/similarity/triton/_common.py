@@ -250,6 +250,11 @@ def tile(query: Tensor, rows: Tensor, tall: bool = True) -> dict[str, Any]:
     }
 
 
+def channel_block(shape: dict[str, Any], wide: bool) -> int:
+    """The channels of a tile of the gradient; as many again if `wide`."""
+    return int(shape["BLOCK_D"]) if shape["WHOLE"] else 128 if wide else 64
+
+
 def chained_warps(shape: dict[str, Any]) -> int:
     """Warps of a kernel that multiplies a tile of products [BLOCK_Q, BLOCK_K] by the points again.
 

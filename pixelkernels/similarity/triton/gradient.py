@@ -12,6 +12,7 @@ from ._common import (
     SOFTMAX,
     SQEUCLIDEAN,
     chained_warps,
+    channel_block,
     load_points,
     padded,
     products,
@@ -203,8 +204,7 @@ def matching_scores_backward(
             P=256,
         )
     shape = tile(query, points.rows, tall=False)
-    is_bfloat16 = points.rows.dtype == torch.bfloat16
-    block = shape["BLOCK_D"] if shape["WHOLE"] else 128 if is_bfloat16 else 64
+    block = channel_block(shape, points.rows.dtype == torch.bfloat16)
     steps, flat = strides(query)
     options = {
         **shape,

@@ -19,6 +19,7 @@ from ._common import (
     NOWHERE,
     PROGRAMS,
     chained_warps,
+    channel_block,
     key_of,
     load_points,
     of_key,
@@ -358,7 +359,7 @@ def _gradient_of(
     gradient = torch.empty_like(side.features)
     options, tiles, _ = _shape_of(side, other, True)
     half = side.rows.dtype.itemsize == 2
-    block = options["BLOCK_D"] if options["WHOLE"] else 128 if half else 64
+    block = channel_block(options, half)
     # registers also hold a tile of the gradient
     options["BLOCK_K"] = min(options["BLOCK_K"], 64 if half else 32)
     options["num_warps"] = chained_warps(options)

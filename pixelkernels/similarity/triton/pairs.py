@@ -11,6 +11,7 @@ from ..._core.triton import ceil_div, launch
 from ._common import (
     DOT,
     chained_warps,
+    channel_block,
     load_points,
     products,
     query_tile,
@@ -159,7 +160,7 @@ def _visit(
     pixels = rows.shape[1]
     options: dict[str, Any] = tile(features, other_rows)
     half = rows.dtype.itemsize == 2
-    block = options["BLOCK_D"] if options["WHOLE"] else 128 if half else 64
+    block = channel_block(options, half)
     if gradient:
         # registers also hold a tile of the gradient, and for the totals the loss of each pair
         narrow = with_totals or not half
